@@ -1,0 +1,30 @@
+//! The command line: arguments as typed, and the call that each subcommand makes.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A userspace L4 load balancer on AF_XDP.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Networks of namespaces with real clients and servers around the appliance.
+    Lab(crate::lab::LabArgs),
+    /// Generate packets at high rates into an interface.
+    Pktgen(crate::pktgen::PktgenArgs),
+}
+
+/// Parses the arguments, runs the command, and returns its exit code (0 done, 1 failed, 2 bad usage).
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Lab(args) => crate::lab::main(args),
+        Command::Pktgen(args) => crate::pktgen::main(args),
+    }
+}

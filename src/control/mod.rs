@@ -1,0 +1,3 @@
+//! The path of a change: the only place where the layers are wired together.
+
+pub mod cli;

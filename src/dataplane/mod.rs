@@ -1,0 +1,4 @@
+//! The path of a packet.
+
+pub mod io;
+pub mod xdp;

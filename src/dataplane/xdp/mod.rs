@@ -1,0 +1,1 @@
+//! The XDP filter: which frames the engine takes from an interface.

@@ -1,0 +1,20 @@
+//! Evenkeel: a userspace L4 load balancer on AF_XDP.
+//!
+//! # Layers
+//! ```text
+//! model <- dataplane <- control <- main
+//!                       lab, pktgen (beside main: they use the program from outside)
+//! ```
+//! - [`model`]: the nouns that every layer shares.
+//! - [`dataplane`]: the path of a packet: rings, parsing, flows, schedulers, rewriting.
+//! - [`control`]: the path of a change: config, netlink, snapshots, the control socket, the commands.
+//! - [`lab`]: networks of namespaces with real clients and servers, for the demo, the tests and for users.
+//! - [`pktgen`]: the packet generator.
+//!
+//! Files that describe themselves as *pure* hold no socket, file, thread, lock or clock: time is a parameter.
+
+pub mod control;
+pub mod dataplane;
+pub mod lab;
+pub mod model;
+pub mod pktgen;
