@@ -1,0 +1,3 @@
+//! AF_XDP frame I/O.
+
+pub mod sys;
