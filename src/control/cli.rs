@@ -14,6 +14,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check a configuration file: every error at once, exit 0 or 1.
+    Check(crate::control::check::CheckArgs),
     /// Networks of namespaces with real clients and servers around the appliance.
     Lab(crate::lab::LabArgs),
     /// Generate packets at high rates into an interface.
@@ -24,6 +26,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
+        Command::Check(args) => crate::control::check::main(args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
     }
