@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::dataplane::flow::state::timeouts_ms;
-use crate::dataplane::schedule::{Cursor, Listed, Load, Member, Selector, carry_over, fold_address};
+use crate::dataplane::schedule::{Cursor, Listed, Load, Member, Selector, carry_over};
 use crate::dataplane::snapshot::{NextHop, Port, ServiceEntry, Snapshot, server_id, slot_of};
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::model::{Desired, Scheduler, Server, Service, ServiceKey};
@@ -113,7 +113,7 @@ impl Registry {
                         weight: r.weight,
                         last_weight: r.last_weight,
                         reachable: hop.is_some_and(|h| usize::from(h.port) < ports.len()),
-                        folded_address: fold_address(r.address),
+                        address: r.address,
                         port,
                         load: r.load.clone(),
                     }
@@ -213,8 +213,12 @@ mod tests {
         registry.compile(&desired(servers), vec![port], |_| Some(hop)).expect("compiles")
     }
 
-    fn ids(compiled: &Compiled) -> Vec<(u32, u32)> {
-        compiled.snapshot.services[0].members.iter().map(|m| (m.folded_address & 0xff, m.id)).collect()
+    fn ids(compiled: &Compiled) -> Vec<(u8, u32)> {
+        let last = |m: &Member| match m.address {
+            IpAddr::V4(a) => a.octets()[3],
+            IpAddr::V6(_) => 0,
+        };
+        compiled.snapshot.services[0].members.iter().map(|m| (last(m), m.id)).collect()
     }
 
     #[test]
