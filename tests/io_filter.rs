@@ -6,7 +6,7 @@ mod io_support;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{PacketBuilder, VlanId};
-use evenkeel::dataplane::xdp::{Filter, FilterEntry, FilterError, FilterTable, XdpAttach};
+use evenkeel::dataplane::xdp::{Filter, FilterEntry, FilterError, FilterTable, Matcher, XdpAttach};
 use evenkeel::model::{PortRange, Protocol};
 use io_support::{Net, ifindex, run, udp4};
 
@@ -115,9 +115,8 @@ fn fragment6(offset: u16, more: u16) -> (u8, Vec<u8>) {
     (44, [&[0][..], &(offset << 3 | more).to_be_bytes(), &[0, 0, 0, 7]].concat())
 }
 
-#[test]
-fn the_filter_takes_what_is_ours_and_nothing_else() {
-    let Some(filter) = filter("the_filter_takes_what_is_ours_and_nothing_else") else { return };
+/// Name, whether it is ours, frame.
+fn cases() -> Vec<(&'static str, bool, Vec<u8>)> {
     let v4 = |packet: Vec<u8>| ethernet(&[], 0x0800, &packet);
     let v6 = |packet: Vec<u8>| ethernet(&[], 0x86dd, &packet);
     let mut solicited = [0u8; 16];
@@ -136,7 +135,7 @@ fn the_filter_takes_what_is_ours_and_nothing_else() {
     ];
     let many: Vec<_> = (0..9).map(|_| destination_options.clone()).collect();
 
-    let cases: Vec<(&str, bool, Vec<u8>)> = vec![
+    vec![
         ("udp to the service", true, udp4(V4, 53, 1)),
         ("udp to another port", false, udp4(V4, 54, 1)),
         ("udp to another address", false, udp4(OTHER4, 53, 1)),
@@ -214,11 +213,21 @@ fn the_filter_takes_what_is_ours_and_nothing_else() {
         ("router advertisement", false, v6(ipv6(solicited, &[], 58, &icmp(134)))),
         ("multicast udp", false, v6(ipv6(solicited, &[], 17, &udp(53)))),
         ("lldp", false, ethernet(&[], 0x88cc, &[0; 46])),
-    ];
+    ]
+}
+
+#[test]
+fn the_filter_takes_what_is_ours_and_nothing_else() {
+    let Some(filter) = filter("the_filter_takes_what_is_ours_and_nothing_else") else { return };
+    let matcher = Matcher::new(&table()).expect("table");
+    let cases = cases();
     let mut wrong = Vec::new();
     for (name, ours, frame) in &cases {
         if filter.takes(frame).expect("test run") != *ours {
             wrong.push(format!("{name}: should be {}", if *ours { "taken" } else { "passed" }));
+        }
+        if matcher.takes(frame) != *ours {
+            wrong.push(format!("{name}: the matcher differs"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -234,6 +243,37 @@ fn the_filter_takes_what_is_ours_and_nothing_else() {
         .write(&mut tagged, &[1, 2, 3])
         .expect("frame");
     assert!(filter.takes(&tagged).expect("test run"));
+}
+
+/// Mutations of the cases above: the program in the kernel and the matcher in user space agree on all of them.
+#[test]
+fn the_matcher_decides_like_the_program() {
+    let Some(filter) = filter("the_matcher_decides_like_the_program") else { return };
+    let matcher = Matcher::new(&table()).expect("table");
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % below
+    };
+    let interesting = [0u8, 1, 2, 4, 6, 8, 17, 41, 43, 44, 51, 58, 59, 60, 132, 135, 255, 0x45, 0x4f, 0x60, 0x81];
+    let cases = cases();
+    let mut taken = 0;
+    for round in 0..60_000 {
+        let mut frame = cases[round % cases.len()].2.clone();
+        for _ in 0..random(4) {
+            let at = 12 + random(frame.len() - 12);
+            frame[at] = if random(2) == 0 { interesting[random(interesting.len())] } else { random(256) as u8 };
+        }
+        if random(8) == 0 {
+            frame.truncate(14 + random(frame.len() - 13));
+        }
+        let program = filter.takes(&frame).expect("test run");
+        taken += usize::from(program);
+        assert_eq!(matcher.takes(&frame), program, "{frame:02x?}");
+    }
+    assert!(taken > 10_000, "the mutations are too wild: {taken}");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //!
 //! The program is `filter.c`; `filter.o` is committed beside it and rebuilt by `build.sh`.
 
+mod matcher;
 mod table;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, TestRun, TestRunOptions};
 
+pub use matcher::Matcher;
 pub use table::{FilterEntry, FilterTable, MAX_ADDRESSES, MAX_PORTS, MAX_RANGES, TableError};
 use table::{Image, Key, Ranges};
 
