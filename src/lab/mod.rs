@@ -4,6 +4,7 @@
 //! operator would: by its command line, its config file and its control socket.
 
 pub mod client;
+pub mod engine;
 pub mod error;
 pub mod holdings;
 pub mod netlink;
