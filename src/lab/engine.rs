@@ -185,6 +185,11 @@ impl Engine {
         serde_json::from_str(&text).map_err(|error| LabError::Unexpected(format!("status is not JSON: {error}")))
     }
 
+    /// What `evenkeel status` prints for people.
+    pub fn status_for_people(&self) -> Result<String, LabError> {
+        self.command(&["status"])
+    }
+
     /// One server of one service in the status, by its address.
     pub fn server_status(&self, service: &str, address: IpAddr) -> Result<Json, LabError> {
         let status = self.status()?;
