@@ -14,17 +14,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check a configuration file: every error at once, exit 0 or 1.
+    Check(crate::control::check::CheckArgs),
     /// Networks of namespaces with real clients and servers around the appliance.
     Lab(crate::lab::LabArgs),
     /// Generate packets at high rates into an interface.
     Pktgen(crate::pktgen::PktgenArgs),
+    /// Run the engine's pipeline over a capture, without privileges.
+    Replay(crate::control::replay::ReplayArgs),
 }
 
 /// Parses the arguments, runs the command, and returns its exit code (0 done, 1 failed, 2 bad usage).
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
+        Command::Check(args) => crate::control::check::main(args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
+        Command::Replay(args) => crate::control::replay::main(args),
     }
 }

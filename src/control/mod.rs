@@ -1,3 +1,16 @@
 //! The path of a change: the only place where the layers are wired together.
 
+pub mod check;
 pub mod cli;
+pub mod compile;
+pub mod config;
+pub mod replay;
+pub mod resolve;
+
+use std::io::Write as _;
+
+/// Prints to stdout. A reader that went away (`evenkeel status | head`) is not an error.
+pub(crate) fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}

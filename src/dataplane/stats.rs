@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::io::IoStats;
 use super::verdict::DropReason;
 
 /// Most real servers in one configuration: the number of slots.
@@ -84,6 +85,37 @@ pub struct WorkerStats {
     pub conflicts: Counter,
     /// MAC of the last such host.
     pub conflict_mac: Counter,
+    /// The I/O backend's counters, published a few times a second.
+    pub io: IoCounters,
+}
+
+/// [`IoStats`] as counters that others may read.
+#[derive(Debug, Default)]
+pub struct IoCounters([Counter; 9]);
+
+impl IoCounters {
+    /// Publishes. Only the owning worker may call it.
+    pub fn publish(&self, stats: &IoStats) {
+        let values = [
+            stats.rx_frames,
+            stats.rx_bytes,
+            stats.tx_frames,
+            stats.tx_bytes,
+            stats.tx_full,
+            stats.passed,
+            stats.tx_kicks,
+            stats.rx_wakeups,
+            stats.rx_ring_drops,
+        ];
+        self.0.iter().zip(values).for_each(|(counter, value)| counter.set(value));
+    }
+
+    /// The counters as they were last published.
+    pub fn read(&self) -> IoStats {
+        let [rx_frames, rx_bytes, tx_frames, tx_bytes, tx_full, passed, tx_kicks, rx_wakeups, rx_ring_drops] =
+            [0, 1, 2, 3, 4, 5, 6, 7, 8].map(|at: usize| self.0[at].get());
+        IoStats { rx_frames, rx_bytes, tx_frames, tx_bytes, tx_full, passed, tx_kicks, rx_wakeups, rx_ring_drops }
+    }
 }
 
 impl Default for WorkerStats {
@@ -106,6 +138,7 @@ impl Default for WorkerStats {
             generation: Counter::default(),
             conflicts: Counter::default(),
             conflict_mac: Counter::default(),
+            io: IoCounters::default(),
         }
     }
 }
@@ -113,7 +146,7 @@ impl Default for WorkerStats {
 impl WorkerStats {
     /// Counts a drop.
     #[inline]
-    pub fn drop(&self, reason: DropReason) {
+    pub fn count_drop(&self, reason: DropReason) {
         self.drops[reason as usize].add(1);
     }
 }

@@ -10,7 +10,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::round_robin::gcd;
-use super::{Client, Member};
+use super::{Client, Member, fold_address};
 
 /// Keys of the two hash functions (`generate_hash_secret`).
 const KEY1: u64 = 2_654_435_761;
@@ -54,7 +54,7 @@ impl Table {
         let shift = (u32::BITS - highest.leading_zeros()).saturating_sub(TABLE_BITS);
         let mut walks: Vec<Walk> = sharing()
             .map(|(at, m)| {
-                let word = m.folded_address.wrapping_add(u32::from(m.port));
+                let word = fold_address(m.address).wrapping_add(u32::from(m.port));
                 Walk {
                     member: at as u16,
                     next: hash(word, KEY1) % size,

@@ -59,8 +59,8 @@ pub struct Member {
     pub last_weight: u32,
     /// Whether its next hop is resolved.
     pub reachable: bool,
-    /// Its address as 32 bits for hashing: an IPv4 address, or the xor of an IPv6 address's words, host order.
-    pub folded_address: u32,
+    /// Its own address.
+    pub address: std::net::IpAddr,
     /// Its port, host order; 0 where the service has a range.
     pub port: u16,
     /// Its connections.
@@ -77,13 +77,14 @@ impl Member {
 /// What a hashing scheduler looks at.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
-    /// The client's address, folded as in [`Member::folded_address`].
+    /// The client's address as 32 bits (see [`fold_address`]).
     pub folded_address: u32,
     /// The client's port, host order.
     pub port: u16,
 }
 
-/// An address as the 32 bits that IPVS's hashing schedulers use, host order.
+/// An address as the 32 bits that IPVS's hashing schedulers use: an IPv4 address, or the xor of an IPv6 address's
+/// words, host order.
 pub fn fold_address(address: std::net::IpAddr) -> u32 {
     match address {
         std::net::IpAddr::V4(a) => u32::from(a),

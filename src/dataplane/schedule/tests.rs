@@ -13,7 +13,7 @@ fn member(n: u32, weight: u32, port: u16) -> Member {
         weight,
         last_weight: weight,
         reachable: true,
-        folded_address: u32::from(Ipv4Addr::new(10, 0, 0, 20 + n as u8)),
+        address: Ipv4Addr::new(10, 0, 0, 20 + n as u8).into(),
         port,
         load: Arc::default(),
     }

@@ -1,0 +1,120 @@
+//! A [`Desired`] as a configuration file: what `evenkeel check --effective` shows.
+//!
+//! Owns the text form with every key written out. A property test holds it to [`super::parse`]: rendering and parsing
+//! gives the same configuration. Pure.
+
+use std::fmt::Write as _;
+
+use crate::model::{Desired, HugePages, Polling, PortRange, Scheduler, VerifyChecksums};
+
+/// The configuration with every default written out.
+pub fn render(desired: &Desired) -> String {
+    let mut out = String::new();
+    let engine = &desired.engine;
+    let modes: Vec<String> = engine.modes.iter().map(|mode| text(mode.name())).collect();
+    let polling = match engine.polling {
+        Polling::Busy => "busy",
+        Polling::Adaptive => "adaptive",
+    };
+    let huge_pages = match engine.huge_pages {
+        HugePages::Auto => "auto",
+        HugePages::Always => "always",
+        HugePages::Never => "never",
+    };
+    let verify = match engine.verify_checksums {
+        VerifyChecksums::NewFlows => "new-flows",
+        VerifyChecksums::All => "all",
+        VerifyChecksums::Off => "off",
+    };
+    table(
+        &mut out,
+        "[engine]",
+        &[
+            ("cores", list(&engine.cores)),
+            ("mode", format!("[{}]", modes.join(", "))),
+            ("polling", text(polling)),
+            ("idle_us", engine.idle_us.to_string()),
+            ("need_wakeup", engine.need_wakeup.to_string()),
+            ("busy_poll", engine.busy_poll.to_string()),
+            ("ring_size", engine.ring_size.to_string()),
+            ("frames", engine.frames.to_string()),
+            ("frame_size", engine.frame_size.to_string()),
+            ("huge_pages", text(huge_pages)),
+            ("flows", engine.flows.to_string()),
+            ("flows_ipv6", engine.flows_ipv6.to_string()),
+            ("verify_checksums", text(verify)),
+        ],
+    );
+    let seconds = &desired.timeouts;
+    table(
+        &mut out,
+        "[timeouts]",
+        &[
+            ("tcp_established", seconds.tcp_established.to_string()),
+            ("tcp_syn_sent", seconds.tcp_syn_sent.to_string()),
+            ("tcp_syn_recv", seconds.tcp_syn_recv.to_string()),
+            ("tcp_fin_wait", seconds.tcp_fin_wait.to_string()),
+            ("tcp_time_wait", seconds.tcp_time_wait.to_string()),
+            ("tcp_close", seconds.tcp_close.to_string()),
+            ("tcp_close_wait", seconds.tcp_close_wait.to_string()),
+            ("tcp_last_ack", seconds.tcp_last_ack.to_string()),
+            ("udp", seconds.udp.to_string()),
+            ("sctp_established", seconds.sctp_established.to_string()),
+        ],
+    );
+    table(&mut out, "[control]", &[("socket", text(&desired.control_socket.to_string_lossy()))]);
+    for interface in &desired.interfaces {
+        let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
+        table(&mut out, "[[interface]]", &[("name", text(&interface.name)), ("queues", queues)]);
+    }
+    for neighbor in &desired.neighbors {
+        let mut keys = vec![("address", text(&neighbor.address.to_string())), ("mac", text(&neighbor.mac.to_string()))];
+        keys.extend(neighbor.interface.as_deref().map(|name| ("interface", text(name))));
+        table(&mut out, "[[neighbor]]", &keys);
+    }
+    for service in &desired.services {
+        let mut keys = vec![
+            ("name", text(&service.name)),
+            ("address", text(&service.key.address.to_string())),
+            ("protocol", text(service.key.protocol.name())),
+            ("port", port(service.key.ports)),
+            ("scheduler", text(service.scheduler.name())),
+        ];
+        if let Scheduler::Mh { port, fallback, table_size } = service.scheduler {
+            let flags = [(port, "mh-port"), (fallback, "mh-fallback")];
+            let flags: Vec<String> = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| text(name)).collect();
+            keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
+            keys.push(("mh_table_size", table_size.to_string()));
+        }
+        keys.push(("method", text(service.method.name())));
+        table(&mut out, "[[service]]", &keys);
+        for server in &service.servers {
+            let keys = [("address", text(&server.address.to_string())), ("weight", server.weight.to_string())];
+            table(&mut out, "[[service.server]]", &keys);
+        }
+    }
+    out
+}
+
+fn table(out: &mut String, header: &str, keys: &[(&str, String)]) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    let _ = writeln!(out, "{header}");
+    for (key, value) in keys {
+        let _ = writeln!(out, "{key} = {value}");
+    }
+}
+
+fn text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn port(ports: PortRange) -> String {
+    ports.as_single().map_or_else(|| text(&ports.to_string()), |port| port.to_string())
+}

@@ -1,0 +1,405 @@
+//! Single values: one TOML value and one kind of the schema give a typed value, or say why not.
+//!
+//! Owns the wording of type and range mistakes. Knows nothing of other keys. Pure.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::problem::Collector;
+use super::schema::{Absent, Kind, Word};
+use crate::model::{MacAddr, PortRange};
+
+/// A checked value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Of [`Kind::Boolean`].
+    Boolean(bool),
+    /// Of [`Kind::Integer`] and [`Kind::OneOf`].
+    Integer(u32),
+    /// Of [`Kind::Integers`]; `None` for the word that stands for all.
+    Integers(Option<Vec<u32>>),
+    /// Of [`Kind::Word`].
+    Word(&'static str),
+    /// Of [`Kind::Words`] and [`Kind::WordOrWords`].
+    Words(Vec<&'static str>),
+    /// Of [`Kind::Address`].
+    Address(IpAddr),
+    /// Of [`Kind::Mac`].
+    Mac(MacAddr),
+    /// Of [`Kind::Ports`].
+    Ports(PortRange),
+    /// Of [`Kind::Name`], [`Kind::InterfaceName`] and [`Kind::Path`].
+    Text(String),
+}
+
+/// Longest service name.
+pub const MAX_NAME: usize = 64;
+
+/// Checks a value against its kind. `None` when something was wrong, and then it was reported.
+pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<Value> {
+    let at = value.span().start;
+    match (kind, value.get_ref()) {
+        (Kind::Boolean, DeValue::Boolean(b)) => Some(Value::Boolean(*b)),
+        (Kind::Integer { .. } | Kind::OneOf(_), DeValue::Integer(_)) => {
+            single_integer(kind, value, key, out).map(Value::Integer)
+        }
+        (Kind::Integers { or: Some(word), .. }, DeValue::String(text)) if text == word => Some(Value::Integers(None)),
+        (Kind::Integers { min, max, .. }, DeValue::Array(_)) => {
+            let kind = Kind::Integer { min: *min, max: *max, power_of_two: false };
+            list(value, key, &expectation(&kind), out, |item, key, out| single_integer(&kind, item, key, out))
+                .and_then(|items| non_empty(items, at, key, kind_of_list(&kind), out))
+                .map(|items| Value::Integers(Some(items)))
+        }
+        (Kind::Word(words, absent), DeValue::String(text)) => {
+            one_word(words, *absent, &[], text, at, key, out).map(Value::Word)
+        }
+        (Kind::Words(words, absent), DeValue::Array(_)) => word_list(words, *absent, value, key, out).map(Value::Words),
+        (Kind::WordOrWords { words, all }, DeValue::String(text)) => {
+            if text == all {
+                Some(Value::Words(words.iter().map(|word| word.name).collect()))
+            } else {
+                one_word(words, None, &[all], text, at, key, out).map(|word| Value::Words(vec![word]))
+            }
+        }
+        (Kind::WordOrWords { words, .. }, DeValue::Array(_)) => word_list(words, None, value, key, out)
+            .and_then(|items| non_empty(items, at, key, "one or more words".to_owned(), out))
+            .map(Value::Words),
+        (Kind::Ports, DeValue::Integer(_)) => {
+            let kind = Kind::Integer { min: 1, max: 65_535, power_of_two: false };
+            let port = single_integer(&kind, value, key, out)?;
+            Some(Value::Ports(PortRange::single(u16::try_from(port).ok()?)))
+        }
+        (_, DeValue::String(text)) => from_text(kind, text, at, key, out),
+        (_, other) => {
+            let problem = out.error(at, key, format!("{} does not belong here", describe(other)));
+            problem.expected(expectation(kind));
+            if matches!(other, DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_)) {
+                None
+            } else {
+                let quoted = matches!(kind, Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Name | Kind::Path);
+                if quoted {
+                    problem.help("put it in quotes, if that is what you mean");
+                } else if matches!(kind, Kind::Integers { .. } | Kind::Words(..)) {
+                    problem.help("put it in square brackets: a list of one");
+                }
+                None
+            }
+        }
+    }
+}
+
+fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<Value> {
+    match kind {
+        Kind::Address => address(text, at, key, out).map(Value::Address),
+        Kind::Mac => match text.parse::<MacAddr>() {
+            Ok(mac) => Some(Value::Mac(mac)),
+            Err(_) => {
+                out.error(at, key, format!("{} is not a MAC address", quote(text))).expected(expectation(kind));
+                None
+            }
+        },
+        Kind::Ports => ports(text, at, key, out).map(Value::Ports),
+        Kind::Name => {
+            let sound = |c: char| c.is_ascii_alphanumeric() || "._-:/@+[]".contains(c);
+            let problem = if text.is_empty() {
+                "the name is empty".to_owned()
+            } else if text.len() > MAX_NAME {
+                format!("the name has {} characters", text.chars().count())
+            } else if let Some(bad) = text.chars().find(|c| !sound(*c)) {
+                format!("{} has the character {:?}", quote(text), bad)
+            } else {
+                return Some(Value::Text(text.to_owned()));
+            };
+            out.error(at, key, problem).expected(expectation(kind));
+            None
+        }
+        Kind::InterfaceName => {
+            let sound = |c: char| c.is_ascii_graphic() && c != '/' && c != ':' && c != '%';
+            if !text.is_empty() && text.len() <= 15 && text.chars().all(sound) && text != "." && text != ".." {
+                return Some(Value::Text(text.to_owned()));
+            }
+            out.error(at, key, format!("{} cannot be the name of an interface", quote(text)))
+                .expected(expectation(kind))
+                .help("`ip -brief link` lists the interfaces");
+            None
+        }
+        Kind::Path => {
+            if text.starts_with('/') && !text.contains('\0') && !text.ends_with('/') {
+                return Some(Value::Text(text.to_owned()));
+            }
+            out.error(at, key, format!("{} is not an absolute path of a file", quote(text)))
+                .expected(expectation(kind));
+            None
+        }
+        Kind::Boolean | Kind::Integer { .. } | Kind::OneOf(_) | Kind::Integers { .. } => {
+            let inner = text.trim();
+            let problem = out.error(at, key, format!("the text {} does not belong here", quote(text)));
+            problem.expected(expectation(kind));
+            if inner.parse::<i64>().is_ok() || matches!(inner, "true" | "false") {
+                problem.help(match kind {
+                    Kind::Integers { .. } => format!("write `[{inner}]`"),
+                    _ => format!("remove the quotes: `{inner}`"),
+                });
+            } else if matches!(kind, Kind::Boolean) && matches!(inner, "yes" | "on" | "no" | "off") {
+                problem.help(if matches!(inner, "yes" | "on") { "write `true`" } else { "write `false`" });
+            } else if let Kind::Integers { or: Some(word), .. } = kind {
+                problem.suggest(text, [*word]);
+            }
+            None
+        }
+        Kind::Words(words, _) => {
+            let problem = out.error(at, key, format!("the text {} does not belong here", quote(text)));
+            problem.expected(expectation(kind));
+            if words.iter().any(|word| word.name == text) {
+                problem.help(format!("put it in square brackets: `[\"{text}\"]`"));
+            }
+            None
+        }
+        // These take a text themselves.
+        Kind::Word(..) | Kind::WordOrWords { .. } => None,
+    }
+}
+
+fn address(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<IpAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let problem = out.error(at, key, format!("{} is not an IP address", quote(text)));
+    problem.expected(expectation(&Kind::Address));
+    let plain = |text: &str| text.parse::<IpAddr>().is_ok();
+    if let Some((before, _)) = inner.split_once('/').filter(|(before, _)| plain(before)) {
+        problem.help(format!("leave the prefix length away: `\"{before}\"`"));
+    } else if let Some((before, _)) = inner.split_once('%').filter(|(before, _)| plain(before)) {
+        problem.help(format!("leave the zone away: `\"{before}\"`"));
+    } else if let Some((before, _)) = text.rsplit_once(':').filter(|(before, after)| {
+        after.parse::<u16>().is_ok() && plain(before.trim_start_matches('[').trim_end_matches(']'))
+    }) {
+        let before = before.trim_start_matches('[').trim_end_matches(']');
+        problem.help(format!("the port has its own key: `\"{before}\"` and `port = ...`"));
+    } else if plain(inner) {
+        problem.help(format!("write `\"{inner}\"`"));
+    } else if inner.starts_with(|c: char| c.is_ascii_alphabetic()) && !inner.contains(':') {
+        problem.help("host names are not resolved: a load balancer must not depend on DNS");
+    }
+    None
+}
+
+fn ports(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<PortRange> {
+    if text == "any" {
+        return Some(PortRange::ANY);
+    }
+    let number = |part: &str| part.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let problem = match text.split_once('-') {
+        Some((first, last)) => match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => return Some(PortRange { first, last }),
+            (Some(first), Some(last)) => {
+                let problem = out.error(at, key, format!("the range {} ends before it begins", quote(text)));
+                problem.help(format!("write `\"{last}-{first}\"`"))
+            }
+            _ => out.error(at, key, format!("{} is not a range of ports", quote(text))),
+        },
+        None => {
+            let problem = out.error(at, key, format!("{} is not a port", quote(text)));
+            if let Some(port) = number(text) {
+                problem.help(format!("remove the quotes: `{port}`"));
+            } else if matches!(text.trim(), "0" | "all" | "*") {
+                problem.help("every port is `\"any\"`");
+            }
+            problem
+        }
+    };
+    problem.expected(expectation(&Kind::Ports));
+    None
+}
+
+fn single_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<u32> {
+    let at = value.span().start;
+    let DeValue::Integer(integer) = value.get_ref() else {
+        out.error(at, key, format!("{} does not belong here", describe(value.get_ref()))).expected(expectation(kind));
+        return None;
+    };
+    let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let fits = number.is_some_and(|n| match kind {
+        Kind::Integer { min, max, power_of_two } => {
+            (i128::from(*min)..=i128::from(*max)).contains(&n) && (!power_of_two || n.count_ones() == 1)
+        }
+        Kind::OneOf(choices) => choices.iter().any(|choice| i128::from(*choice) == n),
+        _ => false,
+    });
+    if fits {
+        return number.and_then(|n| u32::try_from(n).ok());
+    }
+    let shown = number.map_or_else(|| shorten(&integer.to_string()), |n| n.to_string());
+    let problem = out.error(at, key, format!("{shown} is not permitted"));
+    problem.expected(expectation(kind));
+    match (kind, number) {
+        (Kind::Integer { min, max, .. }, Some(n)) if n < i128::from(*min) || n > i128::from(*max) => {
+            problem.help(format!("the {} is {}", if n < i128::from(*min) { "least" } else { "most" }, {
+                if n < i128::from(*min) { min } else { max }
+            }));
+        }
+        (Kind::Integer { power_of_two: true, .. }, Some(n)) if n > 0 => {
+            let below = 1i128 << n.ilog2();
+            problem.help(format!("the powers of two around it are {below} and {}", below * 2));
+        }
+        (Kind::OneOf(choices), Some(n)) => {
+            if let Some(near) = choices.iter().min_by_key(|choice| (i128::from(**choice) - n).unsigned_abs()) {
+                problem.help(format!("the nearest is {near}"));
+            }
+        }
+        _ => {}
+    }
+    None
+}
+
+fn one_word(
+    words: &'static [Word],
+    absent: Option<&'static Absent>,
+    more: &[&'static str],
+    text: &str,
+    at: usize,
+    key: &str,
+    out: &mut Collector<'_>,
+) -> Option<&'static str> {
+    if let Some(word) = words.iter().find(|word| word.name == text) {
+        return Some(word.name);
+    }
+    let names = || words.iter().map(|word| word.name).chain(more.iter().copied());
+    if let Some(absent) = absent.filter(|absent| absent.words.contains(&text.to_lowercase().as_str())) {
+        out.error(at, key, format!("{} is not in this version", quote(text)))
+            .expected(one_of(names()))
+            .help(absent.instead);
+        return None;
+    }
+    out.error(at, key, format!("unknown word {}", quote(text))).expected(one_of(names())).suggest(text, names());
+    None
+}
+
+fn word_list(
+    words: &'static [Word],
+    absent: Option<&'static Absent>,
+    value: &Spanned<DeValue<'_>>,
+    key: &str,
+    out: &mut Collector<'_>,
+) -> Option<Vec<&'static str>> {
+    let expected = one_of(words.iter().map(|word| word.name));
+    list(value, key, &expected, out, |item, key, out| match item.get_ref() {
+        DeValue::String(text) => one_word(words, absent, &[], text, item.span().start, key, out),
+        other => {
+            out.error(item.span().start, key, format!("{} does not belong here", describe(other)))
+                .expected(expected.clone());
+            None
+        }
+    })
+}
+
+/// Checks every item of a list, so that each mistake is reported, and that none is there twice.
+fn list<T: PartialEq + std::fmt::Display>(
+    value: &Spanned<DeValue<'_>>,
+    key: &str,
+    expected: &str,
+    out: &mut Collector<'_>,
+    mut item: impl FnMut(&Spanned<DeValue<'_>>, &str, &mut Collector<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let DeValue::Array(array) = value.get_ref() else { return None };
+    let mut items = Vec::new();
+    let mut sound = true;
+    for (index, entry) in array.iter().enumerate() {
+        let path = format!("{key}[{index}]");
+        match item(entry, &path, out) {
+            Some(found) if items.contains(&found) => {
+                out.error(entry.span().start, path, format!("`{found}` is there twice"))
+                    .expected(format!("{expected}, each at most once"))
+                    .help("remove one of them");
+                sound = false;
+            }
+            Some(found) => items.push(found),
+            None => sound = false,
+        }
+    }
+    sound.then_some(items)
+}
+
+fn non_empty<T>(items: Vec<T>, at: usize, key: &str, expected: String, out: &mut Collector<'_>) -> Option<Vec<T>> {
+    if items.is_empty() {
+        out.error(at, key, "the list is empty").expected(expected).help("remove the key to have its default");
+        return None;
+    }
+    Some(items)
+}
+
+fn kind_of_list(kind: &Kind) -> String {
+    format!("a list of one or more of: {}", expectation(kind))
+}
+
+/// What a kind takes, in words.
+pub fn expectation(kind: &Kind) -> String {
+    match kind {
+        Kind::Boolean => "`true` or `false`".to_owned(),
+        Kind::Integer { min, max, power_of_two } => {
+            format!("{} from {min} to {max}", if *power_of_two { "a power of two" } else { "an integer" })
+        }
+        Kind::OneOf(choices) => {
+            let choices: Vec<String> = choices.iter().map(u32::to_string).collect();
+            format!("one of {}", choices.join(", "))
+        }
+        Kind::Integers { min, max, or } => {
+            let mut text = format!("a list of different integers from {min} to {max}, such as `[0, 1]`");
+            if let Some(word) = or {
+                let _ = write!(text, ", or `\"{word}\"`");
+            }
+            text
+        }
+        Kind::Word(words, _) => one_of(words.iter().map(|word| word.name)),
+        Kind::Words(words, _) => format!("a list of {}", one_of(words.iter().map(|word| word.name))),
+        Kind::WordOrWords { words, all } => {
+            format!("`\"{all}\"`, {}, or a list of these", one_of(words.iter().map(|word| word.name)))
+        }
+        Kind::Address => "an IPv4 or IPv6 address, such as `\"192.0.2.10\"` or `\"2001:db8::10\"`".to_owned(),
+        Kind::Mac => "six hexadecimal bytes, such as `\"02:00:5e:10:00:01\"`".to_owned(),
+        Kind::Ports => {
+            "a port such as `80`, a range such as `\"8000-8099\"`, or `\"any\"`; ports are 1 to 65535".to_owned()
+        }
+        Kind::Name => format!("1 to {MAX_NAME} letters, digits and the characters `. _ - : / @ + [ ]`"),
+        Kind::InterfaceName => "the kernel's name of an interface, 1 to 15 characters, such as `\"eth0\"`".to_owned(),
+        Kind::Path => "an absolute path, such as `\"/run/evenkeel.sock\"`".to_owned(),
+    }
+}
+
+fn one_of<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let words: Vec<String> = words.map(|word| format!("`\"{word}\"`")).collect();
+    match words.as_slice() {
+        [only] => only.clone(),
+        [first, last] => format!("{first} or {last}"),
+        _ => format!("one of {}", words.join(", ")),
+    }
+}
+
+/// A written text in quotes, shortened so that one absurd value cannot fill the screen.
+pub fn quote(text: &str) -> String {
+    format!("\"{}\"", shorten(text).escape_debug())
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text.to_owned(),
+    }
+}
+
+/// A TOML value of the wrong type, in words.
+pub fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the text {}", quote(text)),
+        DeValue::Integer(integer) => format!("the integer {}", shorten(integer.as_str())),
+        DeValue::Float(float) => format!("the number {}", shorten(float.as_str())),
+        DeValue::Boolean(b) => format!("`{b}`"),
+        DeValue::Datetime(date) => format!("the date {date}"),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}

@@ -1,0 +1,185 @@
+//! Properties of the configuration file: no text makes the reader panic, and what it wrote it reads back equal.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use evenkeel::control::config::{parse, render};
+use evenkeel::model::{
+    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Method, Neighbor, Polling, PortRange,
+    Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, VerifyChecksums,
+};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+const SOUND: &str = include_str!("../configs/one-arm-dr.toml");
+
+fn unicast(v6: bool, number: u32) -> IpAddr {
+    if v6 {
+        IpAddr::V6(Ipv6Addr::from(0x2001_0db8_0000_0000_0000_0000_0000_0001_u128 + u128::from(number)))
+    } else {
+        IpAddr::V4(Ipv4Addr::from(0x0a00_0001 + (number & 0x00ff_ffff)))
+    }
+}
+
+fn ports() -> impl Strategy<Value = PortRange> {
+    prop_oneof![
+        (1u16..).prop_map(PortRange::single),
+        (1u16.., 1u16..).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) }),
+        Just(PortRange::ANY),
+    ]
+}
+
+fn scheduler() -> impl Strategy<Value = Scheduler> {
+    prop_oneof![
+        select(vec![Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc]),
+        (any::<bool>(), any::<bool>(), select(MAGLEV_SIZES.to_vec()))
+            .prop_map(|(port, fallback, table_size)| Scheduler::Mh { port, fallback, table_size }),
+    ]
+}
+
+fn services() -> impl Strategy<Value = Vec<Service>> {
+    let one = (
+        any::<bool>(),
+        select(Protocol::ALL.to_vec()),
+        ports(),
+        scheduler(),
+        proptest::collection::btree_map(1000u32..9000, any::<u16>(), 0..6),
+    );
+    proptest::collection::vec(one, 0..6).prop_map(|all| {
+        all.into_iter()
+            .enumerate()
+            .map(|(index, (v6, protocol, ports, scheduler, servers))| Service {
+                name: format!("s{index}/[x]@+:_-."),
+                // Each service has its own address, so none overlap.
+                key: ServiceKey { address: unicast(v6, u32::try_from(index).unwrap()), protocol, ports },
+                scheduler,
+                method: Method::Dr,
+                servers: servers
+                    .into_iter()
+                    .map(|(number, weight)| Server { address: unicast(v6, number), weight })
+                    .collect(),
+            })
+            .collect()
+    })
+}
+
+fn engine() -> impl Strategy<Value = EngineSettings> {
+    (
+        (proptest::collection::btree_set(0usize..4096, 1..5), subsequence(IoMode::ALL.to_vec(), 1..=4).prop_shuffle()),
+        (select(vec![Polling::Busy, Polling::Adaptive]), 0u32..=1_000_000, any::<bool>(), any::<bool>()),
+        (6u32..=16, select(vec![2048u32, 4096])),
+        select(vec![HugePages::Auto, HugePages::Always, HugePages::Never]),
+        (1024u32..=100_000_000, 1024u32..=100_000_000),
+        select(vec![VerifyChecksums::All, VerifyChecksums::NewFlows, VerifyChecksums::Off]),
+    )
+        .prop_map(
+            |((cores, modes), (polling, idle_us, need_wakeup, busy_poll), (ring, frame_size), pages, flows, v)| {
+                EngineSettings {
+                    cores: cores.into_iter().collect(),
+                    modes,
+                    polling,
+                    idle_us,
+                    need_wakeup,
+                    busy_poll,
+                    ring_size: 1 << ring,
+                    frames: 4 << ring,
+                    frame_size,
+                    huge_pages: pages,
+                    flows: flows.0,
+                    flows_ipv6: flows.1,
+                    verify_checksums: v,
+                }
+            },
+        )
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    proptest::array::uniform10(1u32..=2_000_000).prop_map(|[a, b, c, d, e, f, g, h, i, j]| Timeouts {
+        tcp_established: a,
+        tcp_syn_sent: b,
+        tcp_syn_recv: c,
+        tcp_fin_wait: d,
+        tcp_time_wait: e,
+        tcp_close: f,
+        tcp_close_wait: g,
+        tcp_last_ack: h,
+        udp: i,
+        sctp_established: j,
+    })
+}
+
+fn interfaces() -> impl Strategy<Value = Vec<Interface>> {
+    let queues = proptest::option::of(proptest::collection::btree_set(0u32..1024, 1..4));
+    proptest::collection::btree_map("[a-z][a-z0-9.@_-]{0,14}", queues, 1..=16).prop_map(|all| {
+        all.into_iter()
+            .map(|(name, queues): (String, Option<BTreeSet<u32>>)| Interface {
+                name,
+                queues: queues.map(|queues| queues.into_iter().collect()),
+            })
+            .collect()
+    })
+}
+
+fn desired() -> impl Strategy<Value = Desired> {
+    let neighbors =
+        proptest::collection::btree_map((any::<bool>(), 0u32..99), (any::<[u8; 5]>(), any::<usize>()), 0..4);
+    (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), neighbors, services()).prop_map(
+        |(engine, timeouts, socket, interfaces, neighbors, services)| Desired {
+            engine,
+            timeouts,
+            control_socket: socket.into(),
+            neighbors: neighbors
+                .into_iter()
+                .map(|((v6, number), ([a, b, c, d, e], interface))| Neighbor {
+                    address: unicast(v6, number),
+                    mac: MacAddr([2, a, b, c, d, e]),
+                    interface: interfaces
+                        .get(interface % (interfaces.len() + 1))
+                        .map(|interface| interface.name.clone()),
+                })
+                .collect(),
+            interfaces,
+            services,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_panic(text in "\\PC*") {
+        let _ = parse(&text, 0);
+    }
+
+    #[test]
+    fn any_text_of_tomls_own_characters_is_read_without_panic(text in "[\\[\\]{}=\"'#.,\n\t \\\\0-9a-z_:-]{0,200}") {
+        let outcome = parse(&text, 0);
+        prop_assert_eq!(outcome.desired.is_none(), outcome.errors().count() > 0);
+    }
+
+    #[test]
+    fn a_sound_file_with_damage_is_read_without_panic(
+        cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..9, "[\\[\\]{}=\"'#.,\na0 -]{0,3}"), 1..8)
+    ) {
+        let mut text = SOUND.to_owned();
+        for (at, length, put) in cuts {
+            let at = at.index(text.len());
+            let end = (at + length).min(text.len());
+            if text.is_char_boundary(at) && text.is_char_boundary(end) {
+                text.replace_range(at..end, &put);
+            }
+        }
+        let outcome = parse(&text, 0);
+        prop_assert_eq!(outcome.desired.is_none(), outcome.errors().count() > 0);
+        for problem in outcome.errors() {
+            prop_assert!(problem.expected.is_some() || problem.help.is_some() || problem.message.starts_with("TOML"));
+        }
+    }
+
+    #[test]
+    fn what_was_rendered_is_read_back_equal(desired in desired()) {
+        let text = render::render(&desired);
+        let outcome = parse(&text, 0);
+        prop_assert_eq!(outcome.errors().collect::<Vec<_>>(), Vec::<&evenkeel::control::config::Problem>::new());
+        prop_assert_eq!(outcome.desired, Some(desired));
+    }
+}
