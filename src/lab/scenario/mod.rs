@@ -124,7 +124,17 @@ pub struct Stage {
 impl Stage {
     /// Builds the network and starts everything.
     pub fn set(scenario: &'static Scenario, options: &RunOptions) -> Result<Self, LabError> {
-        let (mut site, config) = Stage::prepare(scenario, options)?;
+        Stage::set_with(scenario, options, |_, _| ())
+    }
+
+    /// Like [`Stage::set`], with a change to the configuration before the engine reads it.
+    pub fn set_with(
+        scenario: &'static Scenario,
+        options: &RunOptions,
+        change: impl FnOnce(&Site, &mut EngineConfig),
+    ) -> Result<Self, LabError> {
+        let (mut site, mut config) = Stage::prepare(scenario, options)?;
+        change(&site, &mut config);
         start_servers(scenario, &mut site)?;
         let engine = Engine::start(&site.lab, APPLIANCE, &options.program, &config)?;
         engine.await_ready(START)?;
