@@ -3,6 +3,8 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod netlink;
+pub mod nexthop;
 pub mod resolve;
 
 use std::io::Write as _;
