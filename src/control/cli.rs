@@ -20,6 +20,8 @@ enum Command {
     Lab(crate::lab::LabArgs),
     /// Generate packets at high rates into an interface.
     Pktgen(crate::pktgen::PktgenArgs),
+    /// Run the engine's pipeline over a capture, without privileges.
+    Replay(crate::control::replay::ReplayArgs),
 }
 
 /// Parses the arguments, runs the command, and returns its exit code (0 done, 1 failed, 2 bad usage).
@@ -29,5 +31,6 @@ pub fn main() -> ExitCode {
         Command::Check(args) => crate::control::check::main(args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
+        Command::Replay(args) => crate::control::replay::main(args),
     }
 }

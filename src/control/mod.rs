@@ -2,9 +2,11 @@
 
 pub mod check;
 pub mod cli;
+pub mod compile;
 pub mod config;
 pub mod netlink;
 pub mod nexthop;
+pub mod replay;
 pub mod resolve;
 
 use std::io::Write as _;

@@ -1,4 +1,16 @@
 //! The path of a packet.
 
+pub mod answer;
+pub mod checksum;
+pub mod flow;
 pub mod io;
+pub mod parse;
+pub mod pipeline;
+pub mod rewrite;
+pub mod schedule;
+pub mod snapshot;
+pub mod stats;
+pub mod sys;
+pub mod verdict;
+pub mod worker;
 pub mod xdp;

@@ -12,21 +12,11 @@ use std::time::{Duration, Instant};
 
 use super::netlink::{Certainty, Link, NeighbourEntry, Route};
 use crate::dataplane::io::PortIndex;
-use crate::model::{Interface, MacAddr, Neighbor};
+pub use crate::dataplane::snapshot::NextHop;
+use crate::model::{Interface, Neighbor};
 
 /// How long an Ethernet address is still used after the kernel forgot it and has not found it again.
 pub const HOLD: Duration = Duration::from_secs(30);
-
-/// Where frames for a server go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NextHop {
-    /// The engine's interface.
-    pub port: PortIndex,
-    /// 802.1Q tag to put on, if any.
-    pub vlan: Option<u16>,
-    /// Ethernet address of the server.
-    pub mac: MacAddr,
-}
 
 /// Why a server has no next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Tables over the judgement of next hops.
 
 use super::*;
+use crate::model::MacAddr;
 
 const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 11));
 const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 11]);

@@ -6,6 +6,8 @@
 //! [`PacketIo::receive`] hands frames to the worker; the worker gives each one back with exactly one of
 //! [`PacketIo::transmit`] (accepted), [`PacketIo::pass`] or [`PacketIo::release`].
 
+pub mod xsk;
+
 /// Index of an interface in the config's list: the engine's name for a port.
 pub type PortIndex = u8;
 

@@ -1,1 +1,338 @@
 //! The XDP filter: which frames the engine takes from an interface.
+//!
+//! Owns the loaded program of one interface, its maps and its link. Never decides which addresses are ours: the caller
+//! gives tables. The link is a file descriptor of this process (`BPF_LINK_CREATE`), so the kernel takes the program off
+//! the interface when the process ends, however it ends.
+//!
+//! Order on start: [`Filter::attach`] (some drivers, gve for one, want the program before sockets are bound; the
+//! tables are empty, so everything passes), bind the sockets, [`Filter::set_socket`], then [`Filter::widen`].
+//!
+//! The program is `filter.c`; `filter.o` is committed beside it and rebuilt by `build.sh`.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use aya::maps::{HashMap, MapError, PerCpuArray, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::{Ebpf, EbpfError};
+
+pub use table::{FilterEntry, FilterTable, MAX_ADDRESSES, MAX_PORTS, MAX_RANGES, TableError};
+use table::{Image, Key, Ranges};
+
+/// Where the program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpAttach {
+    /// In the driver, before the kernel makes a packet of the frame.
+    Native,
+    /// In the kernel's receive path, for drivers without XDP.
+    Generic,
+}
+
+impl std::fmt::Display for XdpAttach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            XdpAttach::Native => "native",
+            XdpAttach::Generic => "generic",
+        })
+    }
+}
+
+/// What can go wrong with the filter of an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// The kernel took the object's maps or types not.
+    #[error("{interface}: the kernel did not load the XDP filter (needs root or CAP_BPF and CAP_NET_ADMIN)")]
+    Load {
+        /// Interface name.
+        interface: String,
+        /// Cause.
+        #[source]
+        source: Box<EbpfError>,
+    },
+    /// The kernel took the program not.
+    #[error("{interface}: the kernel did not load the XDP program")]
+    Program {
+        /// Interface name.
+        interface: String,
+        /// Cause.
+        #[source]
+        source: Box<ProgramError>,
+    },
+    /// Another program is there.
+    #[error(
+        "{interface} has another XDP program already (`ip link show {interface}` names it); stop what uses it or take \
+         it off with `ip link set {interface} xdp off`"
+    )]
+    Occupied {
+        /// Interface name.
+        interface: String,
+    },
+    /// The driver has no native XDP, or not with the present settings.
+    #[error("{interface}: {attach} XDP refused: {reason}")]
+    Refused {
+        /// Interface name.
+        interface: String,
+        /// Mode that was asked for.
+        attach: XdpAttach,
+        /// The kernel's reason in words.
+        reason: String,
+    },
+    /// The table does not fit.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A map update failed.
+    #[error("{interface}: XDP filter map `{map}`")]
+    Map {
+        /// Interface name.
+        interface: String,
+        /// Map name in `filter.c`.
+        map: &'static str,
+        /// Cause.
+        #[source]
+        source: Box<MapError>,
+    },
+}
+
+/// What the program counted since it was loaded, summed over the processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct FilterCounters {
+    /// Frames left to the kernel.
+    pub passed: u64,
+    /// Frames handed to a socket.
+    pub redirected: u64,
+    /// Frames that were ours but came on a queue without a socket; the kernel got them.
+    pub no_socket: u64,
+}
+
+/// The filter of one interface. Dropping it takes the program off.
+pub struct Filter {
+    interface: String,
+    attach: XdpAttach,
+    table: FilterTable,
+    image: Image,
+    addresses: HashMap<aya::maps::MapData, Key, u32>,
+    ports: HashMap<aya::maps::MapData, Key, u32>,
+    ranges: HashMap<aya::maps::MapData, Key, Ranges>,
+    sockets: XskMap<aya::maps::MapData>,
+    counters: PerCpuArray<aya::maps::MapData, u64>,
+    // Keeps the program, and through it the maps, on the interface. Dropped first on purpose: see `Drop`.
+    link: Option<FdLink>,
+    ebpf: Ebpf,
+    program: &'static str,
+}
+
+const OBJECT: &[u8] = aya::include_bytes_aligned!("filter.o");
+/// Programs of the object, best first: one that takes frames of several buffers (kernel 5.18), one that does not.
+const PROGRAMS: [&str; 2] = ["evenkeel_frags", "evenkeel"];
+
+impl Filter {
+    /// Loads the program without attaching it, for [`Filter::test_run`] and as the first half of attaching.
+    fn load(interface: &str) -> Result<Filter, FilterError> {
+        let load = |source| FilterError::Load { interface: interface.to_owned(), source: Box::new(source) };
+        let mut ebpf = Ebpf::load(OBJECT).map_err(load)?;
+        let mut program = PROGRAMS[0];
+        if let Err(first) = load_program(&mut ebpf, program) {
+            program = PROGRAMS[1];
+            tracing::debug!(interface, error = %first, "no multi-buffer XDP program");
+            load_program(&mut ebpf, program)
+                .map_err(|source| FilterError::Program { interface: interface.to_owned(), source: Box::new(source) })?;
+        }
+        fn take<T: TryFrom<aya::maps::Map, Error = MapError>>(
+            ebpf: &mut Ebpf,
+            interface: &str,
+            map: &'static str,
+        ) -> Result<T, FilterError> {
+            let error = |source| FilterError::Map { interface: interface.to_owned(), map, source: Box::new(source) };
+            let found = ebpf.take_map(map).ok_or_else(|| error(MapError::InvalidName { name: map.to_owned() }))?;
+            T::try_from(found).map_err(error)
+        }
+        Ok(Filter {
+            interface: interface.to_owned(),
+            attach: XdpAttach::Native,
+            table: FilterTable::default(),
+            image: Image::default(),
+            addresses: take(&mut ebpf, interface, "addresses")?,
+            ports: take(&mut ebpf, interface, "ports")?,
+            ranges: take(&mut ebpf, interface, "ranges")?,
+            sockets: take(&mut ebpf, interface, "sockets")?,
+            counters: take(&mut ebpf, interface, "counters")?,
+            link: None,
+            ebpf,
+            program,
+        })
+    }
+
+    /// Loads the filter and attaches it to an interface. Its tables are empty: every frame passes to the kernel.
+    ///
+    /// # Errors
+    /// [`FilterError::Occupied`] when another XDP program is there in any mode, [`FilterError::Refused`] when the
+    /// driver does not have the mode.
+    pub fn attach(interface: &str, ifindex: u32, attach: XdpAttach) -> Result<Filter, FilterError> {
+        let mut filter = Filter::load(interface)?;
+        filter.attach = attach;
+        let mode = match attach {
+            XdpAttach::Native => XdpMode::Driver,
+            XdpAttach::Generic => XdpMode::Skb,
+        };
+        let refused = |reason: String| FilterError::Refused { interface: interface.to_owned(), attach, reason };
+        let error = |source: ProgramError| match errno(&source) {
+            Some(libc::EBUSY | libc::EEXIST) => FilterError::Occupied { interface: interface.to_owned() },
+            Some(libc::EOPNOTSUPP) => refused("the driver has no such mode (EOPNOTSUPP)".to_owned()),
+            Some(libc::ERANGE | libc::EMSGSIZE) => {
+                refused("the MTU is too large for XDP in this driver (ERANGE)".to_owned())
+            }
+            Some(code) => refused(std::io::Error::from_raw_os_error(code).to_string()),
+            None => FilterError::Program { interface: interface.to_owned(), source: Box::new(source) },
+        };
+        let program = xdp(&mut filter.ebpf, filter.program).map_err(error)?;
+        let id = program.attach_to_if_index(ifindex, mode).map_err(error)?;
+        let link = program.take_link(id).map_err(error)?;
+        // aya falls back to netlink where bpf_link is refused; such a program would outlive us.
+        let link = FdLink::try_from(link)
+            .map_err(|_| refused("no BPF link, so the program would outlive the process (EINVAL)".to_owned()))?;
+        filter.link = Some(link);
+        Ok(filter)
+    }
+
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Where the program runs.
+    pub fn attached(&self) -> XdpAttach {
+        self.attach
+    }
+
+    /// What the filter takes now.
+    pub fn table(&self) -> &FilterTable {
+        &self.table
+    }
+
+    /// Gives the frames of a receive queue to an AF_XDP socket that is bound to this interface and queue.
+    ///
+    /// # Errors
+    /// [`FilterError::Map`], among others when the socket is bound elsewhere or the queue number is 1024 or more.
+    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), FilterError> {
+        let done = self.sockets.set(queue, socket.as_raw_fd(), 0);
+        self.map("sockets", done)
+    }
+
+    /// Takes all that `table` takes, besides what is taken already. Done before a new snapshot is published.
+    ///
+    /// # Errors
+    /// [`FilterError::Table`] (nothing was changed) or [`FilterError::Map`] (more may be taken than before, not less).
+    pub fn widen(&mut self, table: &FilterTable) -> Result<(), FilterError> {
+        let wide = self.table.union(table);
+        let image = Image::of(&wide)?;
+        self.add(&image)?;
+        // What joined ranges made redundant stays until the next `narrow`.
+        self.table = wide;
+        Ok(())
+    }
+
+    /// Takes what `table` takes and nothing else. Done after a new snapshot is in use.
+    ///
+    /// # Errors
+    /// As [`Filter::widen`]; on [`FilterError::Map`] more may still be taken than `table` says.
+    pub fn narrow(&mut self, table: &FilterTable) -> Result<(), FilterError> {
+        let image = Image::of(table)?;
+        self.add(&image)?;
+        for key in difference(&self.image.addresses, &image.addresses) {
+            let done = self.addresses.remove(&key);
+            self.map("addresses", done)?;
+            self.image.addresses.remove(&key);
+        }
+        for key in difference(&self.image.ranges, &image.ranges) {
+            let done = self.ranges.remove(&key);
+            self.map("ranges", done)?;
+            self.image.ranges.remove(&key);
+        }
+        let gone: Vec<Key> = self.image.ports.difference(&image.ports).copied().collect();
+        for key in gone {
+            let done = self.ports.remove(&key);
+            self.map("ports", done)?;
+            self.image.ports.remove(&key);
+        }
+        self.table = table.clone();
+        Ok(())
+    }
+
+    /// Writes what is new or different: ports and ranges first, then the addresses that lead to them. `self.image`
+    /// follows the maps entry by entry, so that a failure in the middle leaves it true.
+    fn add(&mut self, image: &Image) -> Result<(), FilterError> {
+        for key in &image.ports {
+            if !self.image.ports.contains(key) {
+                let done = self.ports.insert(key, 1, 0);
+                self.map("ports", done)?;
+                self.image.ports.insert(*key);
+            }
+        }
+        for (key, value) in &image.ranges {
+            if self.image.ranges.get(key) != Some(value) {
+                let done = self.ranges.insert(key, value, 0);
+                self.map("ranges", done)?;
+                self.image.ranges.insert(*key, *value);
+            }
+        }
+        for (key, bits) in &image.addresses {
+            if self.image.addresses.get(key) != Some(bits) {
+                let done = self.addresses.insert(key, bits, 0);
+                self.map("addresses", done)?;
+                self.image.addresses.insert(*key, *bits);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the program counted so far.
+    ///
+    /// # Errors
+    /// [`FilterError::Map`].
+    pub fn counters(&self) -> Result<FilterCounters, FilterError> {
+        let sum = |index: u32| -> Result<u64, FilterError> {
+            let values = self.counters.get(&index, 0);
+            Ok(self.map("counters", values)?.iter().sum())
+        };
+        Ok(FilterCounters { passed: sum(0)?, redirected: sum(1)?, no_socket: sum(2)? })
+    }
+
+    fn map<T>(&self, map: &'static str, done: Result<T, MapError>) -> Result<T, FilterError> {
+        done.map_err(|source| FilterError::Map { interface: self.interface.clone(), map, source: Box::new(source) })
+    }
+}
+
+impl Drop for Filter {
+    fn drop(&mut self) {
+        // Off the interface first, so that no frame meets a half-closed set of maps.
+        drop(self.link.take());
+    }
+}
+
+fn difference<V>(old: &BTreeMap<Key, V>, new: &BTreeMap<Key, V>) -> Vec<Key> {
+    old.keys().filter(|key| !new.contains_key(*key)).copied().collect()
+}
+
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, ProgramError> {
+    let program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    program.try_into()
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
+    xdp(ebpf, name)?.load()
+}
+
+/// The error number at the root of an aya error.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -1,0 +1,110 @@
+//! Internet checksums (RFC 1071), their incremental update (RFC 1624), and SCTP's CRC32c (RFC 9260, appendix A).
+//!
+//! Pure arithmetic over byte slices. Sums are over 16-bit words *as they lie in memory* (native order), which the
+//! ones' complement sum permits (RFC 1071, section 2(B)): a folded sum can be stored back with `to_ne_bytes`.
+
+/// Adds the 16-bit words of `bytes` (the last one padded with zero) to a running 64-bit sum.
+#[inline]
+pub fn sum(bytes: &[u8], mut acc: u64) -> u64 {
+    let mut chunks = bytes.chunks_exact(8);
+    for chunk in &mut chunks {
+        let word = u64::from_ne_bytes([chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7]]);
+        acc += (word & 0xffff_ffff) + (word >> 32);
+    }
+    let mut rest = chunks.remainder();
+    while rest.len() >= 2 {
+        acc += u64::from(u16::from_ne_bytes([rest[0], rest[1]]));
+        rest = &rest[2..];
+    }
+    if let [last] = rest {
+        acc += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    acc
+}
+
+/// Folds a running sum to 16 bits, not complemented.
+#[inline]
+pub const fn fold(acc: u64) -> u16 {
+    let acc = (acc & 0xffff_ffff) + (acc >> 32);
+    let acc = (acc & 0xffff) + (acc >> 16);
+    let acc = (acc & 0xffff) + (acc >> 16);
+    let acc = (acc & 0xffff) + (acc >> 16);
+    acc as u16
+}
+
+/// The checksum of `bytes`: complement of the folded sum, in memory order.
+#[inline]
+pub fn checksum(bytes: &[u8]) -> u16 {
+    !fold(sum(bytes, 0))
+}
+
+/// Pseudo-header sum for IPv4 and IPv6 (RFC 9293 section 3.1, RFC 8200 section 8.1), not folded.
+#[inline]
+pub fn pseudo_header(source: &[u8], destination: &[u8], protocol: u8, length: u32) -> u64 {
+    let mut acc = sum(source, 0);
+    acc = sum(destination, acc);
+    acc = sum(&length.to_be_bytes(), acc);
+    sum(&[0, protocol], acc)
+}
+
+/// RFC 1624, equation 3: the checksum after one 16-bit word changed from `old` to `new` (all in memory order).
+#[inline]
+pub const fn update(check: u16, old: u16, new: u16) -> u16 {
+    !fold((!check as u64) + (!old as u64) + new as u64)
+}
+
+/// SCTP checksum over the packet with its checksum field taken as zero, as the value that lies in the field
+/// (little-endian CRC32c, RFC 9260 appendix A).
+pub fn sctp(packet: &[u8]) -> Option<[u8; 4]> {
+    let (head, rest) = packet.split_at_checked(8)?;
+    let (_, body) = rest.split_at_checked(4)?;
+    let crc = crc32c::crc32c(head);
+    let crc = crc32c::crc32c_append(crc, &[0; 4]);
+    Some(crc32c::crc32c_append(crc, body).to_le_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn rfc1071_example() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(fold(sum(&bytes, 0)).to_ne_bytes(), [0xdd, 0xf2]);
+    }
+
+    #[test]
+    fn crc32c_check_value() {
+        // RFC 3720 appendix B.4: 32 bytes of zeroes.
+        assert_eq!(crc32c::crc32c(&[0; 32]).to_le_bytes(), [0xaa, 0x36, 0x91, 0x8a]);
+        assert_eq!(sctp(&[0; 32]), Some([0xaa, 0x36, 0x91, 0x8a]));
+        assert_eq!(sctp(&[0; 11]), None);
+    }
+
+    fn naive(bytes: &[u8]) -> u16 {
+        let mut acc = 0u32;
+        for pair in bytes.chunks(2) {
+            acc += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+            acc = (acc & 0xffff) + (acc >> 16);
+        }
+        (acc as u16).to_be()
+    }
+
+    proptest! {
+        #[test]
+        fn sum_equals_the_definition(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            let (ours, theirs) = (fold(sum(&bytes, 0)), naive(&bytes));
+            prop_assert!(ours == theirs || (ours | theirs == 0xffff && ours & theirs == 0));
+        }
+
+        #[test]
+        fn update_equals_recomputation(mut bytes in proptest::collection::vec(any::<u8>(), 20..60), at in 0usize..9, new: u16) {
+            let before = checksum(&bytes);
+            let old = u16::from_ne_bytes([bytes[at * 2], bytes[at * 2 + 1]]);
+            bytes[at * 2..at * 2 + 2].copy_from_slice(&new.to_ne_bytes());
+            let (updated, recomputed) = (update(before, old, new), checksum(&bytes));
+            prop_assert!(updated == recomputed || (updated ^ recomputed == 0xffff && (updated == 0 || recomputed == 0)));
+        }
+    }
+}

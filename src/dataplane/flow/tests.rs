@@ -1,0 +1,160 @@
+//! The flow table against a plain map, and its limits.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::state::{State, timeouts_ms};
+use super::*;
+use crate::model::Timeouts;
+
+fn key(n: u32) -> KeyV4 {
+    KeyV4 { addresses: u64::from(n).wrapping_mul(0x1_0000_0001), ports: n ^ 0x5000, protocol: 6 }
+}
+
+fn key6(n: u32) -> KeyV6 {
+    KeyV6 { source: [1, u64::from(n)], destination: [2, 3], ports: n, protocol: 17 }
+}
+
+fn put(table: &mut FlowTable<FlowV4>, n: u32, state: State, now: u32) -> Result<(Place, Option<Gone>), Full> {
+    let (k, timeouts) = (key(n), timeouts_ms(&Timeouts::default()));
+    table.insert(&k, table.hash(&k), n, state, now, &timeouts)
+}
+
+fn get(table: &mut FlowTable<FlowV4>, n: u32) -> Option<u32> {
+    let k = key(n);
+    let place = table.find(&k, table.hash(&k))?;
+    Some(table.entry(place).server())
+}
+
+#[test]
+fn memory_for_a_flow_is_bounded() {
+    for capacity in [100_000, 1_000_000] {
+        let v4 = FlowTable::<FlowV4>::new(capacity, Seeds::fixed(), false);
+        let v6 = FlowTable::<FlowV6>::new(capacity, Seeds::fixed(), false);
+        let (v4, v6) = (v4.bytes() as f64 / capacity as f64, v6.bytes() as f64 / capacity as f64);
+        assert!(v4 <= 64.0, "IPv4: {v4} bytes a flow");
+        assert!(v6 <= 96.0, "IPv6: {v6} bytes a flow");
+    }
+}
+
+#[test]
+fn takes_its_whole_capacity_and_no_more() {
+    let mut table = FlowTable::<FlowV4>::new(100_000, Seeds::random(), false);
+    for n in 0..100_000 {
+        assert_eq!(put(&mut table, n, State::TCP_ESTABLISHED, 0).map(|(_, gone)| gone), Ok(None));
+    }
+    assert_eq!(table.len(), 100_000);
+    assert_eq!(put(&mut table, 100_000, State::TCP_ESTABLISHED, 1).map(|_| ()), Err(Full));
+    for n in 0..100_000 {
+        assert_eq!(get(&mut table, n), Some(n));
+    }
+    assert_eq!(get(&mut table, 100_000), None);
+}
+
+#[test]
+fn six_takes_its_whole_capacity() {
+    let mut table = FlowTable::<FlowV6>::new(50_000, Seeds::random(), false);
+    let timeouts = timeouts_ms(&Timeouts::default());
+    for n in 0..50_000 {
+        let k = key6(n);
+        table.insert(&k, table.hash(&k), n, State::UDP, 0, &timeouts).expect("room");
+    }
+    for n in 0..50_000 {
+        let k = key6(n);
+        let place = table.find(&k, table.hash(&k)).expect("found");
+        assert_eq!(table.entry(place).server(), n);
+    }
+}
+
+#[test]
+fn a_full_table_gives_up_what_nobody_uses_and_never_the_established() {
+    let mut table = FlowTable::<FlowV4>::new(1000, Seeds::fixed(), false);
+    for n in 0..500 {
+        put(&mut table, n, State::TCP_ESTABLISHED, 0).expect("room");
+    }
+    for n in 500..1000 {
+        put(&mut table, n, State::TCP_SYN_RECV, 0).expect("room");
+    }
+    for n in 1000..1400 {
+        let (_, gone) = put(&mut table, n, State::TCP_SYN_RECV, 5).expect("a half-open flow gives way");
+        assert_eq!(gone.expect("one went").state, State::TCP_SYN_RECV);
+    }
+    assert_eq!(table.len(), 1000);
+    for n in 0..500 {
+        assert_eq!(get(&mut table, n), Some(n));
+    }
+}
+
+#[test]
+fn sweep_ends_what_is_idle_and_nothing_else() {
+    let mut table = FlowTable::<FlowV4>::new(1000, Seeds::fixed(), false);
+    let timeouts = timeouts_ms(&Timeouts::default());
+    put(&mut table, 1, State::TCP_SYN_RECV, 1_000).expect("room");
+    put(&mut table, 2, State::TCP_ESTABLISHED, 1_000).expect("room");
+    let mut gone = Vec::new();
+    table.sweep(usize::MAX / 2, 61_000, &timeouts, |g| gone.push(g.server));
+    assert!(gone.is_empty());
+    table.sweep(usize::MAX / 2, 61_001 + STAMP_MS, &timeouts, |g| gone.push(g.server));
+    assert_eq!(gone, [1]);
+    assert_eq!((get(&mut table, 1), get(&mut table, 2), table.len()), (None, Some(2), 1));
+}
+
+#[test]
+fn time_wraps_without_harm() {
+    let mut table = FlowTable::<FlowV4>::new(100, Seeds::fixed(), false);
+    let timeouts = timeouts_ms(&Timeouts::default());
+    let before = u32::MAX - 500;
+    put(&mut table, 7, State::TCP_SYN_RECV, before).expect("room");
+    let mut gone = 0;
+    table.sweep(1 << 20, before.wrapping_add(59_000), &timeouts, |_| gone += 1);
+    assert_eq!(gone, 0);
+    table.sweep(1 << 20, before.wrapping_add(61_000), &timeouts, |_| gone += 1);
+    assert_eq!(gone, 1);
+}
+
+proptest! {
+    /// Inserts, lookups, removals and sweeps agree with a map at every step, in a table small enough to overflow.
+    #[test]
+    fn behaves_as_a_map(operations in proptest::collection::vec((0u8..4, 0u32..96), 1..600)) {
+        let mut table = FlowTable::<FlowV4>::new(64, Seeds::fixed(), false);
+        let timeouts = timeouts_ms(&Timeouts::default());
+        let mut map: HashMap<u32, u32> = HashMap::new();
+        let mut now = 0u32;
+        for (operation, n) in operations {
+            let k = key(n);
+            let hash = table.hash(&k);
+            let found = table.find(&k, hash);
+            prop_assert_eq!(found.map(|p| table.entry(p).server()), map.contains_key(&n).then_some(n));
+            match operation {
+                0 | 1 => if found.is_none() {
+                    match table.insert(&k, hash, n, State::TCP_ESTABLISHED, now, &timeouts) {
+                        Ok((_, gone)) => {
+                            if let Some(gone) = gone { map.remove(&gone.server); }
+                            map.insert(n, now);
+                        }
+                        Err(Full) => prop_assert!(map.len() >= 40, "full at {}", map.len()),
+                    }
+                },
+                2 => if let Some(place) = found {
+                    prop_assert_eq!(table.remove(place).server, n);
+                    map.remove(&n);
+                },
+                _ => {
+                    now += 40_000;
+                    table.sweep(1 << 20, now, &timeouts, |gone| {
+                        let stamp = map.remove(&gone.server).expect("only live flows go");
+                        assert!(now - stamp > 900_000);
+                    });
+                }
+            }
+            prop_assert_eq!(table.len(), map.len());
+        }
+        let mut listed = Vec::new();
+        table.for_each(|e| listed.push(e.server()));
+        listed.sort_unstable();
+        let mut expected: Vec<_> = map.keys().copied().collect();
+        expected.sort_unstable();
+        prop_assert_eq!(listed, expected);
+    }
+}

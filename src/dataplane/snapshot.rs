@@ -1,0 +1,232 @@
+//! The snapshot: everything that workers read and that a change replaces, in one immutable value.
+//!
+//! Owns the layout that lookups need. Never changes after it was built; what must outlive it (loads, cursors) is
+//! shared by reference. Built by `control::compile`.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::flow::state::STATES;
+use super::parse::NO_VLAN;
+use super::schedule::{Cursor, Load, Member, Selector};
+use crate::model::{MacAddr, Protocol, Service, ServiceKey};
+
+/// A port of the data plane: one interface of the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    /// The interface's MAC as the low 48 bits of a native-order word read from memory.
+    mac: u64,
+    /// All ones in those bits if frames must be addressed to that MAC, else zero.
+    mac_mask: u64,
+    /// Largest frame that may leave, without VLAN tags, in bytes.
+    pub max_frame: u32,
+}
+
+const MAC_BITS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+
+impl Port {
+    /// An interface with its MAC and MTU (bytes, without the Ethernet header). `strict`: frames for other MACs are
+    /// dropped; a capture being replayed is not that particular.
+    pub fn new(mac: MacAddr, mtu: u32, strict: bool) -> Self {
+        let [a, b, c, d, e, f] = mac.0;
+        Port {
+            mac: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
+            mac_mask: if strict { MAC_BITS } else { 0 },
+            max_frame: mtu.saturating_add(14),
+        }
+    }
+
+    /// Whether a frame whose first eight bytes are `head` is addressed to this interface.
+    #[inline(always)]
+    pub fn accepts(&self, head: u64) -> bool {
+        (head ^ self.mac) & self.mac_mask == 0
+    }
+
+    /// Whether the eight bytes from a frame's source address on are this interface's own address.
+    #[inline(always)]
+    pub fn is_own(&self, source: u64) -> bool {
+        (source ^ self.mac) & MAC_BITS == 0
+    }
+
+    /// The interface's MAC.
+    pub fn mac(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = self.mac.to_ne_bytes();
+        MacAddr([a, b, c, d, e, f])
+    }
+}
+
+/// A resolved next hop: where frames for a server leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Interface, as an index into the config's list.
+    pub port: super::io::PortIndex,
+    /// VLAN id to leave with, if any.
+    pub vlan: Option<u16>,
+    /// Destination MAC.
+    pub mac: MacAddr,
+}
+
+/// A real server as the forwarding path needs it; indexed by slot.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub struct ServerEntry {
+    /// Stable id: generation of the slot above its number. 0 where the slot is empty.
+    pub id: u32,
+    /// Index of its service in this snapshot.
+    pub service: u16,
+    /// VLAN id to leave with, or [`NO_VLAN`].
+    pub vlan: u16,
+    /// Destination and source MAC as they go into the frame.
+    pub macs: [u8; 12],
+    /// Largest frame that may leave, without VLAN tags.
+    pub max_frame: u32,
+    /// Interface to leave through.
+    pub port: super::io::PortIndex,
+    /// Whether the next hop is resolved.
+    pub reachable: bool,
+}
+
+const _: () = assert!(size_of::<ServerEntry>() == 32);
+
+/// The slot in a stable server id.
+#[inline(always)]
+pub const fn slot_of(id: u32) -> usize {
+    (id & 0xffff) as usize
+}
+
+/// A stable server id. Generations start at 1, so that no id is 0.
+pub const fn server_id(slot: u16, generation: u16) -> u32 {
+    (generation as u32) << 16 | slot as u32
+}
+
+/// A service of a snapshot.
+#[derive(Debug)]
+pub struct ServiceEntry {
+    /// As configured.
+    pub config: Service,
+    /// Servers in IPVS's order.
+    pub members: Vec<Member>,
+    /// The scheduler, prepared for those members.
+    pub selector: Selector,
+    /// Where its sequence continues.
+    pub cursor: Arc<Cursor>,
+}
+
+impl ServiceEntry {
+    /// What the service matches.
+    pub fn key(&self) -> &ServiceKey {
+        &self.config.key
+    }
+}
+
+/// The services of one address and protocol, by port.
+#[derive(Debug, Default)]
+struct Ports(Vec<(u16, u16, u16)>);
+
+impl Ports {
+    fn find(&self, port: u16) -> Option<u16> {
+        let at = self.0.partition_point(|(first, ..)| *first <= port);
+        let (_, last, service) = *self.0.get(at.checked_sub(1)?)?;
+        (port <= last).then_some(service)
+    }
+}
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Everything that a worker reads for a batch.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Number of this snapshot, counting up.
+    pub generation: u64,
+    /// Interfaces, in the config's order.
+    pub ports: Vec<Port>,
+    /// Services, in the config's order.
+    pub services: Vec<ServiceEntry>,
+    /// Timeouts in milliseconds, by state.
+    pub timeouts_ms: [u32; STATES],
+    servers: Vec<ServerEntry>,
+    loads: Vec<Option<Arc<Load>>>,
+    by_address: Map<(IpAddr, u8), Ports>,
+    owned: HashSet<IpAddr, foldhash::fast::RandomState>,
+}
+
+impl Snapshot {
+    /// A snapshot of services whose members carry their next hops.
+    ///
+    /// `next_hop` is asked for each member's. Members' slots must be below [`super::stats::MAX_SERVERS`].
+    pub fn new(
+        generation: u64,
+        ports: Vec<Port>,
+        services: Vec<ServiceEntry>,
+        timeouts_ms: [u32; STATES],
+        next_hop: impl Fn(&Member) -> Option<NextHop>,
+    ) -> Self {
+        let slots = services.iter().flat_map(|s| &s.members).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
+        let empty =
+            ServerEntry { id: 0, service: 0, vlan: NO_VLAN, macs: [0; 12], max_frame: 0, port: 0, reachable: false };
+        let mut servers = vec![empty; slots];
+        let mut loads = vec![None; slots];
+        let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
+        let mut owned = HashSet::default();
+        for (index, service) in services.iter().enumerate() {
+            let key = service.config.key;
+            owned.insert(key.address);
+            by_address.entry((key.address, key.protocol.number())).or_default().0.push((
+                key.ports.first,
+                key.ports.last,
+                index as u16,
+            ));
+            for member in &service.members {
+                let hop = next_hop(member);
+                let entry = &mut servers[slot_of(member.id)];
+                *entry = ServerEntry { id: member.id, service: index as u16, ..empty };
+                loads[slot_of(member.id)] = Some(member.load.clone());
+                let Some(hop) = hop else { continue };
+                let Some(port) = ports.get(usize::from(hop.port)) else { continue };
+                entry.macs[..6].copy_from_slice(&hop.mac.0);
+                entry.macs[6..].copy_from_slice(&port.mac().0);
+                entry.vlan = hop.vlan.unwrap_or(NO_VLAN);
+                entry.port = hop.port;
+                entry.max_frame = port.max_frame;
+                entry.reachable = true;
+            }
+        }
+        for ports in by_address.values_mut() {
+            ports.0.sort_unstable();
+        }
+        Snapshot { generation, ports, services, timeouts_ms, servers, loads, by_address, owned }
+    }
+
+    /// The server with this stable id, unless it is gone.
+    #[inline(always)]
+    pub fn server(&self, id: u32) -> Option<&ServerEntry> {
+        self.servers.get(slot_of(id)).filter(|s| s.id == id)
+    }
+
+    /// The connection counts of the server with this stable id, unless it is gone.
+    pub fn load(&self, id: u32) -> Option<&Load> {
+        self.server(id)?;
+        self.loads.get(slot_of(id))?.as_deref()
+    }
+
+    /// The service for a destination.
+    pub fn service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u16> {
+        self.by_address.get(&(address, protocol))?.find(port)
+    }
+
+    /// Whether the appliance owns this address.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.owned.contains(&address)
+    }
+
+    /// Addresses owned, in no order.
+    pub fn owned(&self) -> impl Iterator<Item = IpAddr> {
+        self.owned.iter().copied()
+    }
+
+    /// Whether some service has this address and protocol.
+    pub fn serves(&self, address: IpAddr, protocol: Protocol) -> bool {
+        self.by_address.contains_key(&(address, protocol.number()))
+    }
+}

@@ -1,0 +1,241 @@
+//! What the filter takes, as a value, and its translation to the maps of `filter.c`.
+//!
+//! Pure: holds no map, file or socket. Owns the memory layout of the maps' keys and values, which `filter.c` repeats.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::model::{PortRange, Protocol};
+
+/// Most separate ranges of ports that one address and protocol can have in the filter. `MAX_RANGES` in `filter.c`.
+pub const MAX_RANGES: usize = 16;
+/// Most addresses (`addresses` in `filter.c`).
+pub const MAX_ADDRESSES: usize = 16384;
+/// Most single ports over all addresses (`ports` in `filter.c`).
+pub const MAX_PORTS: usize = 65536;
+
+/// Traffic of one service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FilterEntry {
+    /// Destination address.
+    pub address: IpAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Destination ports.
+    pub ports: PortRange,
+}
+
+/// What the filter takes from an interface. Order and repetition carry no meaning: compare with [`FilterTable::same`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilterTable {
+    /// Services whose packets are taken.
+    pub entries: Vec<FilterEntry>,
+    /// Addresses that the appliance owns now: ARP, neighbour solicitations, echo requests and ICMP errors are taken.
+    pub owned: Vec<IpAddr>,
+}
+
+impl FilterTable {
+    /// Whether both tables take the same frames, whatever the order of their lists.
+    pub fn same(&self, other: &FilterTable) -> bool {
+        fn set<T: Ord + Copy>(list: &[T]) -> BTreeSet<T> {
+            list.iter().copied().collect()
+        }
+        set(&self.entries) == set(&other.entries) && set(&self.owned) == set(&other.owned)
+    }
+
+    /// A table that takes what either takes.
+    pub fn union(&self, other: &FilterTable) -> FilterTable {
+        let entries: BTreeSet<_> = self.entries.iter().chain(&other.entries).copied().collect();
+        let owned: BTreeSet<_> = self.owned.iter().chain(&other.owned).copied().collect();
+        FilterTable { entries: entries.into_iter().collect(), owned: owned.into_iter().collect() }
+    }
+
+    /// Whether it takes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.owned.is_empty()
+    }
+}
+
+/// A table that the filter cannot hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TableError {
+    /// More separate port ranges than the filter walks.
+    #[error(
+        "{address} has {count} separate {protocol} port ranges; the XDP filter holds {MAX_RANGES} for an address and \
+         protocol: join ranges, or use `any`"
+    )]
+    TooManyRanges {
+        /// The service address.
+        address: IpAddr,
+        /// The protocol.
+        protocol: Protocol,
+        /// Ranges after joining those that touch.
+        count: usize,
+    },
+    /// More addresses than the map holds.
+    #[error("{0} addresses; the XDP filter holds {MAX_ADDRESSES}")]
+    TooManyAddresses(usize),
+    /// More single ports than the map holds.
+    #[error("{0} single ports; the XDP filter holds {MAX_PORTS}")]
+    TooManyPorts(usize),
+}
+
+/// `struct key` of `filter.c`: address in network order (IPv4 in the last four bytes), port in network order, protocol
+/// number, family 4 or 6.
+pub(super) type Key = [u8; 20];
+/// `struct ranges` of `filter.c`: a count, then `first << 16 | last`, all in the machine's order.
+pub(super) type Ranges = [u32; 1 + MAX_RANGES];
+
+const OWNED: u32 = 0x1;
+const SERVICE: u32 = 0x10;
+const ANY_PORT: u32 = 0x100;
+const RANGES: u32 = 0x1000;
+
+/// The contents of the maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Image {
+    /// Bits of each address.
+    pub(super) addresses: BTreeMap<Key, u32>,
+    /// Single ports.
+    pub(super) ports: BTreeSet<Key>,
+    /// Ranges of each address and protocol.
+    pub(super) ranges: BTreeMap<Key, Ranges>,
+}
+
+pub(super) fn key(address: IpAddr, protocol: u8, port: u16) -> Key {
+    let mut key = [0; 20];
+    match address {
+        IpAddr::V4(address) => key[12..16].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => key[..16].copy_from_slice(&address.octets()),
+    }
+    key[16..18].copy_from_slice(&port.to_be_bytes());
+    key[18] = protocol;
+    key[19] = if address.is_ipv4() { 4 } else { 6 };
+    key
+}
+
+fn index(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1,
+        Protocol::Sctp => 2,
+    }
+}
+
+/// Ranges in order, with those that overlap or touch joined.
+fn join(ranges: &mut Vec<PortRange>) {
+    ranges.sort();
+    let mut joined: Vec<PortRange> = Vec::with_capacity(ranges.len());
+    for range in ranges.drain(..) {
+        match joined.last_mut() {
+            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => last.last = last.last.max(range.last),
+            _ => joined.push(range),
+        }
+    }
+    *ranges = joined;
+}
+
+impl Image {
+    /// Translates a table. Where an address has more ranges than the filter walks, the shortest become single ports.
+    pub(super) fn of(table: &FilterTable) -> Result<Image, TableError> {
+        let mut image = Image::default();
+        for &address in &table.owned {
+            *image.addresses.entry(key(address, 0, 0)).or_default() |= OWNED;
+        }
+        let mut services: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
+        for entry in &table.entries {
+            services.entry((entry.address, entry.protocol)).or_default().push(entry.ports);
+        }
+        for ((address, protocol), mut ranges) in services {
+            join(&mut ranges);
+            let bits = image.addresses.entry(key(address, 0, 0)).or_default();
+            *bits |= SERVICE << index(protocol);
+            if ranges.iter().any(|range| range.is_any()) {
+                *bits |= ANY_PORT << index(protocol);
+                continue;
+            }
+            let (single, mut long): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.first == range.last);
+            long.sort_by_key(|range| range.last - range.first);
+            let count = long.len();
+            let expanded = long.drain(..count.saturating_sub(MAX_RANGES));
+            for range in single.into_iter().chain(expanded) {
+                if usize::from(range.last - range.first) + image.ports.len() >= MAX_PORTS {
+                    return Err(TableError::TooManyRanges { address, protocol, count });
+                }
+                image.ports.extend((range.first..=range.last).map(|port| key(address, protocol.number(), port)));
+            }
+            if !long.is_empty() {
+                *bits |= RANGES << index(protocol);
+                long.sort();
+                let mut value = [0; 1 + MAX_RANGES];
+                value[0] = u32::try_from(long.len()).unwrap_or(0);
+                for (slot, range) in value[1..].iter_mut().zip(&long) {
+                    *slot = u32::from(range.first) << 16 | u32::from(range.last);
+                }
+                image.ranges.insert(key(address, protocol.number(), 0), value);
+            }
+        }
+        if image.addresses.len() > MAX_ADDRESSES {
+            return Err(TableError::TooManyAddresses(image.addresses.len()));
+        }
+        if image.ports.len() > MAX_PORTS {
+            return Err(TableError::TooManyPorts(image.ports.len()));
+        }
+        Ok(image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(address: &str, protocol: Protocol, first: u16, last: u16) -> FilterEntry {
+        FilterEntry { address: address.parse().expect("address"), protocol, ports: PortRange { first, last } }
+    }
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        let entries = vec![entry("192.0.2.1", Protocol::Tcp, 10, 20), entry("192.0.2.1", Protocol::Tcp, 21, 30)];
+        let image = Image::of(&FilterTable { entries, owned: vec![] }).expect("fits");
+        let value = image.ranges.values().next().expect("a range");
+        assert_eq!((value[0], value[1]), (1, 10 << 16 | 30));
+        assert!(image.ports.is_empty());
+    }
+
+    #[test]
+    fn the_shortest_ranges_are_expanded_when_there_are_too_many() {
+        let entries: Vec<_> =
+            (0..20u16).map(|i| entry("2001:db8::1", Protocol::Udp, i * 1000, i * 1000 + 10 + i)).collect();
+        let image = Image::of(&FilterTable { entries, owned: vec![] }).expect("fits");
+        assert_eq!(image.ranges.values().next().expect("ranges")[0], 16);
+        assert_eq!(image.ports.len(), 11 + 12 + 13 + 14);
+    }
+
+    #[test]
+    fn too_many_long_ranges_are_refused_by_name() {
+        let entries: Vec<_> =
+            (0..30u16).map(|i| entry("192.0.2.1", Protocol::Tcp, i * 2000, i * 2000 + 1998)).collect();
+        let many: Vec<_> = (0..4).flat_map(|host| {
+            entries
+                .iter()
+                .map(move |e| FilterEntry { address: format!("192.0.2.{host}").parse().expect("address"), ..*e })
+        });
+        let error = Image::of(&FilterTable { entries: many.collect(), owned: vec![] }).expect_err("too many");
+        assert!(error.to_string().contains("30 separate tcp port ranges"), "{error}");
+    }
+
+    #[test]
+    fn ipv4_and_mapped_ipv6_are_different_keys() {
+        assert_ne!(key("192.0.2.1".parse().expect("v4"), 6, 80), key("::ffff:192.0.2.1".parse().expect("v6"), 6, 80));
+    }
+
+    #[test]
+    fn tables_compare_as_sets() {
+        let a = entry("192.0.2.1", Protocol::Tcp, 80, 80);
+        let b = entry("192.0.2.1", Protocol::Tcp, 443, 443);
+        let one = FilterTable { entries: vec![a, b], owned: vec![a.address] };
+        let two = FilterTable { entries: vec![b, a, a], owned: vec![a.address] };
+        assert!(one.same(&two));
+        assert!(one.union(&two).same(&two));
+    }
+}

@@ -1,0 +1,7 @@
+//! The real servers' programs: nginx, and small ones that are easy to check.
+//!
+//! Owns starting them on a site's servers. Each says its own name in every answer, so that a client knows who answered.
+
+pub mod hash;
+pub mod nginx;
+pub mod udp;
