@@ -8,6 +8,8 @@ pub mod netlink;
 pub mod nexthop;
 pub mod replay;
 pub mod resolve;
+pub mod socket;
+pub mod status;
 
 use std::io::Write as _;
 
