@@ -268,7 +268,7 @@ fn snapshot(args: &ReplayArgs, desired: &Desired, records: &[Record]) -> Result<
     };
     let mut hops: HashMap<IpAddr, NextHop> = HashMap::new();
     for neighbor in &desired.neighbors {
-        let hop = NextHop { port: port_of(&neighbor.interface), vlan: None, mac: neighbor.mac };
+        let hop = NextHop { port: port_of(&neighbor.interface), vlan: neighbor.vlan, mac: neighbor.mac };
         hops.insert(neighbor.address, hop);
     }
     for (address, mac) in &args.neighbors {
