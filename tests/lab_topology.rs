@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evenkeel::lab::client::frames::Frames;
-use evenkeel::lab::client::{http, load, stream, udp};
+use evenkeel::lab::client::{http, load, ping, stream, udp};
 use evenkeel::lab::holdings;
 use evenkeel::lab::netlink::{Cidr, Wire};
 use evenkeel::lab::server::{hash, nginx, udp as udp_server};
@@ -65,6 +65,13 @@ fn whole_site(options: SiteOptions, family: Family) {
     nginx::start_all(&site, 80).unwrap();
     hash::start_all(&mut site, family, 7).unwrap();
     udp_server::start_all(&mut site, family, 9).unwrap();
+
+    for family in [Family::V4, Family::V6] {
+        let appliance = site.appliance_address(family);
+        if options.vlan.is_none() {
+            site.lab.node(CLIENT).unwrap().run(|| ping::ping(appliance, 1000, PATIENCE)).unwrap().unwrap();
+        }
+    }
 
     // Nobody answers ARP or ND for the service address: the real servers keep silent.
     let client = site.lab.node(CLIENT).unwrap();

@@ -52,7 +52,9 @@ impl Holdings {
             more => format!("{pid}.{more}"),
         };
         let directory = Path::new(STATE_DIR).join(&id);
-        fs::create_dir_all(&directory).doing(|| format!("creating {}", directory.display()))?;
+        // Another lab that ends may remove the empty parent between the two steps of this.
+        let create = || fs::create_dir_all(&directory);
+        create().or_else(|_| create()).doing(|| format!("creating {}", directory.display()))?;
         let born = start_time(pid).unwrap_or_default();
         fs::write(directory.join("born"), born).doing(|| "writing the lab's birth".into())?;
         let holdings = Arc::new(Holdings {
@@ -166,6 +168,7 @@ pub fn sweep() -> Vec<String> {
             let _ = fs::remove_dir_all(Path::new(STATE_DIR).join(name));
         }
     }
+    let _ = fs::remove_dir(STATE_DIR);
     removed
 }
 

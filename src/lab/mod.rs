@@ -3,24 +3,19 @@
 //! Owns topologies, the programs inside them and the scenarios of `evenkeel lab`. Uses the program only from outside, as an
 //! operator would: by its command line, its config file and its control socket.
 
+mod cli;
 pub mod client;
+pub mod engine;
 pub mod error;
 pub mod holdings;
+pub mod kept;
 pub mod netlink;
 pub mod netns;
 pub mod process;
+pub mod scenario;
 pub mod server;
 pub mod site;
 pub mod tagger;
 pub mod topology;
 
-use std::process::ExitCode;
-
-/// Arguments of `evenkeel lab`.
-#[derive(Debug, clap::Args)]
-pub struct LabArgs {}
-
-/// Runs `evenkeel lab`.
-pub fn main(_args: LabArgs) -> ExitCode {
-    ExitCode::SUCCESS
-}
+pub use cli::{LabArgs, main};

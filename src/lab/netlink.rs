@@ -14,7 +14,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, InfoVeth, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+    XdpAttached,
 };
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -254,6 +255,21 @@ impl Rtnl {
             .doing(|| format!("setting the neighbour {address} on {interface}"))
     }
 
+    /// Whether an XDP program is attached to an interface.
+    pub fn has_xdp(&mut self, name: &str) -> Result<bool, LabError> {
+        let mut link = LinkMessage::default();
+        link.header.index = self.index(name)?;
+        let answer = self.ask(RouteNetlinkMessage::GetLink(link), 0).doing(|| format!("asking about {name}"))?;
+        let Some(RouteNetlinkMessage::NewLink(link)) = answer else {
+            return Err(LabError::Unexpected(format!("the kernel says nothing about {name}")));
+        };
+        let attached = |xdp: &LinkXdp| matches!(xdp, LinkXdp::Attached(how) if *how != XdpAttached::None);
+        Ok(link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::Xdp(xdps) => xdps.iter().any(attached),
+            _ => false,
+        }))
+    }
+
     /// The index of the interface `name`.
     pub fn index(&mut self, name: &str) -> Result<u32, LabError> {
         nix::net::if_::if_nametoindex(name).doing(|| format!("looking for the interface {name}"))
@@ -265,6 +281,11 @@ impl Rtnl {
 
     /// Sends one request and waits for its acknowledgement.
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.ask(message, flags).map(drop)
+    }
+
+    /// Sends one request and waits for its acknowledgement; the last message before that is the answer.
+    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<RouteNetlinkMessage>> {
         self.sequence += 1;
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
@@ -273,18 +294,25 @@ impl Rtnl {
         let mut buffer = vec![0; request.buffer_len()];
         request.serialize(&mut buffer);
         self.socket.send(&buffer, 0)?;
+        let mut said = None;
         loop {
-            let (answer, _) = self.socket.recv_from_full()?;
-            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            if answer.header.sequence_number != self.sequence {
-                continue;
-            }
-            if let NetlinkPayload::Error(error) = answer.payload {
-                return match error.code {
-                    None => Ok(()),
-                    Some(_) => Err(error.to_io()),
-                };
+            let (datagram, _) = self.socket.recv_from_full()?;
+            let mut rest = datagram.as_slice();
+            while !rest.is_empty() {
+                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+                // Messages are aligned to 4 bytes.
+                let length = (answer.header.length as usize).next_multiple_of(4);
+                rest = rest.get(length..).unwrap_or_default();
+                if answer.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match answer.payload {
+                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                    NetlinkPayload::Error(_) => return Ok(said),
+                    NetlinkPayload::InnerMessage(message) => said = Some(message),
+                    _ => {}
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
@@ -170,15 +170,34 @@ fn make(path: &Path) -> Result<File, LabError> {
         mount(Some("/proc/thread-self/ns/net"), path, NOTHING, MsFlags::MS_BIND, NOTHING)
             .doing(|| format!("naming {}", path.display()))?;
         let file = File::open(path).doing(|| format!("opening {}", path.display()))?;
-        unshare(CloneFlags::CLONE_NEWNS).doing(|| "making a mount namespace".into())?;
-        mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)
-            .doing(|| "keeping mounts private".into())?;
-        let _ = umount2("/sys", MntFlags::MNT_DETACH);
-        mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NOTHING).doing(|| "mounting /sys".into())?;
+        own_sys()?;
         Ok(file)
     };
     entered().inspect_err(|_| {
         let _ = umount2(path, MntFlags::MNT_DETACH);
         let _ = fs::remove_file(path);
     })
+}
+
+/// Gives the calling thread mounts of its own, with a `/sys` that shows its network namespace.
+fn own_sys() -> Result<(), LabError> {
+    const NOTHING: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).doing(|| "making a mount namespace".into())?;
+    mount(NOTHING, "/", NOTHING, MsFlags::MS_SLAVE | MsFlags::MS_REC, NOTHING)
+        .doing(|| "keeping mounts private".into())?;
+    let _ = umount2("/sys", MntFlags::MNT_DETACH);
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NOTHING).doing(|| "mounting /sys".into())
+}
+
+/// Runs a command, with this process's terminal, inside the namespace called `name`, whoever made it.
+pub fn execute(name: &str, mut command: Command) -> Result<ExitStatus, LabError> {
+    let path = path_of(name);
+    let file = File::open(&path).doing(|| format!("opening {}", path.display()))?;
+    let inside = thread::spawn(move || {
+        setns(&file, CloneFlags::CLONE_NEWNET).doing(|| "entering a namespace".into())?;
+        own_sys()?;
+        let what = command.get_program().to_string_lossy().into_owned();
+        command.status().doing(|| format!("running {what}"))
+    });
+    inside.join().unwrap_or_else(|_| Err(LabError::Unexpected("the thread in the namespace died".into())))
 }

@@ -22,8 +22,10 @@ use crate::model::MacAddr;
 /// The bridge inside a segment's namespace.
 const BRIDGE: &str = "bridge";
 
-/// Settings that every node starts with: addresses usable at once, no router advertisements, no reverse path filter.
-const NODE_SETTINGS: [(&str, &str); 8] = [
+/// Settings that every node starts with: addresses usable at once, no router advertisements, no reverse path filter, ping
+/// for everybody.
+const NODE_SETTINGS: [(&str, &str); 9] = [
+    ("net/ipv4/ping_group_range", "0 2147483647"),
     ("net/ipv6/conf/default/accept_dad", "0"),
     ("net/ipv6/conf/all/accept_dad", "0"),
     ("net/ipv6/conf/default/accept_ra", "0"),

@@ -4,8 +4,13 @@
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
 use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
-use evenkeel::lab::process::program;
+use evenkeel::lab::process;
+use evenkeel::lab::scenario::report::Report;
+use evenkeel::lab::scenario::{RunOptions, Scenario, Stage, traffic};
 use nix::fcntl::{Flock, FlockArg};
 
 /// Whether labs can be built here; says so when not, and panics instead under CI.
@@ -15,7 +20,7 @@ pub fn lab_is_possible() -> bool {
         missing.push("root".to_owned());
     }
     for name in ["ethtool", "nginx", "setpriv"] {
-        if program(name).is_none() {
+        if process::program(name).is_none() {
             missing.push(format!("the program `{name}`"));
         }
     }
@@ -37,4 +42,41 @@ pub fn heavy() -> Flock<File> {
         Ok(lock) => lock,
         Err((_, error)) => panic!("locking {}: {error}", path.display()),
     }
+}
+
+/// The program under test: this build's, or another one named by `EVENKEEL_LAB_PROGRAM`.
+pub fn program() -> PathBuf {
+    std::env::var_os("EVENKEEL_LAB_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_evenkeel").into(), PathBuf::from)
+}
+
+/// Whether labs with an engine can be run here.
+pub fn engine_is_possible() -> bool {
+    // TODO-correctness: goes when `evenkeel run` is there.
+    let runs = Command::new(program()).args(["run", "--help"]).output().is_ok_and(|output| output.status.success());
+    if !runs {
+        eprintln!("SKIPPED: this evenkeel has no `run`");
+    }
+    runs && lab_is_possible()
+}
+
+/// A scenario's options: this build, its own choice of I/O mode, a short load.
+pub fn options() -> RunOptions {
+    RunOptions { program: program(), mode: None, duration: Duration::from_secs(2) }
+}
+
+/// Starts a scenario or panics with what went wrong in words.
+pub fn set(scenario: &'static Scenario) -> Stage {
+    Stage::set(scenario, &options()).unwrap_or_else(|error| panic!("{}: {error}", scenario.name))
+}
+
+/// Runs a scenario's traffic; panics with its report unless everything holds.
+pub fn must_pass(stage: &Stage, duration: Duration) -> Report {
+    let report = traffic::run(stage, duration).unwrap_or_else(|error| panic!("{}: {error}", stage.scenario.name));
+    assert!(
+        report.passed(),
+        "{}:\n{report}\nthe engine's last words:\n    {}",
+        stage.scenario.name,
+        stage.engine.process().last_words(30)
+    );
+    report
 }

@@ -3,6 +3,7 @@
 //! Owns the tally: who answered, latencies, and every failure with its text. A request that fails is never repeated.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +78,21 @@ impl Tally {
         }
     }
 
+    /// Notes the outcome of a request, a server's name or an error, and returns the name.
+    pub fn note(&mut self, took: Duration, outcome: io::Result<String>) -> Option<String> {
+        match outcome {
+            Ok(server) => {
+                *self.answers.entry(server.clone()).or_default() += 1;
+                self.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+                Some(server)
+            }
+            Err(error) => {
+                self.fail(format!("after {} ms: {error}", took.as_millis()));
+                None
+            }
+        }
+    }
+
     fn fail(&mut self, reason: String) {
         self.failures += 1;
         if self.reasons.len() < 10 {
@@ -144,17 +160,11 @@ impl Drop for Load {
 
 fn request(plan: &LoadPlan, tally: &Mutex<Tally>) {
     let start = Instant::now();
-    let outcome = http::get(plan.target, &plan.path, plan.timeout);
-    let took = start.elapsed();
-    let mut tally = lock(tally);
-    match outcome {
-        Ok(response) if response.status == 200 => {
-            *tally.answers.entry(response.server).or_default() += 1;
-            tally.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
-        }
-        Ok(response) => tally.fail(format!("{} answered {}", response.server, response.status)),
-        Err(error) => tally.fail(format!("after {} ms: {error}", took.as_millis())),
-    }
+    let outcome = http::get(plan.target, &plan.path, plan.timeout).and_then(|response| match response.status {
+        200 => Ok(response.server),
+        status => Err(io::Error::other(format!("{} answered {status}", response.server))),
+    });
+    lock(tally).note(start.elapsed(), outcome);
 }
 
 /// Runs `count` requests one after the other inside `namespace`.

@@ -5,5 +5,6 @@
 pub mod frames;
 pub mod http;
 pub mod load;
+pub mod ping;
 pub mod stream;
 pub mod udp;

@@ -34,6 +34,8 @@ pub struct StreamState {
     pub exchanges: u64,
     /// What went wrong; nothing follows.
     pub broken: Option<String>,
+    /// Whether it has ended in good order.
+    pub ended: bool,
 }
 
 /// Long-lived connections; closed when dropped.
@@ -66,8 +68,9 @@ impl Streams {
             let (states, exchanges) = (Arc::clone(&streams.states), Arc::clone(&streams.exchanges));
             let thread = namespace.thread(&format!("stream-{number}"), move || {
                 let state = &states[number];
-                if let Err(error) = talk(target, speech, pause, &stop, &hang_up, state, &exchanges) {
-                    lock(state).broken = Some(error.to_string());
+                match talk(target, speech, pause, &stop, &hang_up, state, &exchanges) {
+                    Ok(()) => lock(state).ended = true,
+                    Err(error) => lock(state).broken = Some(error.to_string()),
                 }
             })?;
             streams.threads.push(thread);
@@ -92,11 +95,11 @@ impl Streams {
         self.states.iter().map(|state| lock(state).clone()).collect()
     }
 
-    /// Connections by server, broken ones left out.
+    /// Open connections by server.
     pub fn by_server(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for state in self.states() {
-            if let (Some(server), None) = (state.server, state.broken) {
+            if let (Some(server), None, false) = (state.server, state.broken, state.ended) {
                 *counts.entry(server).or_default() += 1;
             }
         }
