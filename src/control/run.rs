@@ -163,7 +163,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     };
     engine.applied.open(&engine.desired)?;
     engine.note_unreachable();
-    info!("ready: {}", summary(&engine.desired, warnings.len()));
+    info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
     let ended = engine.serve(poll, server, &mut pipes);
     info!("stopped");
     ended

@@ -2,6 +2,8 @@
 //!
 //! Owns sentences. Changes nothing but a configuration's parts that a running engine cannot take.
 
+use std::io::IsTerminal as _;
+
 use tracing::{info, warn};
 
 use crate::dataplane::io::open::IoReport;
@@ -10,9 +12,13 @@ use crate::model::Desired;
 /// Logs to stderr, one plain line an event.
 pub fn log_to_stderr(level: &str) {
     let filter = tracing_subscriber::EnvFilter::new(level);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     // A second subscriber (in tests) is no error.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = log.try_init();
 }
 
 /// An error with its causes, on one line.
@@ -57,11 +63,11 @@ pub fn report(report: &IoReport, desired: &Desired) {
             worker.sockets.iter().map(|s| format!("{} queue {}", s.interface, s.queue)).collect();
         let core = desired.engine.cores.get(worker.worker).copied().unwrap_or_default();
         info!(
-            "worker {} on core {core}: {}; {} frames in {}",
+            "worker {} on core {core}: {}; {} frames of memory in {}",
             worker.worker,
             sockets.join(", "),
             worker.frames,
-            serde_json::to_value(worker.pages).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+            worker.pages
         );
     }
     report.warnings.iter().for_each(|warning| warn!("{warning}"));
