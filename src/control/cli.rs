@@ -24,6 +24,8 @@ enum Command {
     Reload(crate::control::socket::client::ReloadArgs),
     /// Run the engine's pipeline over a capture, without privileges.
     Replay(crate::control::replay::ReplayArgs),
+    /// Run the engine in the foreground.
+    Run(crate::control::run::RunArgs),
     /// Show the state of the running engine.
     Status(crate::control::socket::client::StatusArgs),
 }
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Pktgen(args) => crate::pktgen::main(args),
         Command::Reload(args) => crate::control::socket::client::reload(args),
         Command::Replay(args) => crate::control::replay::main(args),
+        Command::Run(args) => crate::control::run::main(args),
         Command::Status(args) => crate::control::socket::client::status(args),
     }
 }

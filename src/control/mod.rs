@@ -1,15 +1,20 @@
 //! The path of a change: the only place where the layers are wired together.
 
+pub mod apply;
 pub mod check;
 pub mod cli;
+pub mod collect;
 pub mod compile;
 pub mod config;
 pub mod netlink;
 pub mod nexthop;
 pub mod replay;
 pub mod resolve;
+pub mod run;
 pub mod socket;
+pub mod startup;
 pub mod status;
+pub mod workers;
 
 use std::io::Write as _;
 

@@ -53,12 +53,15 @@ impl EngineConfig {
         self.push("interface", interface)
     }
 
-    /// Adds a next hop with a fixed Ethernet address.
-    pub fn neighbor(&mut self, address: IpAddr, mac: MacAddr, interface: &str) -> &mut Self {
+    /// Adds a next hop with a fixed Ethernet address, and the tag to leave with.
+    pub fn neighbor(&mut self, address: IpAddr, mac: MacAddr, interface: &str, vlan: Option<u16>) -> &mut Self {
         let mut neighbor = Table::new();
         neighbor.insert("address".into(), address.to_string().into());
         neighbor.insert("mac".into(), mac.to_string().into());
         neighbor.insert("interface".into(), interface.into());
+        if let Some(vlan) = vlan {
+            neighbor.insert("vlan".into(), i64::from(vlan).into());
+        }
         self.push("neighbor", neighbor)
     }
 

@@ -174,7 +174,7 @@ pub fn base_config(site: &Site, family: Family) -> EngineConfig {
         config.interface(interface);
     }
     for (address, mac) in site.static_neighbors(family) {
-        config.neighbor(address, mac, "eth0");
+        config.neighbor(address, mac, "eth0", site.options.vlan);
     }
     config
 }

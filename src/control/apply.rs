@@ -1,0 +1,173 @@
+//! From a configuration and next hops to what the workers and the filters do: compile, widen, swap, narrow.
+//!
+//! Owns the order of a change, so that no packet of a service that stays is lost: the filters take what is new before
+//! the workers know it, and leave what is old only when no worker can want it any more. Never reads a file.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::compile::{Registry, TooManyServers};
+use super::nexthop::Facts;
+use super::workers::Workers;
+use crate::dataplane::io::facts::InterfaceFacts;
+use crate::dataplane::io::open::Gate;
+use crate::dataplane::snapshot::{NextHop, Port, Snapshot, slot_of};
+use crate::dataplane::worker::Shared;
+use crate::dataplane::xdp::{FilterEntry, FilterError, FilterTable};
+use crate::model::Desired;
+
+/// Why a change was not made. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The filters cannot hold it.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The snapshot cannot hold it.
+    #[error(transparent)]
+    Servers(#[from] TooManyServers),
+}
+
+/// What a server's slot showed when the server took it: packets, bytes, connections, over all workers.
+pub type Baseline = [u64; 3];
+
+/// The state of the data plane as this program made it.
+pub struct Applied {
+    registry: Registry,
+    /// What each filter takes.
+    pub gates: Vec<Gate>,
+    /// Counters of new servers begin here.
+    pub baselines: HashMap<u32, Baseline>,
+    /// What the filters shall take once every worker has this generation.
+    narrowing: Option<(u64, FilterTable)>,
+}
+
+/// What the filters must take for a configuration: the services' packets, and all that concerns their addresses.
+pub fn filter_table(desired: &Desired) -> FilterTable {
+    let keys = || desired.services.iter().map(|service| service.key);
+    let mut owned: Vec<IpAddr> = keys().map(|key| key.address).collect();
+    owned.sort_unstable();
+    owned.dedup();
+    let entries = keys().map(|key| FilterEntry { address: key.address, protocol: key.protocol, ports: key.ports });
+    FilterTable { entries: entries.collect(), owned }
+}
+
+/// The data plane's ports: what the kernel says now, else what it said at start.
+pub fn ports(desired: &Desired, facts: &Facts, at_start: &[InterfaceFacts]) -> Vec<Port> {
+    desired
+        .interfaces
+        .iter()
+        .zip(at_start)
+        .map(|(interface, start)| {
+            let link = facts.links.values().find(|link| link.name == interface.name);
+            let mac = link.and_then(|link| link.mac).unwrap_or(start.mac);
+            Port::new(mac, link.map_or(start.mtu, |link| link.mtu), true)
+        })
+        .collect()
+}
+
+impl Applied {
+    /// The first snapshot, while every filter is still empty. Call [`Applied::open`] when the workers run.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    pub fn first(
+        gates: Vec<Gate>,
+        desired: &Desired,
+        ports: Vec<Port>,
+        next_hop: impl Fn(IpAddr) -> Option<NextHop>,
+    ) -> Result<(Applied, Snapshot), ApplyError> {
+        let mut registry = Registry::default();
+        let compiled = registry.compile(desired, ports, next_hop)?;
+        let baselines = compiled.added.iter().map(|id| (*id, [0; 3])).collect();
+        Ok((Applied { registry, gates, baselines, narrowing: None }, compiled.snapshot))
+    }
+
+    /// Opens the filters: from here on packets are taken from the kernel.
+    ///
+    /// # Errors
+    /// [`ApplyError`].
+    pub fn open(&mut self, desired: &Desired) -> Result<(), ApplyError> {
+        let table = filter_table(desired);
+        for gate in &mut self.gates {
+            gate.widen(&table)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a change. The generation of the new snapshot.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; nothing changed then.
+    pub fn change(
+        &mut self,
+        desired: &Desired,
+        ports: Vec<Port>,
+        next_hop: impl Fn(IpAddr) -> Option<NextHop>,
+        shared: &Arc<Shared>,
+        workers: &Workers,
+    ) -> Result<u64, ApplyError> {
+        let table = filter_table(desired);
+        let before =
+            self.narrowing.as_ref().map(|(_, table)| table).or_else(|| self.gates.first().map(Gate::table)).cloned();
+        let same = before.as_ref().is_some_and(|before| before.same(&table));
+        if !same {
+            let widened = self.gates.iter_mut().try_for_each(|gate| gate.widen(&table));
+            if let Err(error) = widened {
+                self.narrow(&before.unwrap_or_default());
+                return Err(error.into());
+            }
+        }
+        let compiled = match self.registry.compile(desired, ports, next_hop) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                self.narrow(&before.unwrap_or_default());
+                return Err(error.into());
+            }
+        };
+        for id in &compiled.removed {
+            self.baselines.remove(id);
+        }
+        for id in &compiled.added {
+            self.baselines.insert(*id, totals(workers, *id));
+        }
+        let generation = compiled.snapshot.generation;
+        shared.snapshot.store(Arc::new(compiled.snapshot));
+        if !same {
+            self.narrowing = Some((generation, table));
+        }
+        Ok(generation)
+    }
+
+    /// Whether filters wait to be narrowed.
+    pub fn is_settling(&self) -> bool {
+        self.narrowing.is_some()
+    }
+
+    /// Narrows the filters if every worker has taken the newest snapshot. To be called from time to time.
+    pub fn settle(&mut self, workers: &Workers) {
+        if let Some((generation, table)) = self.narrowing.take() {
+            if workers.oldest_generation() >= generation {
+                self.narrow(&table);
+            } else {
+                self.narrowing = Some((generation, table));
+            }
+        }
+    }
+
+    fn narrow(&mut self, table: &FilterTable) {
+        for gate in &mut self.gates {
+            if let Err(error) = gate.narrow(table) {
+                // What is taken beyond the table is dropped and counted as `not-ours`.
+                tracing::error!("the filter takes more than it should: {error}");
+            }
+        }
+    }
+}
+
+/// What all workers counted in the slot of a server: packets, bytes, connections.
+pub fn totals(workers: &Workers, id: u32) -> Baseline {
+    workers.list.iter().filter_map(|worker| worker.stats.servers.get(slot_of(id))).fold([0; 3], |[p, b, c], server| {
+        [p + server.packets.get(), b + server.bytes.get(), c + server.connections.get()]
+    })
+}

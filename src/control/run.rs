@@ -1,0 +1,398 @@
+//! `evenkeel run`: starts the engine, and keeps it true to its file until it is told to stop.
+//!
+//! Owns the order of start and stop, and the one loop over signals, the control socket, the kernel's announcements and
+//! timers. Decides nothing about packets and nothing about a configuration.
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use mio::net::UnixStream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use tracing::{error, info, warn};
+
+use super::apply::{self, Applied, ApplyError};
+use super::check::summary;
+use super::config::{self, Loaded, Refused};
+use super::netlink::NetlinkError;
+use super::nexthop::tracker::Tracker;
+use super::nexthop::{NextHop, Reason};
+use super::socket::server::{Server, SocketError};
+use super::socket::{Answer, Command};
+use super::status::{ConfigStatus, EngineStatus, Status};
+use super::workers::{WorkerError, Workers};
+use super::{collect, startup};
+use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
+use crate::dataplane::worker::Shared;
+use crate::model::Desired;
+
+/// Arguments of `evenkeel run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Least severity that is logged.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    log_level: String,
+}
+
+/// Why the engine does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file has mistakes.
+    #[error(transparent)]
+    Config(#[from] Refused),
+    /// No control socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// No signals, or no poll.
+    #[error("cannot set up the control loop")]
+    Loop(#[source] std::io::Error),
+    /// No I/O.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// No facts from the kernel.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The data plane cannot hold the configuration.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// No workers.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A worker ended by itself.
+    #[error("worker {0} died; the interfaces are given back to the kernel")]
+    WorkerDied(usize),
+}
+
+const RELOAD: Token = Token(0);
+const STOP: Token = Token(1);
+const NETLINK: Token = Token(2);
+/// From here on tokens are the control socket's.
+const SOCKET: Token = Token(16);
+
+/// How long start-up waits for the servers' Ethernet addresses before it goes on without the rest.
+const FIRST_RESOLUTION: Duration = Duration::from_millis(1500);
+
+/// Least time between two snapshots that only follow next hops.
+const HOPS_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often loads are measured and workers looked after.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often it is seen whether filters can be narrowed.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Runs `evenkeel run`.
+pub fn main(args: RunArgs) -> ExitCode {
+    startup::log_to_stderr(&args.log_level);
+    match run(&args.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RunError::Config(refused)) => {
+            eprintln!("{refused}");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            error!("{}", startup::chain(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the engine until a signal ends it.
+///
+/// # Errors
+/// [`RunError`]: why it did not start, or why it had to stop.
+pub fn run(file: &Path) -> Result<(), RunError> {
+    let Loaded { desired, warnings } = config::load(file)?;
+    let name = file.display().to_string();
+    for warning in &warnings {
+        warn!("{}", warning.render(&name).trim_end());
+    }
+    let poll = Poll::new().map_err(RunError::Loop)?;
+    let signals = [(RELOAD, &[SIGHUP][..]), (STOP, &[SIGTERM, SIGINT])];
+    let mut pipes = signals
+        .into_iter()
+        .map(|(token, signals)| listen(&poll, token, signals))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(RunError::Loop)?;
+    let server = Server::bind(&desired.control_socket, poll.registry(), SOCKET)?;
+    let Opened { workers: ios, gates, report } = open::open(&desired.interfaces, &desired.engine)?;
+    startup::report(&report, &desired);
+
+    let now = Instant::now();
+    let mut tracker = Tracker::open(&desired, now)?;
+    while now.elapsed() < FIRST_RESOLUTION && tracker.hops().any(|(_, reach)| *reach == Err(Reason::Unresolved)) {
+        tracker.turn(FIRST_RESOLUTION.saturating_sub(now.elapsed()));
+    }
+    poll.registry()
+        .register(&mut SourceFd(&tracker.as_raw_fd()), NETLINK, Interest::READABLE)
+        .map_err(RunError::Loop)?;
+
+    let ports = apply::ports(&desired, tracker.facts(), &report.interfaces);
+    let (applied, snapshot) = Applied::first(gates, &desired, ports, |address| next_hop(&tracker, address))?;
+    let shared = Arc::new(Shared { snapshot: ArcSwap::from_pointee(snapshot), stop: AtomicBool::new(false) });
+    let workers = Workers::start(ios, &desired.engine, &shared)?;
+    let mut engine = Engine {
+        file: file.to_owned(),
+        loads: vec![0.0; workers.list.len()],
+        busy: vec![0; workers.list.len()],
+        desired,
+        tracker,
+        applied,
+        workers,
+        shared,
+        report,
+        started: now,
+        loaded_at: unix_time(),
+        last_error: None,
+        restart: Vec::new(),
+        hops_changed: false,
+        hops_applied: now,
+        ticked: now,
+        unreachable: Vec::new(),
+    };
+    engine.applied.open(&engine.desired)?;
+    engine.note_unreachable();
+    info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
+    let ended = engine.serve(poll, server, &mut pipes);
+    info!("stopped");
+    ended
+}
+
+/// A pipe that becomes readable when one of the signals arrives.
+fn listen(poll: &Poll, token: Token, signals: &[i32]) -> std::io::Result<UnixStream> {
+    let (receiver, sender) = std::os::unix::net::UnixStream::pair()?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, sender.try_clone()?)?;
+    }
+    receiver.set_nonblocking(true)?;
+    let mut receiver = UnixStream::from_std(receiver);
+    poll.registry().register(&mut receiver, token, Interest::READABLE)?;
+    Ok(receiver)
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn next_hop(tracker: &Tracker, address: IpAddr) -> Option<NextHop> {
+    tracker.hop(address).and_then(|reach| reach.as_ref().ok()).copied()
+}
+
+/// A running engine.
+struct Engine {
+    file: PathBuf,
+    desired: Desired,
+    tracker: Tracker,
+    // Before the workers: the filters leave the interfaces first, then the workers end.
+    applied: Applied,
+    workers: Workers,
+    shared: Arc<Shared>,
+    report: IoReport,
+    started: Instant,
+    loaded_at: u64,
+    last_error: Option<String>,
+    /// What the file says that only a restart brings.
+    restart: Vec<String>,
+    hops_changed: bool,
+    hops_applied: Instant,
+    ticked: Instant,
+    busy: Vec<u64>,
+    loads: Vec<f64>,
+    /// Servers without a next hop, and why, as last logged.
+    unreachable: Vec<(IpAddr, Reason)>,
+}
+
+impl Engine {
+    fn serve(&mut self, mut poll: Poll, mut server: Server, pipes: &mut [UnixStream]) -> Result<(), RunError> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let now = Instant::now();
+            let until = self.next_deadline().min(server.next_deadline(now).unwrap_or(now + TICK));
+            match poll.poll(&mut events, Some(until.saturating_duration_since(now))) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(RunError::Loop(error)),
+            }
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    STOP => {
+                        info!("stopping");
+                        return Ok(());
+                    }
+                    RELOAD => {
+                        // Any number of signals are one reload. Read empty, or a later one would not be noticed.
+                        let _ = std::io::copy(&mut pipes[RELOAD.0], &mut std::io::sink());
+                        let _ = self.reload(now);
+                    }
+                    NETLINK => self.hops_changed |= self.tracker.on_readable(now),
+                    token => {
+                        server.note(token);
+                    }
+                }
+            }
+            server.turn(poll.registry(), now, |command| match command {
+                Command::Status => match serde_json::to_value(self.status()) {
+                    Ok(status) => Answer::Done(status),
+                    Err(error) => Answer::refused(error.to_string()),
+                },
+                Command::Reload => self.reload(now),
+            });
+            self.on_deadline(now)?;
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let mut until = self.tracker.next_deadline().min(self.ticked + TICK);
+        if self.hops_changed {
+            until = until.min(self.hops_applied + HOPS_PAUSE);
+        }
+        if self.applied.is_settling() {
+            until = until.min(Instant::now() + SETTLE);
+        }
+        until
+    }
+
+    fn on_deadline(&mut self, now: Instant) -> Result<(), RunError> {
+        if now >= self.tracker.next_deadline() {
+            self.hops_changed |= self.tracker.on_deadline(now);
+        }
+        if self.hops_changed && now >= self.hops_applied + HOPS_PAUSE {
+            self.hops_changed = false;
+            self.hops_applied = now;
+            let desired = self.desired.clone();
+            match self.change(&desired) {
+                Ok(_) => self.note_unreachable(),
+                Err(failure) => error!("next hops changed, but: {}", startup::chain(&failure)),
+            }
+        }
+        self.applied.settle(&self.workers);
+        if now >= self.ticked + TICK {
+            let elapsed = (now - self.ticked).as_nanos() as f64;
+            for ((worker, before), load) in self.workers.list.iter().zip(&mut self.busy).zip(&mut self.loads) {
+                let busy = worker.stats.busy_ns.get();
+                *load = (busy.saturating_sub(*before) as f64 / elapsed).min(1.0);
+                *before = busy;
+            }
+            self.ticked = now;
+            if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
+                return Err(RunError::WorkerDied(dead));
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, desired: &Desired) -> Result<u64, ApplyError> {
+        let ports = apply::ports(desired, self.tracker.facts(), &self.report.interfaces);
+        let tracker = &self.tracker;
+        let next_hop = |address| next_hop(tracker, address);
+        self.applied.change(desired, ports, next_hop, &self.shared, &self.workers)
+    }
+
+    /// Reads the file again. What is wrong with it changes nothing.
+    fn reload(&mut self, now: Instant) -> Answer {
+        let name = self.file.display().to_string();
+        let Loaded { mut desired, warnings } = match config::load(&self.file) {
+            Ok(loaded) => loaded,
+            Err(Refused { problems, .. }) => {
+                let errors = problems.iter().filter(|problem| problem.severity == config::Severity::Error).count();
+                let text = format!("{name}: refused: {errors} error{}", if errors == 1 { "" } else { "s" });
+                error!("{text}; nothing changed\n{}", config::render_all(&name, &problems).trim_end());
+                self.last_error = Some(text.clone());
+                return Answer::Refused { error: text, problems };
+            }
+        };
+        self.restart = startup::needs_restart(&self.desired, &mut desired);
+        let refused = |engine: &mut Engine, failure: &dyn std::error::Error| {
+            let text = format!("{name}: refused: {}", startup::chain(failure));
+            error!("{text}; nothing changed");
+            engine.last_error = Some(text.clone());
+            Answer::refused(text)
+        };
+        if let Err(failure) = self.tracker.watch(&desired, now) {
+            let before = self.desired.clone();
+            let _ = self.tracker.watch(&before, now);
+            return refused(self, &failure);
+        }
+        let generation = match self.change(&desired) {
+            Ok(generation) => generation,
+            Err(failure) => {
+                let before = self.desired.clone();
+                let _ = self.tracker.watch(&before, now);
+                return refused(self, &failure);
+            }
+        };
+        self.desired = desired;
+        self.last_error = None;
+        self.loaded_at = unix_time();
+        self.hops_changed = true;
+        let said = format!("{name}: reloaded: {}", summary(&self.desired, warnings.len()).trim_start_matches("fine: "));
+        info!("{said}, generation {generation}");
+        let mut all: Vec<String> = warnings.iter().map(|warning| warning.render(&name).trim_end().to_owned()).collect();
+        all.extend(self.restart.iter().cloned());
+        all.iter().for_each(|warning| warn!("{warning}"));
+        let text = all.iter().fold(said, |text, warning| format!("{text}\nwarning: {warning}"));
+        Answer::Done(json!({ "summary": text, "generation": generation, "warnings": all }))
+    }
+
+    /// Logs servers that cannot be reached, when that changed.
+    fn note_unreachable(&mut self) {
+        let mut now: Vec<(IpAddr, Reason)> = Vec::new();
+        for (address, reach) in self.tracker.hops() {
+            match reach {
+                // Seen for a moment only: it resolves, or fails.
+                Ok(_) | Err(Reason::Unresolved) => {}
+                Err(why) => now.push((address, why.clone())),
+            }
+        }
+        for (address, why) in now.iter().filter(|entry| !self.unreachable.contains(entry)) {
+            warn!("server {address} cannot be reached: {why}");
+        }
+        for (address, _) in self.unreachable.iter().filter(|(address, _)| next_hop(&self.tracker, *address).is_some()) {
+            info!("server {address} can be reached again");
+        }
+        self.unreachable = now;
+    }
+
+    fn status(&self) -> Status {
+        let snapshot = self.shared.snapshot.load_full();
+        let unreachable =
+            self.tracker.hops().filter_map(|(address, reach)| reach.as_ref().err().map(|why| (address, why)));
+        let mut warnings: Vec<String> = self.report.warnings.clone();
+        warnings.extend(unreachable.map(|(address, why)| format!("server {address} cannot be reached: {why}")));
+        warnings.extend(collect::warnings(&self.workers));
+        warnings.extend(self.restart.iter().cloned());
+        Status {
+            engine: EngineStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                uptime_s: self.started.elapsed().as_secs(),
+            },
+            config: ConfigStatus {
+                file: self.file.display().to_string(),
+                generation: snapshot.generation,
+                taken_by_all: self.workers.oldest_generation(),
+                loaded_at: self.loaded_at,
+                last_error: self.last_error.clone(),
+            },
+            interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
+            workers: collect::workers(&self.workers, &self.loads),
+            services: collect::services(&snapshot, &self.desired, &self.applied, &self.workers, |address| {
+                self.tracker.hop(address)
+            }),
+            drops: collect::drops(&self.workers),
+            warnings,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The worker threads: started, pinned, watched and ended.
+//!
+//! Owns the threads and each one's counters. Never looks at a packet; the loop is `dataplane::worker`.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use crate::dataplane::flow::Seeds;
+use crate::dataplane::io::open::WorkerIo;
+use crate::dataplane::pipeline::Pipeline;
+use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::worker::{self, Pace, Shared};
+use crate::model::EngineSettings;
+
+/// Why the workers do not run.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// No such core, or not for this process.
+    #[error(
+        "worker {worker} cannot be pinned to core {core}: {source}; choose others in `engine.cores` \
+         (`nproc` counts them, from 0)"
+    )]
+    Pin {
+        /// Worker.
+        worker: usize,
+        /// Core.
+        core: usize,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No thread.
+    #[error("worker {worker} cannot start")]
+    Spawn {
+        /// Worker.
+        worker: usize,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended before it began, which is a panic: its message is on stderr.
+    #[error("worker {worker} died at its start")]
+    Died {
+        /// Worker.
+        worker: usize,
+    },
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its core.
+    pub core: usize,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// IPv4 and IPv6 flows that it can hold.
+    pub capacity: (u64, u64),
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Whether its thread still runs.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+/// All workers. Dropping them ends and awaits them.
+#[derive(Debug)]
+pub struct Workers {
+    /// One for each core of the settings.
+    pub list: Vec<Worker>,
+    shared: Arc<Shared>,
+}
+
+impl Workers {
+    /// Starts a worker for each I/O, and waits until each has its memory and is about to poll.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; workers that had started are ended then.
+    pub fn start(ios: Vec<WorkerIo>, settings: &EngineSettings, shared: &Arc<Shared>) -> Result<Workers, WorkerError> {
+        let mut workers = Workers { list: Vec::new(), shared: shared.clone() };
+        for (worker, (io, core)) in ios.into_iter().zip(&settings.cores).enumerate() {
+            let stats = Arc::new(WorkerStats::default());
+            let (started, start) = mpsc::channel();
+            let (theirs, settings, shared, core) = (stats.clone(), settings.clone(), shared.clone(), *core);
+            let body = move || {
+                // First the core, then the memory: it is touched first by who uses it.
+                if let Err(source) = pin(core) {
+                    let _ = started.send(Err(WorkerError::Pin { worker, core, source }));
+                    return;
+                }
+                let mut pipeline = Pipeline::new(&settings, Seeds::random(), theirs);
+                let (v4, v6) = pipeline.tables();
+                let _ = started.send(Ok((v4.capacity() as u64, v6.capacity() as u64)));
+                let pace = Pace { polling: settings.polling, idle: Duration::from_micros(u64::from(settings.idle_us)) };
+                match io {
+                    WorkerIo::Xsk(mut io) => worker::run(&mut *io, &mut pipeline, &shared, pace),
+                    WorkerIo::AfPacket(mut io) => worker::run(&mut *io, &mut pipeline, &shared, pace),
+                }
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{worker}"))
+                .spawn(body)
+                .map_err(|source| WorkerError::Spawn { worker, source })?;
+            let capacity = start.recv().map_err(|_| WorkerError::Died { worker })??;
+            workers.list.push(Worker { core, stats, capacity, thread: Some(thread) });
+        }
+        Ok(workers)
+    }
+
+    /// The oldest snapshot that a worker may still use.
+    pub fn oldest_generation(&self) -> u64 {
+        self.list.iter().map(|worker| worker.stats.generation.get()).min().unwrap_or(0)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        for worker in &mut self.list {
+            if let Some(thread) = worker.thread.take() {
+                // A panic was printed where it happened.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn pin(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set)?;
+    Ok(())
+}
