@@ -265,6 +265,8 @@ pub struct Neighbor {
     pub mac: MacAddr,
     /// Interface to send through; `None` takes the route's, or the only one.
     pub interface: Option<String>,
+    /// 802.1Q tag to put on; `None` takes the route's.
+    pub vlan: Option<u16>,
 }
 
 /// How frames move between an interface and a worker, best first.

@@ -121,8 +121,11 @@ fn interfaces() -> impl Strategy<Value = Vec<Interface>> {
 }
 
 fn desired() -> impl Strategy<Value = Desired> {
-    let neighbors =
-        proptest::collection::btree_map((any::<bool>(), 0u32..99), (any::<[u8; 5]>(), any::<usize>()), 0..4);
+    let neighbors = proptest::collection::btree_map(
+        (any::<bool>(), 0u32..99),
+        (any::<[u8; 5]>(), any::<usize>(), proptest::option::of(1u16..4095)),
+        0..4,
+    );
     (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), neighbors, services()).prop_map(
         |(engine, timeouts, socket, interfaces, neighbors, services)| Desired {
             engine,
@@ -130,9 +133,10 @@ fn desired() -> impl Strategy<Value = Desired> {
             control_socket: socket.into(),
             neighbors: neighbors
                 .into_iter()
-                .map(|((v6, number), ([a, b, c, d, e], interface))| Neighbor {
+                .map(|((v6, number), ([a, b, c, d, e], interface, vlan))| Neighbor {
                     address: unicast(v6, number),
                     mac: MacAddr([2, a, b, c, d, e]),
+                    vlan,
                     interface: interfaces
                         .get(interface % (interfaces.len() + 1))
                         .map(|interface| interface.name.clone()),

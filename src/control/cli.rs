@@ -20,8 +20,12 @@ enum Command {
     Lab(crate::lab::LabArgs),
     /// Generate packets at high rates into an interface.
     Pktgen(crate::pktgen::PktgenArgs),
+    /// Make the running engine read its configuration file again; a bad file changes nothing.
+    Reload(crate::control::socket::client::ReloadArgs),
     /// Run the engine's pipeline over a capture, without privileges.
     Replay(crate::control::replay::ReplayArgs),
+    /// Show the state of the running engine.
+    Status(crate::control::socket::client::StatusArgs),
 }
 
 /// Parses the arguments, runs the command, and returns its exit code (0 done, 1 failed, 2 bad usage).
@@ -31,6 +35,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => crate::control::check::main(args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
+        Command::Reload(args) => crate::control::socket::client::reload(args),
         Command::Replay(args) => crate::control::replay::main(args),
+        Command::Status(args) => crate::control::socket::client::status(args),
     }
 }

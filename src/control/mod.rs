@@ -4,8 +4,12 @@ pub mod check;
 pub mod cli;
 pub mod compile;
 pub mod config;
+pub mod netlink;
+pub mod nexthop;
 pub mod replay;
 pub mod resolve;
+pub mod socket;
+pub mod status;
 
 use std::io::Write as _;
 

@@ -149,7 +149,8 @@ fn neighbors(file: &Entry, interfaces: &[Interface], out: &mut Collector<'_>) ->
         }
         let Some(mac) = mac else { continue };
         let interface = interface.map(|interface| interface.value);
-        found.push(Neighbor { address: address.value, mac: mac.value, interface });
+        let vlan = entry.integer("vlan").and_then(|vlan| u16::try_from(vlan.value).ok());
+        found.push(Neighbor { address: address.value, mac: mac.value, interface, vlan });
     }
     found
 }

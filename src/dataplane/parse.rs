@@ -84,33 +84,77 @@ pub fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]))
 }
 
+/// A plain packet: what [`plain_v4`] found.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain {
+    /// Source address, then destination address, as in the packet.
+    pub addresses: u64,
+    /// Source port, then destination port, as in the packet.
+    pub ports: u32,
+    /// Bytes of the packet from the IP header on, by its length field.
+    pub total: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// TCP flags; 0 for other protocols.
+    pub tcp_flags: u8,
+}
+
 /// The frequent case in one go: an untagged IPv4 packet without options or fragmentation, header checksum right,
 /// TTL above 1, TCP, UDP or SCTP with a whole header. `None`: [`parse`] finds out what it is.
 #[inline(always)]
-pub fn parse_plain_v4(bytes: &[u8]) -> Option<Parsed> {
-    let head: &[u8; 38] = bytes.first_chunk()?;
-    if head[12] != 0x08 || head[13] != 0 || head[14] != 0x45 {
-        return None;
-    }
+pub fn plain_v4(bytes: &[u8]) -> Option<Plain> {
+    const LAYOUT: u32 = u32::from_ne_bytes([0xff, 0xff, 0xff, 0]);
+    const IPV4_NO_OPTIONS: u32 = u32::from_ne_bytes([0x08, 0x00, 0x45, 0]);
+    const FRAGMENT: u32 = u32::from_ne_bytes([0x3f, 0xff, 0, 0]);
+    let head: &[u8; 42] = bytes.first_chunk()?;
+    let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let total = u16::from_be_bytes([head[16], head[17]]);
-    let fragment = u16::from_be_bytes([head[20], head[21]]) & 0x3fff;
     let protocol = head[23];
-    let minimum = match protocol {
-        TCP => 40,
-        UDP => 28,
-        SCTP => 32,
-        _ => return None,
-    };
-    if fragment != 0 || total < minimum || usize::from(total) + 14 > bytes.len() || head[22] < 2 {
+    if word(12) & LAYOUT != IPV4_NO_OPTIONS
+        || word(20) & FRAGMENT != 0
+        || head[22] < 2
+        || usize::from(total) + 14 > bytes.len()
+    {
         return None;
     }
-    let word = |at: usize| u64::from(u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
-    let sum = word(14) + word(18) + word(22) + word(26) + word(30);
-    if super::checksum::fold(sum) != 0xffff {
+    // The ones' complement sum of a header with a right checksum is 0xffff (RFC 1071).
+    let sum =
+        u64::from(word(14)) + u64::from(word(18)) + u64::from(word(22)) + u64::from(word(26)) + u64::from(word(30));
+    let (low, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let low = low + u32::from(carry);
+    if low.wrapping_add(low.rotate_left(16)) >> 16 != 0xffff {
         return None;
     }
-    let tcp_flags = if protocol == TCP { *bytes.get(47)? } else { 0 };
-    Some(Parsed { kind: Kind::Flow4, protocol, tcp_flags, tags: 0, vlan: NO_VLAN, l3: 14, l4: 34, l4_len: total - 20 })
+    let mut tcp_flags = 0;
+    if protocol == UDP {
+        if total < 28 {
+            return None;
+        }
+    } else if protocol == TCP {
+        if total < 40 {
+            return None;
+        }
+        tcp_flags = *bytes.get(47)?;
+    } else if protocol != SCTP || total < 32 {
+        return None;
+    }
+    let addresses = u64::from_ne_bytes(*head[26..].first_chunk()?);
+    Some(Plain { addresses, ports: word(34), total, protocol, tcp_flags })
+}
+
+/// [`plain_v4`] with the result of [`parse`].
+pub fn parse_plain_v4(bytes: &[u8]) -> Option<Parsed> {
+    let plain = plain_v4(bytes)?;
+    Some(Parsed {
+        kind: Kind::Flow4,
+        protocol: plain.protocol,
+        tcp_flags: plain.tcp_flags,
+        tags: 0,
+        vlan: NO_VLAN,
+        l3: 14,
+        l4: 34,
+        l4_len: plain.total - 20,
+    })
 }
 
 /// Parses any frame.

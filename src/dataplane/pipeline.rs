@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::answer::{self, Answer};
 use super::flow::state::{self, State};
-use super::flow::{Entry, FlowTable, FlowV4, FlowV6, Gone, KeyV4, KeyV6, STAMP_MS, Seeds};
+use super::flow::{Entry, FlowTable, FlowV4, FlowV6, Gone, Ident, KeyV4, KeyV6, STAMP_MS, Seeds};
 use super::io::{BATCH, Frame, FrameMemory};
 use super::parse::{self, Kind, Parsed, SCTP, TCP, tcp_flag};
 use super::rewrite;
@@ -23,12 +23,23 @@ use crate::model::{EngineSettings, HugePages, VerifyChecksums};
 /// Frames whose headers are fetched ahead of the one being parsed.
 const AHEAD: usize = 8;
 
-/// What the first pass found out about a frame.
+/// What the first pass found out about a frame that is not plain.
 #[derive(Clone, Copy)]
 struct Slot {
     parsed: Result<Parsed, DropReason>,
     hash: u64,
 }
+
+/// What the first pass found out about a plain IPv4 packet; `home` is [`NOT_PLAIN`] for any other frame.
+#[derive(Clone, Copy, Default)]
+struct Lane {
+    ident: Ident,
+    home: u32,
+    total: u16,
+    tcp_flags: u8,
+}
+
+const NOT_PLAIN: u32 = u32::MAX;
 
 /// A family's way of reading its key and of telling its client.
 trait Family: Entry {
@@ -141,6 +152,7 @@ struct Context<'a> {
 pub struct Pipeline {
     v4: FlowTable<FlowV4>,
     v6: FlowTable<FlowV6>,
+    lanes: Box<[Lane; BATCH]>,
     slots: Box<[Slot; BATCH]>,
     stats: Arc<WorkerStats>,
     verify: VerifyChecksums,
@@ -148,16 +160,20 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// A pipeline with empty flow tables of the configured capacity.
-    pub fn new(settings: &EngineSettings, seeds: Seeds, stats: Arc<WorkerStats>) -> Self {
+    ///
+    /// # Errors
+    /// The kernel has not that much memory.
+    pub fn new(settings: &EngineSettings, seeds: Seeds, stats: Arc<WorkerStats>) -> std::io::Result<Self> {
         let huge = settings.huge_pages != HugePages::Never;
         let empty = Slot { parsed: Err(DropReason::Truncated), hash: 0 };
-        Pipeline {
-            v4: FlowTable::new(settings.flows as usize, seeds, huge),
-            v6: FlowTable::new(settings.flows_ipv6 as usize, seeds, huge),
+        Ok(Pipeline {
+            v4: FlowTable::new(settings.flows as usize, seeds, huge)?,
+            v6: FlowTable::new(settings.flows_ipv6 as usize, seeds, huge)?,
+            lanes: Box::new([Lane::default(); BATCH]),
             slots: Box::new([empty; BATCH]),
             stats,
             verify: settings.verify_checksums,
-        }
+        })
     }
 
     /// The counters.
@@ -190,37 +206,40 @@ impl Pipeline {
             if let Some(frame) = frames.get(at + AHEAD) {
                 fetch(memory, frame);
             }
-            self.slots[at] = self.inspect(memory.bytes(&frames[at]));
+            let bytes = memory.bytes(&frames[at]);
+            self.lanes[at] = self.inspect(snapshot, &frames[at], bytes);
+            if self.lanes[at].home == NOT_PLAIN {
+                self.slots[at] = self.inspect_other(bytes);
+            }
         }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
         for at in 0..count {
-            let slot = self.slots[at];
+            let lane = self.lanes[at];
             let frame = &mut frames[at];
-            outcomes[at] = match slot.parsed {
-                Ok(parsed) if parsed.kind == Kind::Flow4 => {
-                    context.flow_packet(&mut self.v4, memory, frame, &parsed, slot.hash)
+            outcomes[at] = match context.plain_hit(&mut self.v4, memory, frame, &lane) {
+                Some(outcome) => outcome,
+                None => {
+                    if lane.home != NOT_PLAIN {
+                        self.slots[at] = self.inspect_other(memory.bytes(frame));
+                    }
+                    context.any_packet(&mut self.v4, &mut self.v6, memory, frame, self.slots[at])
                 }
-                Ok(parsed) if parsed.kind == Kind::Flow6 => {
-                    context.flow_packet(&mut self.v6, memory, frame, &parsed, slot.hash)
-                }
-                Ok(parsed) => context.other_packet(&mut self.v4, &mut self.v6, memory, frame, &parsed),
-                Err(reason) => context.broken_packet(memory.bytes(frame), reason),
             };
         }
     }
 
     /// First pass: parse, hash, prefetch.
     #[inline(always)]
-    fn inspect(&self, bytes: &[u8]) -> Slot {
-        if let Some(parsed) = parse::parse_plain_v4(bytes) {
-            let hash = match FlowV4::key_of(bytes, &parsed) {
-                Some(key) => self.v4.hash(&key),
-                None => 0,
-            };
-            self.v4.prefetch(hash);
-            return Slot { parsed: Ok(parsed), hash };
+    fn inspect(&self, snapshot: &Snapshot, frame: &Frame, bytes: &[u8]) -> Lane {
+        // A frame that is not addressed to us, or was sent by us, takes the long way, which says so. So does SCTP,
+        // whose states need a look at its chunks.
+        match parse::plain_v4(bytes) {
+            Some(plain) if plain.protocol != SCTP && !is_foreign(snapshot, frame, bytes) => {
+                let ident = Ident::new(plain.addresses, plain.ports, plain.protocol);
+                Lane { ident, home: self.v4.approach(ident), total: plain.total, tcp_flags: plain.tcp_flags }
+            }
+            _ => Lane { home: NOT_PLAIN, ..Lane::default() },
         }
-        self.inspect_other(bytes)
     }
 
     #[inline(never)]
@@ -272,6 +291,13 @@ impl Pipeline {
         self.publish();
     }
 
+    /// Touches every page of the flow tables, so that no packet pays for a page fault. Called once, by a worker that
+    /// is about to start.
+    pub fn prefault(&mut self) {
+        self.v4.prefault();
+        self.v6.prefault();
+    }
+
     /// Publishes the flow tables' fill.
     fn publish(&self) {
         self.stats.flows_v4.set(self.v4.len() as u64);
@@ -282,6 +308,15 @@ impl Pipeline {
     pub fn sweep_length(&self) -> usize {
         self.v4.buckets().max(self.v6.buckets())
     }
+}
+
+/// Whether a frame's Ethernet addresses say that it is not for the appliance.
+#[inline(always)]
+fn is_foreign(snapshot: &Snapshot, frame: &Frame, bytes: &[u8]) -> bool {
+    let (Some(port), Some(head)) = (snapshot.ports.get(usize::from(frame.port)), bytes.first_chunk::<16>()) else {
+        return true;
+    };
+    port.is_own(word64(&head[6..14])) || !port.accepts(word64(&head[..8]))
 }
 
 #[inline(always)]
@@ -298,6 +333,70 @@ fn close(snapshot: &Snapshot, gone: Gone) {
 }
 
 impl Context<'_> {
+    /// The short way: an untagged IPv4 packet of a known flow whose state, server and time stamp need no attention.
+    /// `None`: nothing was changed, and the long way decides.
+    #[inline(always)]
+    fn plain_hit<M: FrameMemory>(
+        &self,
+        table: &mut FlowTable<FlowV4>,
+        memory: &mut M,
+        frame: &Frame,
+        lane: &Lane,
+    ) -> Option<Outcome> {
+        if lane.home == NOT_PLAIN || self.verify == VerifyChecksums::All {
+            return None;
+        }
+        let entry = match table.place_at_home(lane.home, lane.ident) {
+            Some(place) => table.entry(place),
+            None => table.behind(lane.home, lane.ident)?,
+        };
+        let server = self.snapshot.server(entry.server())?;
+        if frame.len > server.plain_limit {
+            return None;
+        }
+        if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
+            if super::flow::is_expired(entry, self.now, &self.snapshot.timeouts_ms) {
+                return None;
+            }
+            entry.set_stamp(self.now);
+        }
+        // UDP packets have no flags, and their flows a state that no flags change.
+        if lane.tcp_flags != 0 || entry.state() != State::UDP {
+            let before = entry.state();
+            let after = state::tcp_next(before, lane.tcp_flags);
+            if after != before {
+                entry.set_state(after);
+                self.state_changed(server.id, before, after);
+            }
+        }
+        rewrite::direct_plain_v4(memory.bytes_mut(frame), server);
+        self.count(server, u32::from(lane.total));
+        Some(Outcome {
+            verdict: Verdict::Tx(server.port),
+            service: server.service,
+            server: slot_of(server.id) as u16,
+            new_flow: false,
+        })
+    }
+
+    /// The long way for any frame.
+    #[inline(never)]
+    fn any_packet<M: FrameMemory>(
+        &self,
+        v4: &mut FlowTable<FlowV4>,
+        v6: &mut FlowTable<FlowV6>,
+        memory: &mut M,
+        frame: &mut Frame,
+        slot: Slot,
+    ) -> Outcome {
+        match slot.parsed {
+            Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, memory, frame, &parsed, slot.hash),
+            Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, memory, frame, &parsed, slot.hash),
+            Ok(parsed) => self.other_packet(v4, v6, memory, frame, &parsed),
+            Err(reason) => self.broken_packet(memory.bytes(frame), reason),
+        }
+    }
+
     /// A packet of a flow: the hit is the path that must be fast.
     #[inline(always)]
     fn flow_packet<E: Family, M: FrameMemory>(
@@ -360,7 +459,7 @@ impl Context<'_> {
             table.entry(place).set_state(after);
             self.state_changed(id, before, after);
         }
-        self.count(server, length - u32::from(parsed.l3 - 4 * u16::from(parsed.tags)));
+        self.count(server, ip_length(parsed));
         outcome
     }
 
@@ -478,7 +577,7 @@ impl Context<'_> {
         if let Some(counters) = self.stats.servers.get(slot_of(member.id)) {
             counters.connections.add(1);
         }
-        self.count(server, length - u32::from(parsed.l3 - 4 * u16::from(parsed.tags)));
+        self.count(server, ip_length(parsed));
         Outcome { verdict: Verdict::Tx(server.port), new_flow: true, ..outcome }
     }
 
@@ -595,10 +694,9 @@ impl Context<'_> {
         if !server.reachable {
             return Outcome { verdict: Verdict::Drop(DropReason::NoNextHop), ..outcome };
         }
-        let length = frame.len - 4 * u32::from(parsed.tags);
         match rewrite::direct(memory, frame, parsed, server) {
             Ok(()) => {
-                self.count(server, length - u32::from(parsed.l3 - 4 * u16::from(parsed.tags)));
+                self.count(server, ip_length(parsed));
                 outcome
             }
             Err(reason) => Outcome { verdict: Verdict::Drop(reason), ..outcome },
@@ -614,6 +712,11 @@ impl Context<'_> {
             _ => Outcome::drop(reason),
         }
     }
+}
+
+/// Bytes of an IP packet by its own length fields, which is what IPVS counts.
+fn ip_length(parsed: &Parsed) -> u32 {
+    u32::from(parsed.l4 - parsed.l3) + u32::from(parsed.l4_len)
 }
 
 fn sctp_after(before: State, bytes: &[u8], parsed: &Parsed) -> State {

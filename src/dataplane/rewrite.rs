@@ -36,6 +36,18 @@ pub fn direct<M: FrameMemory>(
     Ok(())
 }
 
+/// [`direct`] for a packet that [`super::parse::plain_v4`] took, towards a server whose segment is untagged.
+#[inline(always)]
+pub fn direct_plain_v4(bytes: &mut [u8], server: &ServerEntry) {
+    if let Some(head) = bytes.first_chunk_mut::<34>() {
+        head[22] -= 1;
+        let sum = u32::from(u16::from_be_bytes([head[24], head[25]])) + 0x0100;
+        let check = (sum + u32::from(sum >= 0xffff)) as u16;
+        head[24..26].copy_from_slice(&check.to_be_bytes());
+        head[..12].copy_from_slice(&server.macs);
+    }
+}
+
 /// Decrements the TTL or hop limit.
 #[inline(always)]
 fn age(bytes: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {

@@ -81,6 +81,8 @@ pub struct ServerEntry {
     pub macs: [u8; 12],
     /// Largest frame that may leave, without VLAN tags.
     pub max_frame: u32,
+    /// The same where an untagged frame leaves untagged, else 0: the one comparison of the short way.
+    pub plain_limit: u32,
     /// Interface to leave through.
     pub port: super::io::PortIndex,
     /// Whether the next hop is resolved.
@@ -163,8 +165,16 @@ impl Snapshot {
         next_hop: impl Fn(&Member) -> Option<NextHop>,
     ) -> Self {
         let slots = services.iter().flat_map(|s| &s.members).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
-        let empty =
-            ServerEntry { id: 0, service: 0, vlan: NO_VLAN, macs: [0; 12], max_frame: 0, port: 0, reachable: false };
+        let empty = ServerEntry {
+            id: 0,
+            service: 0,
+            vlan: NO_VLAN,
+            macs: [0; 12],
+            max_frame: 0,
+            plain_limit: 0,
+            port: 0,
+            reachable: false,
+        };
         let mut servers = vec![empty; slots];
         let mut loads = vec![None; slots];
         let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
@@ -189,6 +199,7 @@ impl Snapshot {
                 entry.vlan = hop.vlan.unwrap_or(NO_VLAN);
                 entry.port = hop.port;
                 entry.max_frame = port.max_frame;
+                entry.plain_limit = if hop.vlan.is_none() { port.max_frame } else { 0 };
                 entry.reachable = true;
             }
         }

@@ -70,6 +70,7 @@ pub fn render(desired: &Desired) -> String {
     for neighbor in &desired.neighbors {
         let mut keys = vec![("address", text(&neighbor.address.to_string())), ("mac", text(&neighbor.mac.to_string()))];
         keys.extend(neighbor.interface.as_deref().map(|name| ("interface", text(name))));
+        keys.extend(neighbor.vlan.map(|vlan| ("vlan", vlan.to_string())));
         table(&mut out, "[[neighbor]]", &keys);
     }
     for service in &desired.services {

@@ -423,6 +423,13 @@ const NEIGHBOR: &[Key] = &[
         also: &["device", "dev"],
         doc: "The interface to send through: one of `[[interface]]`.",
     },
+    Key {
+        name: "vlan",
+        kind: integer(1, 4094),
+        presence: Presence::Otherwise("the tag of the route to it, or none"),
+        also: &["tag", "vlan_id"],
+        doc: "The 802.1Q tag to put on, for a kernel that has no interface in that VLAN.",
+    },
 ];
 
 const SERVICE: &[Key] = &[

@@ -90,7 +90,7 @@ pub enum ReplayError {
     #[error(transparent)]
     TooManyServers(#[from] crate::control::compile::TooManyServers),
     /// Output to the terminal failed.
-    #[error("cannot write the report: {0}")]
+    #[error("cannot write the report, or no memory for the flow table: {0}")]
     Report(#[from] std::io::Error),
 }
 
@@ -163,7 +163,7 @@ pub fn run(args: &ReplayArgs, out: &mut impl std::io::Write) -> Result<(), Repla
     }
     let snapshot = snapshot(args, &desired, &records)?;
     let stats = Arc::new(WorkerStats::default());
-    let mut pipeline = Pipeline::new(&desired.engine, Seeds::fixed(), stats.clone());
+    let mut pipeline = Pipeline::new(&desired.engine, Seeds::fixed(), stats)?;
     let mut output = match &args.output {
         Some(path) => Some(capture::Output::create(path)?),
         None => None,
@@ -268,7 +268,7 @@ fn snapshot(args: &ReplayArgs, desired: &Desired, records: &[Record]) -> Result<
     };
     let mut hops: HashMap<IpAddr, NextHop> = HashMap::new();
     for neighbor in &desired.neighbors {
-        let hop = NextHop { port: port_of(&neighbor.interface), vlan: None, mac: neighbor.mac };
+        let hop = NextHop { port: port_of(&neighbor.interface), vlan: neighbor.vlan, mac: neighbor.mac };
         hops.insert(neighbor.address, hop);
     }
     for (address, mac) in &args.neighbors {

@@ -155,6 +155,45 @@ pub struct FlowV4 {
     spare: u64,
 }
 
+/// The identity of an IPv4 flow as two words, the second as an entry holds it: ports below the protocol, which lies
+/// in the lowest byte of the upper half.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ident {
+    /// Source address, then destination address.
+    pub addresses: u64,
+    /// Ports and protocol; the upper 24 bits are 0.
+    pub rest: u64,
+}
+
+impl Ident {
+    /// From addresses, ports and protocol as they lie in the packet.
+    #[inline(always)]
+    pub fn new(addresses: u64, ports: u32, protocol: u8) -> Self {
+        Ident { addresses, rest: u64::from(ports) | u64::from(protocol) << 32 }
+    }
+
+    /// The same as a key.
+    pub fn key(self) -> KeyV4 {
+        KeyV4 { addresses: self.addresses, ports: self.rest as u32, protocol: (self.rest >> 32) as u8 }
+    }
+
+    /// The hash; equal to that of [`Ident::key`].
+    #[inline(always)]
+    pub fn hash(self, seeds: &Seeds) -> u64 {
+        mix(mix(self.addresses ^ seeds.0[0], self.rest ^ seeds.0[1]), seeds.0[2])
+    }
+}
+
+impl FlowV4 {
+    /// Whether this is the flow of `ident`.
+    #[inline(always)]
+    pub fn is(&self, ident: Ident) -> bool {
+        // Ports, protocol, state, flags and overflow count are one aligned word; the compiler loads it as such.
+        let word = u64::from(self.ports) | u64::from(self.protocol) << 32;
+        (self.addresses ^ ident.addresses) | (word ^ ident.rest) == 0
+    }
+}
+
 /// Two IPv4 flows: one cache line.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
@@ -169,8 +208,7 @@ impl Entry for FlowV4 {
 
     #[inline(always)]
     fn hash(key: &KeyV4, seeds: &Seeds) -> u64 {
-        let rest = u64::from(key.ports) | u64::from(key.protocol) << 32;
-        mix(mix(key.addresses ^ seeds.0[0], rest ^ seeds.0[1]), seeds.0[2])
+        Ident::new(key.addresses, key.ports, key.protocol).hash(seeds)
     }
     #[inline(always)]
     fn entries(bucket: &BucketV4) -> &[Self; 2] {

@@ -10,7 +10,7 @@
 mod key;
 pub mod state;
 
-pub use key::{Entry, FlowV4, FlowV6, KeyV4, KeyV6, Seeds};
+pub use key::{Entry, FlowV4, FlowV6, Ident, KeyV4, KeyV6, Seeds};
 
 use self::state::{STATES, State};
 use super::sys;
@@ -49,9 +49,42 @@ pub struct Gone {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
+/// The IPv4 table's short way for the packets that matter most: no more is computed than a hit needs.
+impl FlowTable<FlowV4> {
+    /// The home bucket of a flow, and a request to the CPU to fetch it.
+    #[inline(always)]
+    pub fn approach(&self, ident: Ident) -> u32 {
+        let home = self.home(ident.hash(&self.seeds));
+        if let Some(bucket) = self.buckets.get(home) {
+            FlowV4::prefetch(bucket);
+        }
+        home as u32
+    }
+
+    /// The flow's place, if it lies in its home bucket.
+    #[inline(always)]
+    pub fn place_at_home(&self, home: u32, ident: Ident) -> Option<Place> {
+        let [first, second] = FlowV4::entries(self.buckets.get(home as usize)?);
+        let way = if first.is(ident) {
+            0
+        } else if second.is(ident) {
+            1
+        } else {
+            return None;
+        };
+        Some(Place { bucket: home as usize, way })
+    }
+
+    /// The flow's entry behind its home bucket, where that overflowed.
+    pub fn behind(&mut self, home: u32, ident: Ident) -> Option<&mut FlowV4> {
+        let place = self.find_from(&ident.key(), home as usize)?;
+        Some(self.entry(place))
+    }
+}
+
 /// A flow table for one address family.
 pub struct FlowTable<E: Entry> {
-    buckets: Box<[E::Bucket]>,
+    buckets: sys::Zeroed<E::Bucket>,
     live: usize,
     capacity: usize,
     seeds: Seeds,
@@ -59,16 +92,15 @@ pub struct FlowTable<E: Entry> {
 }
 
 impl<E: Entry> FlowTable<E> {
-    /// A table for `capacity` flows. Its memory is zeroed here and fixed from now on; `huge` asks for transparent
-    /// huge pages.
-    pub fn new(capacity: usize, seeds: Seeds, huge: bool) -> Self {
+    /// A table for `capacity` flows. Its memory is mapped here and fixed from now on; `huge` asks for huge pages.
+    ///
+    /// # Errors
+    /// The kernel has not that much memory.
+    pub fn new(capacity: usize, seeds: Seeds, huge: bool) -> std::io::Result<Self> {
         let entries = (capacity.max(16) * 100).div_ceil(E::LOAD_PERCENT);
         let count = entries.div_ceil(WAYS) + MAX_PROBE;
-        let mut buckets = bytemuck::allocation::zeroed_slice_box::<E::Bucket>(count);
-        if huge {
-            sys::advise_huge(&mut buckets);
-        }
-        FlowTable { buckets, live: 0, capacity, seeds, sweep_at: 0 }
+        let buckets = sys::Zeroed::new(count, huge)?;
+        Ok(FlowTable { buckets, live: 0, capacity, seeds, sweep_at: 0 })
     }
 
     /// Flows in the table, expired ones that were not swept yet included.
@@ -88,7 +120,12 @@ impl<E: Entry> FlowTable<E> {
 
     /// Bytes of memory, index included: there is no other memory than the buckets.
     pub fn bytes(&self) -> usize {
-        std::mem::size_of_val(&*self.buckets)
+        size_of_val(&*self.buckets)
+    }
+
+    /// What pages back it.
+    pub fn backing(&self) -> sys::Backing {
+        self.buckets.backing()
     }
 
     /// The hash of a key under this table's secret seeds.
@@ -119,7 +156,11 @@ impl<E: Entry> FlowTable<E> {
     /// Finds a flow.
     #[inline(always)]
     pub fn find(&self, key: &E::Key, hash: u64) -> Option<Place> {
-        let mut at = self.home(hash);
+        self.find_from(key, self.home(hash))
+    }
+
+    #[inline(always)]
+    fn find_from(&self, key: &E::Key, mut at: usize) -> Option<Place> {
         loop {
             let bucket = self.buckets.get(at)?;
             let entries = E::entries(bucket);
@@ -251,6 +292,16 @@ impl<E: Entry> FlowTable<E> {
         wrapped
     }
 
+    /// Writes to every page of an empty table, so that later no packet pays for a page fault.
+    pub fn prefault(&mut self) {
+        let stride = (4096 / size_of::<E::Bucket>()).max(1);
+        for bucket in self.buckets.iter_mut().step_by(stride) {
+            let entry = &mut E::entries_mut(bucket)[0];
+            let count = std::hint::black_box(E::overflow(entry));
+            E::set_overflow(entry, count);
+        }
+    }
+
     /// Buckets in all, for pacing [`FlowTable::sweep`].
     pub fn buckets(&self) -> usize {
         self.buckets.len()
@@ -258,14 +309,15 @@ impl<E: Entry> FlowTable<E> {
 
     /// Calls `each` for every flow.
     pub fn for_each(&self, mut each: impl FnMut(&E)) {
-        for bucket in &self.buckets {
+        for bucket in self.buckets.iter() {
             E::entries(bucket).iter().filter(|e| E::is_live(e)).for_each(&mut each);
         }
     }
 }
 
+/// Whether a flow has outlived the timeout of its state.
 #[inline(always)]
-fn is_expired<E: Entry>(entry: &E, now: u32, timeouts: &[u32; STATES]) -> bool {
+pub fn is_expired<E: Entry>(entry: &E, now: u32, timeouts: &[u32; STATES]) -> bool {
     let idle = now.wrapping_sub(E::stamp(entry));
     // A stamp can lie a little after `now` where a capture's times step back: that is not idle time.
     let limit = timeouts[usize::from(E::state(entry).0) & (STATES - 1)].saturating_add(STAMP_MS);

@@ -30,8 +30,8 @@ fn get(table: &mut FlowTable<FlowV4>, n: u32) -> Option<u32> {
 #[test]
 fn memory_for_a_flow_is_bounded() {
     for capacity in [100_000, 1_000_000] {
-        let v4 = FlowTable::<FlowV4>::new(capacity, Seeds::fixed(), false);
-        let v6 = FlowTable::<FlowV6>::new(capacity, Seeds::fixed(), false);
+        let v4 = FlowTable::<FlowV4>::new(capacity, Seeds::fixed(), false).expect("memory");
+        let v6 = FlowTable::<FlowV6>::new(capacity, Seeds::fixed(), false).expect("memory");
         let (v4, v6) = (v4.bytes() as f64 / capacity as f64, v6.bytes() as f64 / capacity as f64);
         assert!(v4 <= 64.0, "IPv4: {v4} bytes a flow");
         assert!(v6 <= 96.0, "IPv6: {v6} bytes a flow");
@@ -40,7 +40,7 @@ fn memory_for_a_flow_is_bounded() {
 
 #[test]
 fn takes_its_whole_capacity_and_no_more() {
-    let mut table = FlowTable::<FlowV4>::new(100_000, Seeds::random(), false);
+    let mut table = FlowTable::<FlowV4>::new(100_000, Seeds::random(), false).expect("memory");
     for n in 0..100_000 {
         assert_eq!(put(&mut table, n, State::TCP_ESTABLISHED, 0).map(|(_, gone)| gone), Ok(None));
     }
@@ -54,7 +54,7 @@ fn takes_its_whole_capacity_and_no_more() {
 
 #[test]
 fn six_takes_its_whole_capacity() {
-    let mut table = FlowTable::<FlowV6>::new(50_000, Seeds::random(), false);
+    let mut table = FlowTable::<FlowV6>::new(50_000, Seeds::random(), false).expect("memory");
     let timeouts = timeouts_ms(&Timeouts::default());
     for n in 0..50_000 {
         let k = key6(n);
@@ -69,7 +69,7 @@ fn six_takes_its_whole_capacity() {
 
 #[test]
 fn a_full_table_gives_up_what_nobody_uses_and_never_the_established() {
-    let mut table = FlowTable::<FlowV4>::new(1000, Seeds::fixed(), false);
+    let mut table = FlowTable::<FlowV4>::new(1000, Seeds::fixed(), false).expect("memory");
     for n in 0..500 {
         put(&mut table, n, State::TCP_ESTABLISHED, 0).expect("room");
     }
@@ -88,7 +88,7 @@ fn a_full_table_gives_up_what_nobody_uses_and_never_the_established() {
 
 #[test]
 fn sweep_ends_what_is_idle_and_nothing_else() {
-    let mut table = FlowTable::<FlowV4>::new(1000, Seeds::fixed(), false);
+    let mut table = FlowTable::<FlowV4>::new(1000, Seeds::fixed(), false).expect("memory");
     let timeouts = timeouts_ms(&Timeouts::default());
     put(&mut table, 1, State::TCP_SYN_RECV, 1_000).expect("room");
     put(&mut table, 2, State::TCP_ESTABLISHED, 1_000).expect("room");
@@ -102,7 +102,7 @@ fn sweep_ends_what_is_idle_and_nothing_else() {
 
 #[test]
 fn time_wraps_without_harm() {
-    let mut table = FlowTable::<FlowV4>::new(100, Seeds::fixed(), false);
+    let mut table = FlowTable::<FlowV4>::new(100, Seeds::fixed(), false).expect("memory");
     let timeouts = timeouts_ms(&Timeouts::default());
     let before = u32::MAX - 500;
     put(&mut table, 7, State::TCP_SYN_RECV, before).expect("room");
@@ -117,7 +117,7 @@ proptest! {
     /// Inserts, lookups, removals and sweeps agree with a map at every step, in a table small enough to overflow.
     #[test]
     fn behaves_as_a_map(operations in proptest::collection::vec((0u8..4, 0u32..96), 1..600)) {
-        let mut table = FlowTable::<FlowV4>::new(64, Seeds::fixed(), false);
+        let mut table = FlowTable::<FlowV4>::new(64, Seeds::fixed(), false).expect("memory");
         let timeouts = timeouts_ms(&Timeouts::default());
         let mut map: HashMap<u32, u32> = HashMap::new();
         let mut now = 0u32;

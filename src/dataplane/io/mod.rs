@@ -6,6 +6,10 @@
 //! [`PacketIo::receive`] hands frames to the worker; the worker gives each one back with exactly one of
 //! [`PacketIo::transmit`] (accepted), [`PacketIo::pass`] or [`PacketIo::release`].
 
+pub mod af_packet;
+pub mod facts;
+pub mod memory;
+pub mod open;
 pub mod xsk;
 
 /// Index of an interface in the config's list: the engine's name for a port.
@@ -91,6 +95,6 @@ pub trait PacketIo {
     /// Whether frames still wait for the kernel to send them (the worker must not sleep then).
     fn tx_pending(&self) -> bool;
 
-    /// Counters since start.
+    /// Counters since start. Costs a system call for each queue: call it about once a second, not once per loop.
     fn stats(&mut self) -> IoStats;
 }

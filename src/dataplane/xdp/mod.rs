@@ -9,6 +9,7 @@
 //!
 //! The program is `filter.c`; `filter.o` is committed beside it and rebuilt by `build.sh`.
 
+mod matcher;
 mod table;
 
 use std::collections::BTreeMap;
@@ -17,8 +18,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use aya::maps::{HashMap, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
-use aya::{Ebpf, EbpfError};
+use aya::{Ebpf, EbpfError, TestRun, TestRunOptions};
 
+pub use matcher::Matcher;
 pub use table::{FilterEntry, FilterTable, MAX_ADDRESSES, MAX_PORTS, MAX_RANGES, TableError};
 use table::{Image, Key, Ranges};
 
@@ -129,7 +131,6 @@ const OBJECT: &[u8] = aya::include_bytes_aligned!("filter.o");
 const PROGRAMS: [&str; 2] = ["evenkeel_frags", "evenkeel"];
 
 impl Filter {
-    /// Loads the program without attaching it, for [`Filter::test_run`] and as the first half of attaching.
     fn load(interface: &str) -> Result<Filter, FilterError> {
         let load = |source| FilterError::Load { interface: interface.to_owned(), source: Box::new(source) };
         let mut ebpf = Ebpf::load(OBJECT).map_err(load)?;
@@ -195,6 +196,30 @@ impl Filter {
             .map_err(|_| refused("no BPF link, so the program would outlive the process (EINVAL)".to_owned()))?;
         filter.link = Some(link);
         Ok(filter)
+    }
+
+    /// A filter that is loaded but on no interface, for [`Filter::takes`].
+    ///
+    /// # Errors
+    /// [`FilterError::Load`] and [`FilterError::Program`], for want of privileges above all.
+    pub fn detached() -> Result<Filter, FilterError> {
+        Filter::load("(no interface)")
+    }
+
+    /// Runs the program on one frame in the kernel, apart from all interfaces (`BPF_PROG_TEST_RUN`): whether it would
+    /// be taken. Counts like a real frame; meant for a [`Filter::detached`] one.
+    ///
+    /// # Errors
+    /// [`FilterError::Program`], among others for a frame without a whole Ethernet header, which the kernel does not
+    /// run.
+    pub fn takes(&self, frame: &[u8]) -> Result<bool, FilterError> {
+        let error = |source| FilterError::Program { interface: self.interface.clone(), source: Box::new(source) };
+        let program = self.ebpf.program(self.program).ok_or(ProgramError::NotLoaded).map_err(error)?;
+        let program: &Xdp = program.try_into().map_err(error)?;
+        let before = self.counters()?;
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
+        program.test_run(options).map_err(error)?;
+        Ok(self.counters()?.passed == before.passed)
     }
 
     /// The interface's name.

@@ -86,10 +86,10 @@ pub(super) type Key = [u8; 20];
 /// `struct ranges` of `filter.c`: a count, then `first << 16 | last`, all in the machine's order.
 pub(super) type Ranges = [u32; 1 + MAX_RANGES];
 
-const OWNED: u32 = 0x1;
-const SERVICE: u32 = 0x10;
-const ANY_PORT: u32 = 0x100;
-const RANGES: u32 = 0x1000;
+pub(super) const OWNED: u32 = 0x1;
+pub(super) const SERVICE: u32 = 0x10;
+pub(super) const ANY_PORT: u32 = 0x100;
+pub(super) const RANGES: u32 = 0x1000;
 
 /// The contents of the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -215,7 +215,7 @@ mod tests {
     fn too_many_long_ranges_are_refused_by_name() {
         let entries: Vec<_> =
             (0..30u16).map(|i| entry("192.0.2.1", Protocol::Tcp, i * 2000, i * 2000 + 1998)).collect();
-        let many: Vec<_> = (0..4).flat_map(|host| {
+        let many = (0..4).flat_map(|host| {
             entries
                 .iter()
                 .map(move |e| FilterEntry { address: format!("192.0.2.{host}").parse().expect("address"), ..*e })

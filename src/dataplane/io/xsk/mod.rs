@@ -7,6 +7,8 @@
 //! goes from one interface to another without a copy. The kernel makes all of them zero-copy or none
 //! (`xp_assign_dev_shared` in `net/xdp/xsk_buff_pool.c`).
 
+pub(crate) mod ioctl;
+pub mod packet;
 mod ring;
 mod socket;
 pub mod sys;

@@ -278,10 +278,12 @@ impl Socket {
         }
     }
 
-    /// Frames that the kernel dropped on this socket for want of room.
+    /// Frames that the kernel dropped on this socket for want of a fill buffer or of room in the RX ring.
+    ///
+    /// `rx_fill_ring_empty_descs` is left out: in copy mode it counts the frames of `rx_dropped` again
+    /// (`__xsk_map_redirect`, `xp_alloc`), in zero-copy mode a driver's attempts rather than frames.
     pub(super) fn drops(&self) -> u64 {
         // The counters of a live socket cannot fail; a dead one has none.
-        sys::statistics(self.fd.as_fd())
-            .map_or(0, |s| s.rx_dropped + s.rx_ring_full + s.rx_fill_ring_empty_descs + s.rx_invalid_descs)
+        sys::statistics(self.fd.as_fd()).map_or(0, |counts| counts.rx_dropped + counts.rx_ring_full)
     }
 }

@@ -1,0 +1,166 @@
+//! In-memory benchmark: what one worker's pipeline costs a packet, beside a bare loop, in one run.
+//!
+//! `cargo bench --bench micro` prints tables; `-- --json` one JSON object; `-- --quick` fewer sizes and rounds;
+//! `-- --count CASE` runs one case for an instruction counter (see `bench/instructions.sh`).
+//!
+//! Headers are written into the same 64 frames before each batch, outside the measured time, so packet bytes are hot
+//! in the cache and only the flow table is not: what remains is the engine's own work.
+
+mod support;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use support::{Bare, Case, Rig, median};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+
+/// Frames a batch.
+const BATCH: usize = evenkeel::dataplane::io::BATCH;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let Some(at) = args.iter().position(|a| a == "--count") {
+        return support::count(args.get(at + 1).map_or("", String::as_str));
+    }
+    let quick = args.iter().any(|a| a == "--quick");
+    let json = args.iter().any(|a| a == "--json");
+    let (sizes, rounds): (&[usize], usize) =
+        if quick { (&[1_000, 1_000_000], 5) } else { (&[1_000, 100_000, 1_000_000, 10_000_000], 9) };
+    let mut rows = Vec::new();
+    for v6 in [false, true] {
+        for &flows in sizes {
+            if v6 && flows > 1_000_000 && quick {
+                continue;
+            }
+            rows.push(hits(v6, flows, rounds, json));
+        }
+    }
+    for v6 in [false, true] {
+        rows.push(new_flows(v6, if quick { 200_000 } else { 1_000_000 }, rounds, json));
+    }
+    rows.extend(stages(rounds, json));
+    if json {
+        println!("{}", serde_json::Value::Array(rows));
+    }
+}
+
+/// Flow hits in random order: the pipeline and the bare loop take turns.
+fn hits(v6: bool, flows: usize, rounds: usize, json: bool) -> serde_json::Value {
+    let case = Case { v6, flows };
+    let mut rig = Rig::new(&case, flows + flows / 16);
+    let mut bare = Bare::new(&case);
+    rig.fill(&case);
+    bare.fill(&case);
+    let batches = if flows > 1_000_000 { 20_000 } else { 10_000 };
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut random = 0x1234_5678_9abc_def1;
+    let mut allocations = 0;
+    for round in 0..=rounds {
+        let mut spent = [0u64; 2];
+        for _ in 0..batches {
+            rig.frames.write(&case, |_| next(&mut random, flows));
+            let start = Instant::now();
+            bare.process(&mut rig.frames);
+            spent[1] += start.elapsed().as_nanos() as u64;
+            rig.frames.write(&case, |_| next(&mut random, flows));
+            let region = Region::new(ALLOCATOR);
+            let start = Instant::now();
+            rig.process();
+            spent[0] += start.elapsed().as_nanos() as u64;
+            allocations += region.change().allocations;
+        }
+        assert!(rig.all_forwarded(), "a hit was not forwarded");
+        assert_eq!(bare.found, (batches * BATCH * (round + 1)) as u64, "the bare loop missed a flow");
+        let per = |ns: u64| ns as f64 / (batches * BATCH) as f64;
+        if round > 0 {
+            ours.push(per(spent[0]));
+            theirs.push(per(spent[1]));
+            ratios.push(spent[0] as f64 / spent[1] as f64);
+        }
+    }
+    let (ours, theirs, ratio) = (median(&mut ours), median(&mut theirs), median(&mut ratios));
+    let bytes = rig.table_bytes(v6) as f64 / (flows + flows / 16) as f64;
+    if !json {
+        println!(
+            "hits  {} {flows:>9} flows  pipeline {ours:6.1} ns  bare {theirs:6.1} ns  ratio {ratio:4.2}  allocations {allocations}  {bytes:.1} B/flow",
+            if v6 { "v6" } else { "v4" }
+        );
+    }
+    serde_json::json!({"case": "hits", "v6": v6, "flows": flows, "pipeline_ns": ours, "bare_ns": theirs,
+        "ratio": ratio, "allocations": allocations, "bytes_per_flow": bytes})
+}
+
+/// New flows only: each packet inserts.
+fn new_flows(v6: bool, flows: usize, rounds: usize, json: bool) -> serde_json::Value {
+    let case = Case { v6, flows };
+    let mut per = Vec::new();
+    let mut allocations = 0;
+    for round in 0..=rounds {
+        let mut rig = Rig::new(&case, flows);
+        rig.touch();
+        let mut at = 0;
+        let mut spent = 0;
+        while at + BATCH <= flows {
+            rig.frames.write(&case, |lane| at + lane);
+            let region = Region::new(ALLOCATOR);
+            let start = Instant::now();
+            rig.process();
+            spent += start.elapsed().as_nanos() as u64;
+            allocations += region.change().allocations;
+            at += BATCH;
+        }
+        assert!(rig.all_forwarded(), "a new flow was refused");
+        if round > 0 {
+            per.push(spent as f64 / at as f64);
+        }
+    }
+    let ns = median(&mut per);
+    if !json {
+        println!(
+            "new   {} {flows:>9} flows  {ns:6.1} ns  {:.2} M flows/s  allocations {allocations}",
+            if v6 { "v6" } else { "v4" },
+            1000.0 / ns
+        );
+    }
+    serde_json::json!({"case": "new", "v6": v6, "flows": flows, "ns": ns, "flows_per_s": 1e9 / ns,
+        "allocations": allocations})
+}
+
+/// The stages by themselves, 1000 flows, everything in the cache.
+fn stages(rounds: usize, json: bool) -> Vec<serde_json::Value> {
+    let case = Case { v6: false, flows: 1000 };
+    let mut rig = Rig::new(&case, 2000);
+    rig.fill(&case);
+    let mut rows = Vec::new();
+    for name in
+        ["parse", "lookup", "schedule-rr", "schedule-wrr", "schedule-lc", "schedule-wlc", "schedule-mh", "rewrite"]
+    {
+        let mut per = Vec::new();
+        for _ in 0..rounds {
+            rig.frames.write(&case, |lane| lane * 7);
+            let start = Instant::now();
+            let turns = 20_000;
+            for _ in 0..turns {
+                black_box(rig.stage(name));
+            }
+            per.push(start.elapsed().as_nanos() as f64 / (turns * BATCH) as f64);
+        }
+        let ns = median(&mut per);
+        if !json {
+            println!("stage {name:<14} {ns:6.2} ns");
+        }
+        rows.push(serde_json::json!({"case": name, "ns": ns}));
+    }
+    rows
+}
+
+/// A pseudo-random flow number (xorshift).
+fn next(state: &mut u64, flows: usize) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    ((*state >> 32) * flows as u64 >> 32) as usize
+}

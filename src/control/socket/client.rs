@@ -1,0 +1,160 @@
+//! The commands' side of the control socket: `evenkeel status` and `evenkeel reload`.
+//!
+//! Owns one question and its answer, and the words for when there is none. Never waits longer than a deadline.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::{Command, VERSION};
+use crate::control::config::{Problem, render_all};
+use crate::control::status::{Status, render};
+
+/// Where the engine's socket is unless the configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/evenkeel.sock";
+
+/// Longest wait for an answer; a reload of a large configuration is the slowest.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest answer.
+const MAX_ANSWER: u64 = 256 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No socket there.
+    #[error(
+        "no engine is running: there is no {}; start one with `evenkeel run`, or name its socket with --socket",
+        .0.display()
+    )]
+    Absent(PathBuf),
+    /// Nobody listens.
+    #[error("the engine that made {} is gone; start one with `evenkeel run`", .0.display())]
+    Dead(PathBuf),
+    /// The conversation failed.
+    #[error("cannot speak with the engine on {}", path.display())]
+    Talk {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The answer makes no sense.
+    #[error("the engine on {} answers what this program does not understand; are both of one version?", .0.display())]
+    Foreign(PathBuf),
+    /// The engine refuses.
+    #[error("{error}")]
+    Refused {
+        /// Why.
+        error: String,
+        /// Mistakes in the configuration file.
+        problems: Vec<Problem>,
+    },
+}
+
+/// Asks the engine.
+pub fn ask(path: &Path, command: Command) -> Result<Value, ClientError> {
+    let talk = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => ClientError::Absent(path.to_owned()),
+        io::ErrorKind::ConnectionRefused => ClientError::Dead(path.to_owned()),
+        _ => ClientError::Talk { path: path.to_owned(), source },
+    };
+    let mut stream = UnixStream::connect(path).map_err(talk)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(talk)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(talk)?;
+    let request = json!({ "version": VERSION, "command": command.name() });
+    stream.write_all(format!("{request}\n").as_bytes()).map_err(talk)?;
+    let mut line = Vec::new();
+    BufReader::new(stream.take(MAX_ANSWER)).read_until(b'\n', &mut line).map_err(talk)?;
+    if line.last() != Some(&b'\n') {
+        return Err(talk(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let foreign = || ClientError::Foreign(path.to_owned());
+    let mut answer: Value = serde_json::from_slice(&line).map_err(|_| foreign())?;
+    match answer.get("ok").and_then(Value::as_bool) {
+        Some(true) => Ok(answer.get_mut("answer").map(Value::take).unwrap_or_default()),
+        Some(false) => Err(ClientError::Refused {
+            error: answer.get("error").and_then(Value::as_str).unwrap_or("no reason given").to_owned(),
+            problems: answer
+                .get_mut("problems")
+                .map(Value::take)
+                .and_then(|problems| serde_json::from_value(problems).ok())
+                .unwrap_or_default(),
+        }),
+        None => Err(foreign()),
+    }
+}
+
+/// Arguments of `evenkeel status`.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// The engine's control socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// Arguments of `evenkeel reload`.
+#[derive(Debug, clap::Args)]
+pub struct ReloadArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// The engine's control socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// Runs `evenkeel status`.
+pub fn status(args: StatusArgs) -> ExitCode {
+    let answer = match ask(&args.socket, Command::Status) {
+        Ok(answer) => answer,
+        Err(error) => return failed(&error),
+    };
+    if args.json {
+        crate::control::print(&format!("{answer}\n"));
+        return ExitCode::SUCCESS;
+    }
+    match serde_json::from_value::<Status>(answer) {
+        Ok(status) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            crate::control::print(&render(&status, now));
+            ExitCode::SUCCESS
+        }
+        Err(_) => failed(&ClientError::Foreign(args.socket)),
+    }
+}
+
+/// Runs `evenkeel reload`.
+pub fn reload(args: ReloadArgs) -> ExitCode {
+    match ask(&args.socket, Command::Reload) {
+        Ok(answer) => {
+            let said = answer.get("summary").and_then(Value::as_str).unwrap_or("reloaded").to_owned();
+            crate::control::print(&if args.json { format!("{answer}\n") } else { format!("{said}\n") });
+            ExitCode::SUCCESS
+        }
+        Err(ClientError::Refused { error, problems }) if args.json => {
+            crate::control::print(&format!("{}\n", json!({ "ok": false, "error": error, "problems": problems })));
+            ExitCode::FAILURE
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &ClientError) -> ExitCode {
+    if let ClientError::Refused { error, problems } = error {
+        // The error begins with the file's name where there are problems: `file: refused: ...`.
+        let file = error.split(": ").next().unwrap_or_default();
+        eprint!("{}", render_all(file, problems));
+    }
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    eprintln!("{error}{cause}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,123 @@
+//! The control socket: how other processes speak with the running engine.
+//!
+//! One JSON object a line in, one a line out, over a Unix stream: `{"version":1,"command":"status"}`. Owns the
+//! protocol's words; [`server`] has the engine's side, [`client`] the commands'. Never acts on a request.
+
+pub mod client;
+pub mod server;
+
+use serde_json::{Value, json};
+
+use super::config::Problem;
+use super::config::problem::nearest;
+
+/// Version of the protocol.
+pub const VERSION: u64 = 1;
+
+/// Longest request, in bytes, without the newline.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// What can be asked of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Everything about the state of the engine.
+    Status,
+    /// Read the configuration file again.
+    Reload,
+}
+
+impl Command {
+    /// All commands.
+    pub const ALL: [Command; 2] = [Command::Status, Command::Reload];
+
+    /// The word on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Command::Status => "status",
+            Command::Reload => "reload",
+        }
+    }
+}
+
+/// What the engine answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Done; the value says what.
+    Done(Value),
+    /// Not done.
+    Refused {
+        /// Why not.
+        error: String,
+        /// Every mistake in the configuration file, where that is why.
+        problems: Vec<Problem>,
+    },
+}
+
+impl Answer {
+    /// A refusal without more to say.
+    pub fn refused(error: impl Into<String>) -> Answer {
+        Answer::Refused { error: error.into(), problems: Vec::new() }
+    }
+
+    /// The line that goes to the client, newline included.
+    pub fn line(&self) -> Vec<u8> {
+        let value = match self {
+            Answer::Done(value) => json!({ "version": VERSION, "ok": true, "answer": value }),
+            Answer::Refused { error, problems } => {
+                json!({ "version": VERSION, "ok": false, "error": error, "problems": problems })
+            }
+        };
+        let mut line = value.to_string().into_bytes();
+        line.push(b'\n');
+        line
+    }
+}
+
+/// Reads a request, or says what is wrong with it.
+pub fn parse_request(line: &[u8]) -> Result<Command, String> {
+    let expected = "expected one JSON object on a line, such as {\"version\":1,\"command\":\"status\"}";
+    let value: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON ({error}); {expected}"))?;
+    let Value::Object(object) = value else { return Err(format!("not an object; {expected}")) };
+    match object.get("version") {
+        Some(version) if version.as_u64() == Some(VERSION) => {}
+        Some(version) => return Err(format!("version {version} is not spoken here; this engine speaks {VERSION}")),
+        None => return Err(format!("`version` is missing; {expected}")),
+    }
+    let names: Vec<&str> = Command::ALL.iter().map(|command| command.name()).collect();
+    if let Some(key) = object.keys().find(|key| !matches!(key.as_str(), "version" | "command")) {
+        return Err(format!("unknown key {key:?}; {expected}"));
+    }
+    let Some(name) = object.get("command").and_then(Value::as_str) else {
+        return Err(format!("`command` is missing or no text; it is one of {}", names.join(", ")));
+    };
+    Command::ALL.into_iter().find(|command| command.name() == name).ok_or_else(|| {
+        let near = nearest(name, names.iter().copied()).map(|word| format!("did you mean `{word}`? "));
+        let shown: String = name.chars().take(60).collect();
+        format!("unknown command {shown:?}; {}it is one of {}", near.unwrap_or_default(), names.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_or_explained() {
+        assert_eq!(parse_request(br#"{"version":1,"command":"status"}"#), Ok(Command::Status));
+        assert_eq!(parse_request(br#" {"command":"reload","version":1} "#), Ok(Command::Reload));
+        for (line, part) in [
+            (&b""[..], "not JSON"),
+            (b"\xff\xfe", "not JSON"),
+            (b"[]", "not an object"),
+            (b"{}", "`version` is missing"),
+            (br#"{"version":2,"command":"status"}"#, "version 2"),
+            (br#"{"version":1}"#, "`command` is missing"),
+            (br#"{"version":1,"command":7}"#, "`command` is missing"),
+            (br#"{"version":1,"command":"statsu"}"#, "did you mean `status`?"),
+            (br#"{"version":1,"command":"status","x":1}"#, "unknown key \"x\""),
+        ] {
+            let error = parse_request(line).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

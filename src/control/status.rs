@@ -1,0 +1,429 @@
+//! What `evenkeel status` says: plain values as they go over the control socket, and their form for people.
+//!
+//! Owns names and layout. Never collects anything: the control loop fills these.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{IoMode, Method, Protocol};
+
+/// Everything about the engine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The process.
+    pub engine: EngineStatus,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// Interfaces, in the order of the configuration.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Workers.
+    pub workers: Vec<WorkerStatus>,
+    /// Services, in the order of the configuration.
+    pub services: Vec<ServiceStatus>,
+    /// Dropped packets by reason; reasons that never happened are absent.
+    pub drops: BTreeMap<String, u64>,
+    /// What someone should look at.
+    pub warnings: Vec<String>,
+}
+
+/// The process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since start.
+    pub uptime_s: u64,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The file.
+    pub file: String,
+    /// Number of the snapshot in force; it also counts changes of next hops.
+    pub generation: u64,
+    /// Snapshot that the slowest worker has taken.
+    pub taken_by_all: u64,
+    /// Unix time of the last configuration that was taken.
+    pub loaded_at: u64,
+    /// Why the last reload was refused, if it was.
+    pub last_error: Option<String>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Kernel name.
+    pub name: String,
+    /// Driver.
+    pub driver: String,
+    /// Ethernet address.
+    pub mac: String,
+    /// Largest packet.
+    pub mtu: u32,
+    /// Whether it is up and has a carrier.
+    pub up: bool,
+    /// Queues of the engine.
+    pub queues: Vec<QueueStatus>,
+    /// Better modes that could not be had: mode, and why not.
+    pub refused: Vec<RefusedMode>,
+    /// Frames that the filter left to the kernel.
+    pub filter_passed: u64,
+    /// Frames that the filter handed to a worker.
+    pub filter_taken: u64,
+    /// Frames for a service that came on a queue without a worker; the kernel got them.
+    pub filter_no_socket: u64,
+}
+
+/// One queue of an interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueStatus {
+    /// Queue number.
+    pub queue: u32,
+    /// Worker that has it.
+    pub worker: usize,
+    /// How its frames move.
+    pub mode: IoMode,
+}
+
+/// A mode that could not be had.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusedMode {
+    /// The mode.
+    pub mode: IoMode,
+    /// Why not, in plain words.
+    pub reason: String,
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: usize,
+    /// Its core.
+    pub core: usize,
+    /// Whether it still runs.
+    pub running: bool,
+    /// Share of time spent on packets since the last second, 0 to 1.
+    pub load: f64,
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Batches with at least one frame.
+    pub batches: u64,
+    /// Times it slept.
+    pub sleeps: u64,
+    /// Frames forwarded to servers.
+    pub forwarded: u64,
+    /// Frames answered (ARP, neighbour discovery, echo).
+    pub replies: u64,
+    /// Frames that the kernel dropped because the worker was late.
+    pub rx_ring_drops: u64,
+    /// IPv4 flows now, and most.
+    pub flows: u64,
+    /// Most IPv4 flows.
+    pub flow_capacity: u64,
+    /// IPv6 flows now.
+    pub flows_ipv6: u64,
+    /// Most IPv6 flows.
+    pub flow_capacity_ipv6: u64,
+    /// Flows that gave way to newer ones in a full table.
+    pub evicted: u64,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Name.
+    pub name: String,
+    /// Virtual address.
+    pub address: String,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Port, range or `any`.
+    pub port: String,
+    /// Scheduler, with its flags.
+    pub scheduler: String,
+    /// Scheduler flags.
+    pub flags: Vec<String>,
+    /// Forwarding method.
+    pub method: Method,
+    /// Packets of all its servers.
+    pub packets: u64,
+    /// Bytes of all its servers.
+    pub bytes: u64,
+    /// Flows of all its servers since start.
+    pub connections: u64,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// One server of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its own address.
+    pub address: String,
+    /// Weight.
+    pub weight: u16,
+    /// Where frames for it go, if known.
+    pub next_hop: Option<NextHopStatus>,
+    /// Why there is no next hop: a word, and a sentence.
+    pub unreachable: Option<Unreachable>,
+    /// Established flows now.
+    pub active: u32,
+    /// Other flows now.
+    pub inactive: u32,
+    /// Flows since start.
+    pub connections: u64,
+    /// Packets forwarded to it.
+    pub packets: u64,
+    /// Bytes forwarded to it.
+    pub bytes: u64,
+}
+
+/// Where frames for a server go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NextHopStatus {
+    /// Its Ethernet address.
+    pub mac: String,
+    /// Interface.
+    pub interface: String,
+    /// 802.1Q tag.
+    pub vlan: Option<u16>,
+}
+
+/// Why a server has no next hop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unreachable {
+    /// One word.
+    pub reason: String,
+    /// One sentence.
+    pub detail: String,
+}
+
+/// A port of an address, as `ipvsadm` writes it.
+fn with_port(address: &str, port: &str) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}
+
+/// The status for people. `now` is the Unix time.
+pub fn render(status: &Status, now: u64) -> String {
+    let mut out = String::new();
+    let (engine, config) = (&status.engine, &status.config);
+    let _ = writeln!(out, "evenkeel {}, pid {}, up {}", engine.version, engine.pid, span(engine.uptime_s));
+    let _ = writeln!(
+        out,
+        "{}, loaded {} ago, generation {}{}",
+        config.file,
+        span(now.saturating_sub(config.loaded_at)),
+        config.generation,
+        if config.taken_by_all < config.generation { ", not yet taken by all workers" } else { "" },
+    );
+    for warning in &status.warnings {
+        let _ = writeln!(out, "warning: {warning}");
+    }
+    if let Some(error) = &config.last_error {
+        let _ = writeln!(out, "warning: the last reload was refused: {error}");
+    }
+    out.push('\n');
+    interfaces(&mut out, status);
+    workers(&mut out, status);
+    services(&mut out, status);
+    if !status.drops.is_empty() {
+        let mut rows: Vec<(&String, &u64)> = status.drops.iter().collect();
+        rows.sort_by(|a, b| b.1.cmp(a.1));
+        let mut table = Table::new(&["<Dropped", ">Packets"]);
+        rows.iter().for_each(|(reason, packets)| table.row([reason.to_string(), packets.to_string()]));
+        out.push_str(&table.render());
+    }
+    out.truncate(out.trim_end().len());
+    out.push('\n');
+    out
+}
+
+fn interfaces(out: &mut String, status: &Status) {
+    let mut table =
+        Table::new(&["<Interface", "<Driver", "<State", ">MTU", "<Queue:worker", "<Mode", ">Taken", ">Passed"]);
+    for interface in &status.interfaces {
+        let queues: Vec<String> = interface.queues.iter().map(|q| format!("{}:{}", q.queue, q.worker)).collect();
+        let mut modes: Vec<IoMode> = interface.queues.iter().map(|q| q.mode).collect();
+        modes.sort_unstable();
+        modes.dedup();
+        let modes: Vec<&str> = modes.into_iter().map(IoMode::name).collect();
+        table.row([
+            interface.name.clone(),
+            interface.driver.clone(),
+            if interface.up { "up" } else { "down" }.to_owned(),
+            interface.mtu.to_string(),
+            queues.join(" "),
+            modes.join(" "),
+            interface.filter_taken.to_string(),
+            interface.filter_passed.to_string(),
+        ]);
+    }
+    out.push_str(&table.render());
+    for interface in &status.interfaces {
+        for refused in &interface.refused {
+            let _ = writeln!(out, "{}: no {}: {}", interface.name, refused.mode, refused.reason);
+        }
+        if interface.filter_no_socket > 0 {
+            let _ = writeln!(
+                out,
+                "{}: {} frames for services came on queues without a worker",
+                interface.name, interface.filter_no_socket
+            );
+        }
+    }
+    out.push('\n');
+}
+
+fn workers(out: &mut String, status: &Status) {
+    let header = [
+        ">Worker",
+        ">Core",
+        ">Load",
+        ">Received",
+        ">Sent",
+        ">Forwarded",
+        ">A batch",
+        ">Late",
+        ">Flows",
+        ">of",
+        ">IPv6 flows",
+        ">of",
+    ];
+    let mut table = Table::new(&header);
+    for worker in &status.workers {
+        let batch = if worker.batches == 0 { 0.0 } else { worker.rx_frames as f64 / worker.batches as f64 };
+        table.row([
+            worker.worker.to_string(),
+            worker.core.to_string(),
+            if worker.running { format!("{:.0} %", worker.load * 100.0) } else { "DEAD".to_owned() },
+            worker.rx_frames.to_string(),
+            worker.tx_frames.to_string(),
+            worker.forwarded.to_string(),
+            format!("{batch:.1}"),
+            worker.rx_ring_drops.to_string(),
+            worker.flows.to_string(),
+            worker.flow_capacity.to_string(),
+            worker.flows_ipv6.to_string(),
+            worker.flow_capacity_ipv6.to_string(),
+        ]);
+    }
+    out.push_str(&table.render());
+    out.push('\n');
+}
+
+fn services(out: &mut String, status: &Status) {
+    let header = [
+        "<Prot",
+        "<LocalAddress:Port",
+        "<Scheduler Flags",
+        ">Weight",
+        ">ActiveConn",
+        ">InActConn",
+        ">Conns",
+        ">Packets",
+        ">Bytes",
+        "<Name / next hop",
+    ];
+    let mut table = Table::new(&header);
+    for service in &status.services {
+        let flags: String = service.flags.iter().map(|flag| format!(" {flag}")).collect();
+        let sum =
+            |of: fn(&ServerStatus) -> u32| service.servers.iter().map(|s| u64::from(of(s))).sum::<u64>().to_string();
+        table.row([
+            service.protocol.name().to_uppercase(),
+            with_port(&service.address, &service.port),
+            format!("{}{flags}", service.scheduler),
+            String::new(),
+            sum(|server| server.active),
+            sum(|server| server.inactive),
+            service.connections.to_string(),
+            service.packets.to_string(),
+            service.bytes.to_string(),
+            service.name.clone(),
+        ]);
+        for server in &service.servers {
+            let hop = match (&server.next_hop, &server.unreachable) {
+                (Some(hop), _) => {
+                    let vlan = hop.vlan.map(|id| format!(" vlan {id}")).unwrap_or_default();
+                    format!("{} {}{vlan}", hop.mac, hop.interface)
+                }
+                (None, Some(why)) => format!("UNREACHABLE: {}", why.detail),
+                (None, None) => "UNREACHABLE".to_owned(),
+            };
+            table.row([
+                "  ->".to_owned(),
+                with_port(&server.address, &service.port),
+                "Route".to_owned(),
+                server.weight.to_string(),
+                server.active.to_string(),
+                server.inactive.to_string(),
+                server.connections.to_string(),
+                server.packets.to_string(),
+                server.bytes.to_string(),
+                hop,
+            ]);
+        }
+    }
+    out.push_str(&table.render());
+    out.push('\n');
+}
+
+/// Seconds in words.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// Columns as wide as their widest cell; a header says with `<` or `>` to which side its column leans.
+struct Table {
+    right: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(header: &[&str]) -> Table {
+        let right = header.iter().map(|name| name.starts_with('>')).collect();
+        let names = header.iter().map(|name| name.trim_start_matches(['<', '>']).to_owned()).collect();
+        Table { right, rows: vec![names] }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    fn render(&self) -> String {
+        let width = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        let mut out = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).zip(&self.right).map(|((cell, width), right)| {
+                if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            });
+            let line = cells.collect::<Vec<_>>().join("  ");
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests;

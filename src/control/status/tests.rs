@@ -1,0 +1,105 @@
+//! The status for people, as a whole, and its way through JSON.
+
+use super::*;
+
+fn example() -> Status {
+    let server = |address: &str, reach: bool| ServerStatus {
+        address: address.to_owned(),
+        weight: 1,
+        next_hop: reach.then(|| NextHopStatus {
+            mac: "02:00:00:00:00:11".to_owned(),
+            interface: "eth0".to_owned(),
+            vlan: Some(100),
+        }),
+        unreachable: (!reach)
+            .then(|| Unreachable { reason: "no-route".to_owned(), detail: "no route to it".to_owned() }),
+        active: 12,
+        inactive: 3,
+        connections: 40,
+        packets: 1000,
+        bytes: 64_000,
+    };
+    Status {
+        engine: EngineStatus { version: "0.1.0".to_owned(), pid: 42, uptime_s: 3725 },
+        config: ConfigStatus {
+            file: "lb.toml".to_owned(),
+            generation: 3,
+            taken_by_all: 3,
+            loaded_at: 1000,
+            last_error: Some("lb.toml: refused: 2 errors".to_owned()),
+        },
+        interfaces: vec![InterfaceStatus {
+            name: "eth0".to_owned(),
+            driver: "veth".to_owned(),
+            mac: "02:00:00:00:00:01".to_owned(),
+            mtu: 1500,
+            up: true,
+            queues: vec![QueueStatus { queue: 0, worker: 0, mode: IoMode::Copy }],
+            refused: vec![RefusedMode { mode: IoMode::ZeroCopy, reason: "the driver has none".to_owned() }],
+            filter_passed: 7,
+            filter_taken: 1000,
+            filter_no_socket: 0,
+        }],
+        workers: vec![WorkerStatus {
+            worker: 0,
+            core: 1,
+            running: true,
+            load: 0.25,
+            rx_frames: 1000,
+            batches: 100,
+            flow_capacity: 1_000_000,
+            ..WorkerStatus::default()
+        }],
+        services: vec![ServiceStatus {
+            name: "web".to_owned(),
+            address: "192.0.2.10".to_owned(),
+            protocol: Protocol::Tcp,
+            port: "80".to_owned(),
+            scheduler: "mh".to_owned(),
+            flags: vec!["mh-port".to_owned()],
+            method: Method::Dr,
+            packets: 2000,
+            bytes: 128_000,
+            connections: 80,
+            servers: vec![server("10.0.0.11", true), server("10.0.0.12", false)],
+        }],
+        drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),
+        warnings: vec!["server 10.0.0.12 of web: no route to it".to_owned()],
+    }
+}
+
+#[test]
+fn json_gives_the_same_back() {
+    let text = serde_json::to_string(&example()).unwrap();
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), example());
+    assert!(text.contains(r#""protocol":"tcp""#) && text.contains(r#""mode":"copy""#), "{text}");
+}
+
+#[test]
+fn people_get_aligned_columns() {
+    let expected = "\
+evenkeel 0.1.0, pid 42, up 1 h 2 min
+lb.toml, loaded 1 min 30 s ago, generation 3
+warning: server 10.0.0.12 of web: no route to it
+warning: the last reload was refused: lb.toml: refused: 2 errors
+
+Interface  Driver  State   MTU  Queue:worker  Mode  Taken  Passed
+eth0       veth    up     1500  0:0           copy   1000       7
+eth0: no zero-copy: the driver has none
+
+Worker  Core  Load  Received  Sent  Forwarded  A batch  Late  Flows       of  IPv6 flows  of
+     0     1  25 %      1000     0          0     10.0     0      0  1000000           0   0
+
+Prot  LocalAddress:Port  Scheduler Flags  Weight  ActiveConn  InActConn  Conns  Packets   Bytes  Name / next hop
+TCP   192.0.2.10:80      mh mh-port                       24          6     80     2000  128000  web
+  ->  10.0.0.11:80       Route                 1          12          3     40     1000   64000  02:00:00:00:00:11 eth0 vlan 100
+  ->  10.0.0.12:80       Route                 1          12          3     40     1000   64000  UNREACHABLE: no route to it
+
+Dropped      Packets
+truncated          9
+no-next-hop        4
+";
+    let text = render(&example(), 1090);
+    assert!(text == expected, "{text}");
+    assert!(!render(&Status::default(), 0).is_empty());
+}

@@ -1,0 +1,175 @@
+//! The filter's decision in user space, for where no XDP program can run.
+//!
+//! Pure: bytes in, "ours or not" out. Follows `filter.c` branch by branch; a test runs both on the same frames. Owns no
+//! table of its own: it reads the same image of maps.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::table::{ANY_PORT, FilterTable, Image, OWNED, RANGES, SERVICE, TableError, key};
+
+const MAX_VLANS: usize = 2;
+const MAX_EXTENSIONS: usize = 8;
+const MAX_OFFSET: usize = 1024;
+const SERVICE_MASK: u32 = 0x70;
+
+/// What a [`FilterTable`] takes, ready to be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Matcher {
+    image: Image,
+}
+
+/// `length` bytes at `offset`, with the same bounds as the program's.
+fn at(frame: &[u8], offset: usize, length: usize) -> Option<&[u8]> {
+    if offset > MAX_OFFSET { None } else { frame.get(offset..offset + length) }
+}
+
+fn half(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([bytes[offset], bytes[offset + 1]])
+}
+
+fn protocol_index(protocol: u8) -> Option<u32> {
+    match protocol {
+        6 => Some(0),
+        17 => Some(1),
+        132 => Some(2),
+        _ => None,
+    }
+}
+
+fn is_extension(next: u8) -> bool {
+    matches!(next, 0 | 43 | 44 | 51 | 60)
+}
+
+fn address4(bytes: &[u8]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
+}
+
+fn address6(bytes: &[u8]) -> IpAddr {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&bytes[..16]);
+    IpAddr::V6(Ipv6Addr::from(octets))
+}
+
+impl Matcher {
+    /// # Errors
+    /// The same tables are refused as by the XDP filter, so that a config does not depend on the mode.
+    pub fn new(table: &FilterTable) -> Result<Matcher, TableError> {
+        Ok(Matcher { image: Image::of(table)? })
+    }
+
+    /// Whether a frame is ours. Frames that are cut or odd, and not clearly ours, are not.
+    pub fn takes(&self, frame: &[u8]) -> bool {
+        self.take(frame).unwrap_or(false)
+    }
+
+    fn bits(&self, address: IpAddr) -> u32 {
+        self.image.addresses.get(&key(address, 0, 0)).copied().unwrap_or(0)
+    }
+
+    /// `None` is "the frame ends too early", as in the program's `return 0`.
+    fn take(&self, frame: &[u8]) -> Option<bool> {
+        let mut kind = half(at(frame, 0, 14)?, 12);
+        let mut offset = 14;
+        for _ in 0..MAX_VLANS {
+            if kind != 0x8100 && kind != 0x88a8 {
+                break;
+            }
+            kind = half(at(frame, offset, 4)?, 2);
+            offset += 4;
+        }
+        match kind {
+            0x0800 => self.take_ipv4(frame, offset),
+            0x86dd => self.take_ipv6(frame, offset),
+            0x0806 => {
+                let arp = at(frame, offset, 28)?;
+                let ethernet = arp[..6] == [0, 1, 8, 0, 6, 4];
+                Some(ethernet && self.bits(address4(&arp[24..])) & OWNED != 0)
+            }
+            _ => Some(false),
+        }
+    }
+
+    fn is_service(&self, frame: &[u8], address: IpAddr, bits: u32, protocol: u8, offset: usize) -> Option<bool> {
+        let Some(index) = protocol_index(protocol).filter(|index| bits & SERVICE << index != 0) else {
+            return Some(false);
+        };
+        if bits & ANY_PORT << index != 0 {
+            return Some(true);
+        }
+        let port = half(at(frame, offset, 4)?, 2);
+        if self.image.ports.contains(&key(address, protocol, port)) {
+            return Some(true);
+        }
+        if bits & RANGES << index == 0 {
+            return Some(false);
+        }
+        let list = self.image.ranges.get(&key(address, protocol, 0))?;
+        let ranges = list[1..].iter().take(list[0] as usize);
+        let port = u32::from(port);
+        Some(ranges.into_iter().any(|range| range >> 16 <= port && port <= range & 0xffff))
+    }
+
+    fn take_ipv4(&self, frame: &[u8], offset: usize) -> Option<bool> {
+        let ip = at(frame, offset, 20)?;
+        let length = usize::from(ip[0] & 0xf) * 4;
+        if ip[0] >> 4 != 4 || length < 20 {
+            return Some(false);
+        }
+        let protocol = ip[9];
+        let address = address4(&ip[16..]);
+        let bits = self.bits(address);
+        let index = protocol_index(protocol);
+        if half(ip, 6) & 0x1fff != 0 {
+            return Some(index.is_some_and(|index| bits & SERVICE << index != 0));
+        }
+        if index.is_some() {
+            return self.is_service(frame, address, bits, protocol, offset + length);
+        }
+        if protocol == 1 && bits & OWNED != 0 {
+            let icmp = at(frame, offset + length, 8)?;
+            return Some(matches!(icmp[0], 8 | 3 | 4 | 11 | 12));
+        }
+        Some(false)
+    }
+
+    fn take_ipv6(&self, frame: &[u8], mut offset: usize) -> Option<bool> {
+        let ip = at(frame, offset, 40)?;
+        if ip[0] >> 4 != 6 {
+            return Some(false);
+        }
+        let mut next = ip[6];
+        let address = address6(&ip[24..]);
+        let bits = self.bits(address);
+        if bits == 0 && ip[24] != 0xff {
+            return Some(false);
+        }
+        offset += 40;
+        for _ in 0..MAX_EXTENSIONS {
+            if !is_extension(next) {
+                break;
+            }
+            let header = at(frame, offset, 8)?;
+            if next == 44 && half(header, 2) & 0xfff8 != 0 {
+                return Some(match protocol_index(header[0]) {
+                    Some(index) => bits & SERVICE << index != 0,
+                    None => is_extension(header[0]) && bits & SERVICE_MASK != 0,
+                });
+            }
+            offset += match next {
+                44 => 8,
+                51 => (usize::from(header[1]) + 2) * 4,
+                _ => (usize::from(header[1]) + 1) * 8,
+            };
+            next = header[0];
+        }
+        if next != 58 {
+            return self.is_service(frame, address, bits, next, offset);
+        }
+        let icmp = at(frame, offset, 8)?;
+        if icmp[0] == 135 {
+            let icmp = at(frame, offset, 24)?;
+            return Some(self.bits(address6(&icmp[8..])) & OWNED != 0);
+        }
+        Some(bits & OWNED != 0 && matches!(icmp[0], 128 | 1..=4))
+    }
+}
