@@ -22,6 +22,12 @@ pub enum WorkerIo {
     AfPacket(Box<AfPacketIo>),
 }
 
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<WorkerIo>();
+    is_send::<Gate>();
+};
+
 /// What decides, for one interface, which frames are taken.
 pub enum Gate {
     /// The XDP program.

@@ -107,6 +107,14 @@ impl Umem {
         self.free.push(addr & !u64::from(self.frame_size - 1));
     }
 
+    /// Brings the first bytes of a frame close.
+    #[inline]
+    pub(super) fn prefetch(&self, frame: &Frame) {
+        if let Some(first) = self.bytes(frame).first() {
+            sys::prefetch(first);
+        }
+    }
+
     /// The range of a frame, when it lies inside one chunk.
     #[inline]
     fn range(&self, frame: &Frame) -> Option<usize> {
