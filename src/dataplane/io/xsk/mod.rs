@@ -437,6 +437,10 @@ impl PacketIo for XskIo {
 
     #[inline]
     fn transmit(&mut self, port: PortIndex, frame: Frame) -> bool {
+        if !self.umem.holds(&frame) {
+            self.stats.tx_full += 1;
+            return false;
+        }
         let (first, last) = self.ports[usize::from(port)];
         let sockets = &mut self.sockets[usize::from(first)..usize::from(last)];
         let mut sent = sockets.iter_mut().any(|socket| socket.transmit(&frame));
