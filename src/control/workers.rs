@@ -44,6 +44,17 @@ pub enum WorkerError {
         #[source]
         source: io::Error,
     },
+    /// No memory for its flow tables.
+    #[error(
+        "worker {worker} has no memory for its flow tables: {source}; lower `engine.flows` or `engine.flows_ipv6` \
+         (58 and 94 bytes a flow)"
+    )]
+    Memory {
+        /// Worker.
+        worker: usize,
+        /// Why not.
+        source: io::Error,
+    },
     /// It ended before it began, which is a panic: its message is on stderr.
     #[error("worker {worker} died at its start")]
     Died {
@@ -96,7 +107,14 @@ impl Workers {
                     let _ = started.send(Err(WorkerError::Pin { worker, core, source }));
                     return;
                 }
-                let mut pipeline = Pipeline::new(&settings, Seeds::random(), theirs);
+                let mut pipeline = match Pipeline::new(&settings, Seeds::random(), theirs) {
+                    Ok(pipeline) => pipeline,
+                    Err(source) => {
+                        let _ = started.send(Err(WorkerError::Memory { worker, source }));
+                        return;
+                    }
+                };
+                pipeline.prefault();
                 let (v4, v6) = pipeline.tables();
                 let _ = started.send(Ok((v4.capacity() as u64, v6.capacity() as u64)));
                 let pace = Pace { polling: settings.polling, idle: Duration::from_micros(u64::from(settings.idle_us)) };
