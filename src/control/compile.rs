@@ -81,17 +81,13 @@ impl Registry {
         let mut entries = Vec::with_capacity(desired.services.len());
         let mut hops: HashMap<u32, NextHop> = HashMap::new();
         // Slots that go are given out again only after all that stay were taken over.
-        let gone: Vec<u32> = before
-            .iter()
-            .flat_map(|(key, record)| {
-                let now = desired.services.iter().find(|s| s.key == *key);
-                record
-                    .servers
-                    .iter()
-                    .filter(move |r| !now.is_some_and(|s| s.servers.iter().any(|server| server.address == r.address)))
-            })
-            .map(|r| r.id)
-            .collect();
+        let wanted: HashMap<ServiceKey, &Service> = desired.services.iter().map(|s| (s.key, s)).collect();
+        let mut gone: Vec<u32> = Vec::new();
+        for (key, record) in &before {
+            let stays = |address| wanted.get(key).is_some_and(|s| s.servers.iter().any(|n| n.address == address));
+            gone.extend(record.servers.iter().filter(|r| !stays(r.address)).map(|r| r.id));
+        }
+        gone.sort_unstable();
         for id in gone {
             self.release(id);
             removed.push(id);

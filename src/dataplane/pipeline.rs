@@ -163,20 +163,25 @@ impl Pipeline {
 
     /// Counts a batch's outcomes once they were acted upon (a transmission may have turned into a drop).
     pub fn settle(&self, outcomes: &[Outcome]) {
-        let (mut forwarded, mut replies, mut passed) = (0, 0, 0);
+        let forwarded = outcomes.iter().filter(|o| matches!(o.verdict, Verdict::Tx(_))).count();
+        self.stats.frames.add(outcomes.len() as u64);
+        self.stats.forwarded.add(forwarded as u64);
+        self.stats.batches.add(1);
+        if forwarded < outcomes.len() {
+            self.settle_others(outcomes);
+        }
+    }
+
+    #[cold]
+    fn settle_others(&self, outcomes: &[Outcome]) {
         for outcome in outcomes {
             match outcome.verdict {
-                Verdict::Tx(_) => forwarded += 1,
-                Verdict::Reply(_) => replies += 1,
-                Verdict::Pass => passed += 1,
+                Verdict::Tx(_) => {}
+                Verdict::Reply(_) => self.stats.replies.add(1),
+                Verdict::Pass => self.stats.passed.add(1),
                 Verdict::Drop(reason) => self.stats.count_drop(reason),
             }
         }
-        self.stats.frames.add(outcomes.len() as u64);
-        self.stats.forwarded.add(forwarded);
-        self.stats.replies.add(replies);
-        self.stats.passed.add(passed);
-        self.stats.batches.add(1);
     }
 
     /// Ends flows that outlived their timeout, looking at `budget` buckets of each table.

@@ -61,21 +61,21 @@ impl FlowTable<FlowV4> {
         home as u32
     }
 
-    /// The flow's place, if it lies in its home bucket.
+    /// The flow's entry, if it lies in its home bucket.
     #[inline(always)]
-    pub fn place_at_home(&self, home: u32, ident: Ident) -> Option<Place> {
-        let [first, second] = FlowV4::entries(self.buckets.get(home as usize)?);
-        let way = if first.is(ident) {
-            0
+    pub fn at_home(&mut self, home: u32, ident: Ident) -> Option<&mut FlowV4> {
+        let [first, second] = FlowV4::entries_mut(self.buckets.get_mut(home as usize)?);
+        if first.is(ident) {
+            Some(first)
         } else if second.is(ident) {
-            1
+            Some(second)
         } else {
-            return None;
-        };
-        Some(Place { bucket: home as usize, way })
+            None
+        }
     }
 
     /// The flow's entry behind its home bucket, where that overflowed.
+    #[inline(never)]
     pub fn behind(&mut self, home: u32, ident: Ident) -> Option<&mut FlowV4> {
         let place = self.find_from(&ident.key(), home as usize)?;
         Some(self.entry(place))

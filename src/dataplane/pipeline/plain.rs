@@ -25,8 +25,8 @@ impl Context<'_> {
         if lane.home == NOT_PLAIN || self.verify == VerifyChecksums::All {
             return None;
         }
-        let entry = match table.place_at_home(lane.home, lane.ident) {
-            Some(place) => table.entry(place),
+        let entry = match table.at_home(lane.home, lane.ident) {
+            Some(entry) => entry,
             None => table.behind(lane.home, lane.ident)?,
         };
         let server = self.snapshot.server(entry.server())?;
