@@ -35,6 +35,15 @@ pub enum WorkerError {
         /// Why not.
         source: io::Error,
     },
+    /// No memory for the flow tables.
+    #[error("worker {worker} has no memory for its flow tables; lower `engine.flows` and `engine.flows_ipv6`")]
+    Memory {
+        /// Worker.
+        worker: usize,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// No thread.
     #[error("worker {worker} cannot start")]
     Spawn {
@@ -96,7 +105,13 @@ impl Workers {
                     let _ = started.send(Err(WorkerError::Pin { worker, core, source }));
                     return;
                 }
-                let mut pipeline = Pipeline::new(&settings, Seeds::random(), theirs);
+                let mut pipeline = match Pipeline::new(&settings, Seeds::random(), theirs) {
+                    Ok(pipeline) => pipeline,
+                    Err(source) => {
+                        let _ = started.send(Err(WorkerError::Memory { worker, source }));
+                        return;
+                    }
+                };
                 let (v4, v6) = pipeline.tables();
                 let _ = started.send(Ok((v4.capacity() as u64, v6.capacity() as u64)));
                 let pace = Pace { polling: settings.polling, idle: Duration::from_micros(u64::from(settings.idle_us)) };
