@@ -18,6 +18,7 @@ use evenkeel::dataplane::io::open::{self, WorkerIo};
 use evenkeel::dataplane::io::{BATCH, Frame, FrameMemory, PacketIo};
 use evenkeel::dataplane::xdp::{FilterEntry, FilterTable};
 use evenkeel::model::{EngineSettings, Interface, IoMode, MacAddr, PortRange, Protocol};
+use nix::sys::resource::{UsageWho, getrusage};
 
 /// A bare AF_XDP forwarder.
 #[derive(Parser)]
@@ -156,9 +157,21 @@ fn forward(
         }
     }
     let seconds = began.elapsed().as_secs_f64();
-    let stats = serde_json::to_string(&io.stats()).unwrap_or_default();
-    let mean = frames as f64 / batches.max(1) as f64;
-    println!(
-        "{{\"frames\":{frames},\"seconds\":{seconds:.3},\"mean_batch\":{mean:.1},\"dropped\":{dropped},\"io\":{stats}}}"
-    );
+    let stats = serde_json::to_value(io.stats()).unwrap_or_default();
+    let per_frame = |time: nix::sys::time::TimeVal| {
+        let spent = time.tv_sec() as f64 * 1e9 + time.tv_usec() as f64 * 1e3;
+        spent / frames.max(1) as f64
+    };
+    // The polling of idle moments is in the user time: it means something under full load only.
+    let usage = getrusage(UsageWho::RUSAGE_THREAD);
+    let report = serde_json::json!({
+        "frames": frames,
+        "seconds": seconds,
+        "mean_batch": frames as f64 / batches.max(1) as f64,
+        "dropped": dropped,
+        "user_ns": usage.as_ref().map(|usage| per_frame(usage.user_time())).ok(),
+        "system_ns": usage.as_ref().map(|usage| per_frame(usage.system_time())).ok(),
+        "io": stats,
+    });
+    println!("{report}");
 }

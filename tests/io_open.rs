@@ -155,6 +155,14 @@ fn what_cannot_work_is_refused_in_words() {
     let text = error(open(&one, &settings(&IoMode::ALL))).to_string();
     assert!(text.contains("a0 has no receive queue 5; it has 1"), "{text}");
 
+    one[0].queues = Some(vec![0, 0]);
+    let text = error(open(&one, &settings(&IoMode::ALL))).to_string();
+    assert!(text.contains("listed twice"), "{text}");
+    run(&["ip", "tuntap", "add", "a9", "mode", "tun"]);
+    let tunnel = [Interface { name: "a9".to_owned(), queues: None }];
+    let text = error(open(&tunnel, &settings(&IoMode::ALL))).to_string();
+    assert!(text.contains("a9 is not an Ethernet interface"), "{text}");
+
     run(&["ip", "link", "set", "a1", "mtu", "3000"]);
     let text = error(open(&interfaces(2), &settings(&IoMode::ALL))).to_string();
     assert!(text.contains("use `frame_size = 4096`"), "{text}");

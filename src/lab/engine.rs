@@ -148,9 +148,10 @@ impl Engine {
         Ok(Engine { program: program.to_owned(), file, socket, process })
     }
 
-    /// Waits until the control socket answers; an error with its last words when it ends instead.
+    /// Waits until the control socket answers and no server is unreachable any more; an error with its last words when
+    /// it ends instead.
     pub fn await_ready(&self, within: Duration) -> Result<(), LabError> {
-        self.await_status(within, "the engine's start", |_| true).map(drop)
+        self.await_status(within, "the engine's start, with every server reachable", all_reachable).map(drop)
     }
 
     /// Waits until `wanted` holds for the status.
@@ -248,6 +249,13 @@ impl Engine {
     }
 }
 
+/// Whether a status has no server without a next hop.
+pub fn all_reachable(status: &Json) -> bool {
+    let services = status["services"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut servers = services.iter().filter_map(|service| service["servers"].as_array()).flatten();
+    servers.all(|server| server["unreachable"].is_null())
+}
+
 /// Looks a server up in a status.
 pub fn find_server<'a>(status: &'a Json, service: &str, address: IpAddr) -> Option<&'a Json> {
     let address = address.to_string();
@@ -297,6 +305,9 @@ mod tests {
         let found = find_server(&status, "web", "10.0.0.1".parse().unwrap()).unwrap();
         assert_eq!(found["active"], 3);
         assert!(find_server(&status, "web", "10.0.0.2".parse().unwrap()).is_none());
+        assert!(all_reachable(&status));
+        let text = r#"{"services":[{"servers":[{"unreachable":null},{"unreachable":{"reason":"x"}}]}]}"#;
+        assert!(!all_reachable(&serde_json::from_str(text).unwrap()));
         assert!(find_server(&status, "dns", "10.0.0.1".parse().unwrap()).is_none());
     }
 }

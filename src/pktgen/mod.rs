@@ -51,8 +51,8 @@ pub struct PktgenArgs {
     /// Destination: an address, or address:port ([address]:port). Port 80 where none is given.
     #[arg(long, value_parser = parse_destination, required_unless_present = "sink")]
     dst: Option<(IpAddr, u16)>,
-    /// Ethernet address of the next hop; not a group.
-    #[arg(long, required_unless_present = "sink")]
+    /// Ethernet address of the next hop; not a group. Where none is given, the kernel's ARP table must have --dst.
+    #[arg(long)]
     dst_mac: Option<MacAddr>,
     /// Source Ethernet address; the interface's where none is given.
     #[arg(long)]
@@ -264,7 +264,10 @@ fn run(args: &PktgenArgs) -> Result<Report, PktgenError> {
 fn template(args: &PktgenArgs, facts: &InterfaceFacts) -> Result<Template, PktgenError> {
     let missing = |what: &str| PktgenError::Argument(format!("{what} is needed"));
     let (destination, port) = args.dst.ok_or_else(|| missing("--dst"))?;
-    let destination_mac = args.dst_mac.ok_or_else(|| missing("--dst-mac"))?;
+    let destination_mac = args.dst_mac.or_else(|| resolved(&facts.name, destination));
+    let destination_mac = destination_mac.ok_or_else(|| {
+        missing(&format!("--dst-mac, because {destination} is not in the ARP table of {}", facts.name))
+    })?;
     let usual = if destination.is_ipv4() { "198.18.0.0/16" } else { "2001:db8:18::/112" };
     let sources = match args.src {
         Some(sources) => sources,
@@ -281,6 +284,17 @@ fn template(args: &PktgenArgs, facts: &InterfaceFacts) -> Result<Template, Pktge
         size: args.size.unwrap_or(least.max(60)),
         flows: args.flows,
     })?)
+}
+
+/// The next hop's address that the kernel has resolved on this interface (IPv4: `proc_pid_net(5)`, arp).
+fn resolved(interface: &str, destination: IpAddr) -> Option<MacAddr> {
+    let text = std::fs::read_to_string("/proc/thread-self/net/arp").ok()?;
+    text.lines().skip(1).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [address, _, _, mac, _, device] = fields[..] else { return None };
+        let found = device == interface && address.parse::<IpAddr>() == Ok(destination);
+        mac.parse::<MacAddr>().ok().filter(|mac| found && !mac.is_zero())
+    })
 }
 
 /// Packets that an interface of this thread's namespace has sent.

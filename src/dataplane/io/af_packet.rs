@@ -252,6 +252,9 @@ impl PacketIo for AfPacketIo {
     }
 
     fn stats(&mut self) -> IoStats {
+        // Counted before the matcher: some of these were never ours.
+        let dropped: u64 = self.ports.iter().map(|port| packet::take_drops(port.socket.as_fd())).sum();
+        self.stats.rx_ring_drops += dropped;
         self.stats
     }
 }

@@ -34,6 +34,8 @@ pub struct InterfaceFacts {
     pub ifindex: u32,
     /// Ethernet address.
     pub mac: MacAddr,
+    /// Frames have Ethernet headers. Tunnels and point-to-point links have none.
+    pub ethernet: bool,
     /// Bytes of the largest packet, without the Ethernet header.
     pub mtu: u32,
     /// Driver name as of ethtool; empty where there is none.
@@ -73,7 +75,7 @@ impl InterfaceFacts {
         let control = Control::new(name).map_err(error("not a name that an interface can have"))?;
         let ifindex = nix::net::if_::if_nametoindex(name)
             .map_err(|errno| error("there is no such interface")(io::Error::from(errno)))?;
-        let mac = control.mac().map_err(error("its Ethernet address cannot be read"))?;
+        let (hardware, mac) = control.hardware().map_err(error("its Ethernet address cannot be read"))?;
         let mtu = control.mtu().map_err(error("its MTU cannot be read"))?;
         let flags = control.flags().map_err(error("its flags cannot be read"))?;
         let bit = |flag: libc::c_int| flags & flag.cast_unsigned() != 0;
@@ -84,6 +86,7 @@ impl InterfaceFacts {
             name: name.to_owned(),
             ifindex,
             mac: MacAddr(mac),
+            ethernet: hardware == libc::ARPHRD_ETHER || hardware == libc::ARPHRD_LOOPBACK,
             mtu,
             driver: control.driver().unwrap_or_default(),
             up: bit(libc::IFF_UP),

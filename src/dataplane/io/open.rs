@@ -22,6 +22,12 @@ pub enum WorkerIo {
     AfPacket(Box<AfPacketIo>),
 }
 
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<WorkerIo>();
+    is_send::<Gate>();
+};
+
 /// What decides, for one interface, which frames are taken.
 pub enum Gate {
     /// The XDP program.
@@ -148,6 +154,9 @@ pub fn open(interfaces: &[Interface], settings: &EngineSettings) -> Result<Opene
         return Err(IoError::Impossible("no cores for workers".to_owned()));
     }
     for facts in &facts {
+        if !facts.ethernet {
+            return Err(IoError::Impossible(format!("{} is not an Ethernet interface", facts.name)));
+        }
         if !facts.fits(settings.frame_size) {
             let hint = if facts.fits(4096) { "use `frame_size = 4096`" } else { "lower the MTU" };
             return Err(IoError::Impossible(format!(
@@ -187,6 +196,9 @@ fn used_queues(interface: &Interface, facts: &InterfaceFacts, workers: usize) ->
     if let Some(queue) = queues.iter().find(|&&queue| queue >= facts.rx_queues) {
         let count = facts.rx_queues;
         return Err(IoError::Impossible(format!("{name} has no receive queue {queue}; it has {count}, from 0")));
+    }
+    if (1..queues.len()).any(|index| queues[..index].contains(&queues[index])) {
+        return Err(IoError::Impossible(format!("{name}: a queue is listed twice in {queues:?}")));
     }
     if queues.len() < workers {
         return Err(IoError::Impossible(format!(

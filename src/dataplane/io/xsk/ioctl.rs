@@ -116,8 +116,8 @@ impl Control {
         Ok(unsafe { request.ifr_ifru.ifru_mtu }.cast_unsigned())
     }
 
-    /// The Ethernet address.
-    pub(crate) fn mac(&self) -> io::Result<[u8; 6]> {
+    /// The hardware type (`ARPHRD_*`) and the Ethernet address.
+    pub(crate) fn hardware(&self) -> io::Result<(u16, [u8; 6])> {
         let mut request = self.request();
         self.call(libc::SIOCGIFHWADDR as libc::c_ulong, &mut request)?;
         // SAFETY: the kernel filled this member of the union.
@@ -126,7 +126,7 @@ impl Control {
         for (to, from) in mac.iter_mut().zip(address.sa_data) {
             *to = from as u8;
         }
-        Ok(mac)
+        Ok((address.sa_family, mac))
     }
 
     /// `IFF_*` flags.

@@ -310,6 +310,12 @@ impl XskIo {
     }
 }
 
+/// Workers take their I/O into their own threads.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<XskIo>();
+};
+
 /// Whether zero-copy, or copying, can be tried at all; else why not.
 fn allowed(zero_copy: bool, bindings: &[PortBinding], modes: &[IoMode]) -> Result<(), Option<Refusal>> {
     let generic = bindings.iter().find(|binding| binding.attach == XdpAttach::Generic);
@@ -420,6 +426,10 @@ impl PacketIo for XskIo {
                 break;
             }
         }
+        // The headers come from another core's cache or from memory: ask for all of them before anyone needs one.
+        for frame in &out[..filled] {
+            self.umem.prefetch(frame);
+        }
         self.stats.rx_frames += filled as u64;
         self.held += filled as u32;
         filled
@@ -427,6 +437,10 @@ impl PacketIo for XskIo {
 
     #[inline]
     fn transmit(&mut self, port: PortIndex, frame: Frame) -> bool {
+        if !self.umem.holds(&frame) {
+            self.stats.tx_full += 1;
+            return false;
+        }
         let (first, last) = self.ports[usize::from(port)];
         let sockets = &mut self.sockets[usize::from(first)..usize::from(last)];
         let mut sent = sockets.iter_mut().any(|socket| socket.transmit(&frame));

@@ -12,6 +12,7 @@ use super::sys::set_option;
 use crate::model::MacAddr;
 
 const PACKET_ADD_MEMBERSHIP: c_int = 1;
+const PACKET_STATISTICS: c_int = 6;
 const PACKET_AUXDATA: c_int = 8;
 const PACKET_IGNORE_OUTGOING: c_int = 23;
 const PACKET_MR_MULTICAST: u16 = 0;
@@ -117,6 +118,24 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Optio
         }
     }
     Ok(Some(received))
+}
+
+/// Frames that the kernel dropped on a socket since the last call (`PACKET_STATISTICS`).
+pub(crate) fn take_drops(fd: BorrowedFd<'_>) -> u64 {
+    // `struct tpacket_stats`: packets, drops.
+    let mut counts = [0u32; 2];
+    let mut length = size_of::<[u32; 2]>() as libc::socklen_t;
+    // SAFETY: pointer and length describe `counts`; the kernel writes at most `length` bytes of integers.
+    let done = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_STATISTICS,
+            counts.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if done < 0 { 0 } else { u64::from(counts[1]) }
 }
 
 /// Membership of Ethernet multicast groups on an interface: the device's own filter lets their frames in as long as

@@ -103,8 +103,24 @@ impl Umem {
     /// Takes back the chunk in which `addr` lies.
     #[inline]
     pub(super) fn give(&mut self, addr: u64) {
+        debug_assert!(addr < u64::from(self.frames) * u64::from(self.frame_size), "no such frame: {addr}");
         debug_assert!(self.free.len() < self.frames as usize, "a frame was given back twice");
         self.free.push(addr & !u64::from(self.frame_size - 1));
+    }
+
+    /// Brings the first bytes of a frame close.
+    #[inline]
+    pub(super) fn prefetch(&self, frame: &Frame) {
+        if let Some(first) = self.bytes(frame).first() {
+            sys::prefetch(first);
+        }
+    }
+
+    /// Whether a frame has bytes and lies inside one chunk. The kernel skips descriptors for which that is not so and
+    /// never completes them.
+    #[inline]
+    pub(super) fn holds(&self, frame: &Frame) -> bool {
+        frame.len > 0 && self.range(frame).is_some()
     }
 
     /// The range of a frame, when it lies inside one chunk.
