@@ -35,15 +35,6 @@ pub enum WorkerError {
         /// Why not.
         source: io::Error,
     },
-    /// No memory for the flow tables.
-    #[error("worker {worker} has no memory for its flow tables; lower `engine.flows` and `engine.flows_ipv6`")]
-    Memory {
-        /// Worker.
-        worker: usize,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// No thread.
     #[error("worker {worker} cannot start")]
     Spawn {
@@ -51,6 +42,17 @@ pub enum WorkerError {
         worker: usize,
         /// Why not.
         #[source]
+        source: io::Error,
+    },
+    /// No memory for its flow tables.
+    #[error(
+        "worker {worker} has no memory for its flow tables: {source}; lower `engine.flows` or `engine.flows_ipv6` \
+         (58 and 94 bytes a flow)"
+    )]
+    Memory {
+        /// Worker.
+        worker: usize,
+        /// Why not.
         source: io::Error,
     },
     /// It ended before it began, which is a panic: its message is on stderr.
@@ -112,6 +114,7 @@ impl Workers {
                         return;
                     }
                 };
+                pipeline.prefault();
                 let (v4, v6) = pipeline.tables();
                 let _ = started.send(Ok((v4.capacity() as u64, v6.capacity() as u64)));
                 let pace = Pace { polling: settings.polling, idle: Duration::from_micros(u64::from(settings.idle_us)) };
