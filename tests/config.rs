@@ -283,3 +283,27 @@ fn every_example_is_sound() {
     }
     assert!(seen >= 5, "only {seen} examples in configs/");
 }
+
+#[test]
+fn what_the_data_plane_cannot_hold_is_refused_before_the_start() {
+    let mut text = "[[interface]]\nname = \"eth0\"\n".to_owned();
+    for service in 0..4 {
+        text += &format!("[[service]]\naddress = \"192.0.2.{}\"\nport = 80\nserver = [\n", service + 1);
+        for server in 0..10_000 {
+            text += &format!("{{ address = \"10.{service}.{}.{}\" }},\n", server / 250, server % 250 + 1);
+        }
+        text += "]\n";
+    }
+    let start = std::time::Instant::now();
+    let problem = only_error(&text);
+    assert!(problem.message.contains("40000 servers"), "{problem:?}");
+    assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    let mut text = "[[interface]]\nname = \"eth0\"\n".to_owned();
+    for host in 1..5 {
+        for range in 0..30 {
+            let (first, last) = (range * 2000 + 1, range * 2000 + 1900);
+            text += &format!("[[service]]\naddress = \"192.0.2.{host}\"\nport = \"{first}-{last}\"\n");
+        }
+    }
+    assert!(only_error(&text).message.contains("port ranges"));
+}

@@ -150,6 +150,12 @@ fn what_cannot_work_is_refused_in_words() {
     let text = error(open(&interfaces(2), &settings(&[IoMode::ZeroCopy]))).to_string();
     assert!(text.contains("no AF_XDP zero-copy"), "{text}");
 
+    // Copy mode is not allowed, so the program moves to where generic mode has it.
+    let opened = open(&interfaces(2), &settings(&[IoMode::ZeroCopy, IoMode::Generic])).expect("open");
+    assert_eq!(opened.report.modes, [IoMode::Generic; 2]);
+    assert!(opened.report.refused.iter().any(|refusal| refusal.reason.contains("no AF_XDP zero-copy")));
+    drop(opened);
+
     let mut one = interfaces(1);
     one[0].queues = Some(vec![0, 5]);
     let text = error(open(&one, &settings(&IoMode::ALL))).to_string();

@@ -3,11 +3,14 @@
 //! Owns what a sound configuration is as a whole: unique names, services that do not overlap, addresses that make
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::config::problem::Collector;
+use super::apply::filter_table;
+use super::config::problem::{Collector, Severity};
 use super::config::raw::{At, Entry};
+use crate::dataplane::stats::MAX_SERVERS;
+use crate::dataplane::xdp::Matcher;
 use crate::model::{
     Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_DEFAULT_SIZE, MacAddr, Method, Neighbor, Polling,
     PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, VerifyChecksums,
@@ -22,14 +25,31 @@ pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Optio
     let interfaces = interfaces(file.tables("interface"), out);
     let services = services(file.tables("service"), out);
     let neighbors = neighbors(file, &interfaces, out);
-    Some(Desired {
+    let desired = Desired {
         engine: engine?,
         timeouts: timeouts?,
         control_socket: control_socket?.value.into(),
         interfaces,
         neighbors,
         services,
-    })
+    };
+    if out.problems.iter().all(|problem| problem.severity == Severity::Warning) {
+        capacity(&desired, out);
+    }
+    Some(desired)
+}
+
+/// What the data plane cannot hold, said before anything is started.
+fn capacity(desired: &Desired, out: &mut Collector<'_>) {
+    let servers: usize = desired.services.iter().map(|service| service.servers.len()).sum();
+    if servers > MAX_SERVERS {
+        out.error(0, "service", format!("there are {servers} servers over all services"))
+            .expected(format!("at most {MAX_SERVERS}"))
+            .help("split the services over two appliances");
+    }
+    if let Err(error) = Matcher::new(&filter_table(desired)) {
+        out.error(0, "service", error.to_string()).help("the filter in the kernel has tables of fixed size");
+    }
 }
 
 fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<EngineSettings> {
@@ -112,7 +132,7 @@ fn interfaces(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Interface> {
 fn neighbors(file: &Entry, interfaces: &[Interface], out: &mut Collector<'_>) -> Vec<Neighbor> {
     let mut found: Vec<Neighbor> = Vec::new();
     let mut lines: HashMap<IpAddr, usize> = HashMap::new();
-    let servers: Vec<IpAddr> = file
+    let servers: HashSet<IpAddr> = file
         .tables("service")
         .iter()
         .flat_map(|service| service.tables("server"))

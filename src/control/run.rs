@@ -351,8 +351,11 @@ impl Engine {
         let mut now: Vec<(IpAddr, Reason)> = Vec::new();
         for (address, reach) in self.tracker.hops() {
             match reach {
+                Ok(_) => {}
                 // Seen for a moment only: it resolves, or fails.
-                Ok(_) | Err(Reason::Unresolved) => {}
+                Err(Reason::Unresolved) => {
+                    now.extend(self.unreachable.iter().find(|(known, _)| *known == address).cloned())
+                }
                 Err(why) => now.push((address, why.clone())),
             }
         }

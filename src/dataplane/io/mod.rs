@@ -5,6 +5,10 @@
 //! A frame is always in exactly one place: the kernel (fill or TX ring), the free list, or the hands of the worker.
 //! [`PacketIo::receive`] hands frames to the worker; the worker gives each one back with exactly one of
 //! [`PacketIo::transmit`] (accepted), [`PacketIo::pass`] or [`PacketIo::release`].
+//!
+//! - [`open`]: from the settings to running I/O, in the best mode allowed, and what start-up can say about it.
+//! - [`xsk`]: AF_XDP. [`af_packet`]: the fallback. [`memory`]: without a kernel, for tests, benches and replay.
+//! - [`facts`]: what start-up must know about an interface.
 
 pub mod af_packet;
 pub mod facts;

@@ -165,18 +165,36 @@ pub fn open(interfaces: &[Interface], settings: &EngineSettings) -> Result<Opene
             )));
         }
     }
-    let xsk = settings.modes.iter().any(|mode| *mode != IoMode::AfPacket);
     let mut refused = Vec::new();
-    if xsk {
-        match open_xsk(interfaces, &facts, settings, &mut refused) {
+    let attempts = attempts(&settings.modes);
+    let last = attempts.len();
+    for (number, modes) in (1..).zip(attempts) {
+        let attempt = EngineSettings { modes, ..settings.clone() };
+        match open_xsk(interfaces, &facts, &attempt, &mut refused) {
             Ok(opened) => return Ok(opened),
             // Another program's interface stays its own whatever the mode.
             Err(error @ (IoError::Filter(FilterError::Occupied { .. }) | IoError::Impossible(_))) => return Err(error),
-            Err(error) if !settings.modes.contains(&IoMode::AfPacket) => return Err(error),
-            Err(error) => refused.push(Refusal { mode: IoMode::Generic, reason: chain(&error) }),
+            Err(error) if number == last && !settings.modes.contains(&IoMode::AfPacket) => return Err(error),
+            Err(error) => {
+                let mode = attempt.modes.iter().max().copied().unwrap_or(IoMode::Generic);
+                refused.push(Refusal { mode, reason: chain(&error) });
+            }
         }
     }
     open_af_packet(facts, settings, refused)
+}
+
+/// The sets of AF_XDP modes to try: all that are allowed, then generic mode on every interface.
+fn attempts(modes: &[IoMode]) -> Vec<Vec<IoMode>> {
+    let mut xsk: Vec<IoMode> = modes.iter().copied().filter(|&mode| mode != IoMode::AfPacket).collect();
+    xsk.sort();
+    let mut attempts = vec![xsk.clone()];
+    if xsk.len() > 1 && xsk.contains(&IoMode::Generic) {
+        // For interfaces that run native XDP but cannot bind sockets in the modes that go with it.
+        attempts.push(vec![IoMode::Generic]);
+    }
+    attempts.retain(|attempt| !attempt.is_empty());
+    attempts
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
