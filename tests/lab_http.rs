@@ -64,7 +64,16 @@ fn two_workers_share_four_queues_and_two_arms() {
     let stage = Stage::set_with(&QUEUES, &options(), |_, config| {
         config.set("engine", "cores", cores);
     });
-    must_pass(&stage.unwrap_or_else(|error| panic!("{error}")), LOAD);
+    let stage = stage.unwrap_or_else(|error| panic!("{error}"));
+    must_pass(&stage, LOAD);
+    let status = stage.engine.status().unwrap();
+    for worker in status["workers"].as_array().unwrap() {
+        assert!(
+            worker["forwarded"].as_u64().unwrap() > 50,
+            "a worker had next to nothing to do: {}",
+            status["workers"]
+        );
+    }
 }
 
 fn mode_passes(mode: IoMode, name: &str) {

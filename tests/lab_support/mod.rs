@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use evenkeel::lab::process;
