@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel::lab::holdings::{PREFIX, STATE_DIR};
-use lab_support::{engine_is_possible, lab_is_possible, program};
+use lab_support::{lab_is_possible, program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -83,7 +83,7 @@ fn an_engine_that_ends_at_once_is_reported_with_its_last_words() {
 
 #[test]
 fn a_run_reports_json() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let output = lab(&["run", "udp-dr", "--json", "--duration", "1", "--evenkeel"]).arg(program()).output().unwrap();
@@ -96,7 +96,7 @@ fn a_run_reports_json() {
 
 #[test]
 fn signals_clean_up() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143)] {
@@ -110,7 +110,7 @@ fn signals_clean_up() {
 /// Killed without a chance to clean up: the kernel ends the children, and the next lab removes the names.
 #[test]
 fn a_killed_lab_is_swept_by_the_next_and_a_living_one_is_not() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let (mut killed, mut living) = (keep(), keep());

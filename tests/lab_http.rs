@@ -8,7 +8,7 @@ use evenkeel::lab::netlink::Wire;
 use evenkeel::lab::scenario::{Scenario, Stage, Traffic, find};
 use evenkeel::lab::site::{Family, Shape, SiteOptions};
 use evenkeel::model::IoMode;
-use lab_support::{engine_is_possible, heavy, must_pass, options, set};
+use lab_support::{heavy, lab_is_possible, must_pass, options, set};
 
 const LOAD: Duration = Duration::from_secs(2);
 
@@ -22,7 +22,7 @@ static QUEUES: Scenario = Scenario {
 };
 
 fn scenario_passes(name: &str) {
-    if engine_is_possible() {
+    if lab_is_possible() {
         must_pass(&set(find(name).unwrap()), LOAD);
     }
 }
@@ -55,7 +55,7 @@ fn udp_conversations() {
 /// Requests of one client spread over the queues, and so over the workers; the two arms of a flow are on any of them.
 #[test]
 fn two_workers_share_four_queues_and_two_arms() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let _alone = heavy();
@@ -64,11 +64,20 @@ fn two_workers_share_four_queues_and_two_arms() {
     let stage = Stage::set_with(&QUEUES, &options(), |_, config| {
         config.set("engine", "cores", cores);
     });
-    must_pass(&stage.unwrap_or_else(|error| panic!("{error}")), LOAD);
+    let stage = stage.unwrap_or_else(|error| panic!("{error}"));
+    must_pass(&stage, LOAD);
+    let status = stage.engine.status().unwrap();
+    for worker in status["workers"].as_array().unwrap() {
+        assert!(
+            worker["forwarded"].as_u64().unwrap() > 50,
+            "a worker had next to nothing to do: {}",
+            status["workers"]
+        );
+    }
 }
 
 fn mode_passes(mode: IoMode, name: &str) {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let mut options = options();
@@ -99,7 +108,7 @@ fn af_packet_mode() {
 
 #[test]
 fn af_packet_mode_with_two_arms_and_ipv6() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let mut options = options();
@@ -110,7 +119,7 @@ fn af_packet_mode_with_two_arms_and_ipv6() {
 /// veth has no zero-copy: asking for nothing else must be refused in words, not run in another mode.
 #[test]
 fn zero_copy_alone_is_refused_on_veth() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let mut options = options();

@@ -15,7 +15,7 @@ use evenkeel::lab::scenario::{HTTP, Stage, find};
 use evenkeel::lab::server::hash;
 use evenkeel::lab::site::{APPLIANCE, CLIENT, Family, Site};
 use evenkeel::model::IoMode;
-use lab_support::{engine_is_possible, options, set};
+use lab_support::{lab_is_possible, options, set};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 const SSH: u16 = 22;
@@ -60,28 +60,28 @@ fn kill(stage: &Stage) {
 
 #[test]
 fn killed_in_copy_mode() {
-    if engine_is_possible() {
+    if lab_is_possible() {
         ends_without_a_trace(None, kill);
     }
 }
 
 #[test]
 fn killed_in_generic_mode() {
-    if engine_is_possible() {
+    if lab_is_possible() {
         ends_without_a_trace(Some(IoMode::Generic), kill);
     }
 }
 
 #[test]
 fn killed_in_af_packet_mode() {
-    if engine_is_possible() {
+    if lab_is_possible() {
         ends_without_a_trace(Some(IoMode::AfPacket), kill);
     }
 }
 
 #[test]
 fn asked_to_end() {
-    if engine_is_possible() {
+    if lab_is_possible() {
         ends_without_a_trace(None, |stage| {
             let status = stage.engine.process().stop();
             assert!(status.success(), "{status}: {}", stage.engine.process().last_words(10));
@@ -92,7 +92,7 @@ fn asked_to_end() {
 /// A long session with the appliance itself, as an operator's SSH, crosses the filter untouched.
 #[test]
 fn a_session_with_the_appliance_itself_passes() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let mut stage = set(find("web-dr-one-arm").unwrap());
@@ -112,7 +112,7 @@ fn a_session_with_the_appliance_itself_passes() {
 /// An ARP question for the service address has one answer, with the appliance's MAC; for others, the kernel's.
 #[test]
 fn arp_for_the_service_address_is_answered_once() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let stage = set(find("web-dr-one-arm").unwrap());
@@ -147,7 +147,7 @@ fn arp_for_the_service_address_is_answered_once() {
 
 #[test]
 fn both_addresses_answer_ping_and_nd() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     for (name, family) in [("web-dr-one-arm", Family::V4), ("web-dr-ipv6", Family::V6)] {

@@ -13,7 +13,7 @@ use evenkeel::lab::scenario::{START, base_config};
 use evenkeel::lab::server::udp as udp_server;
 use evenkeel::lab::site::{APPLIANCE, CLIENT, Family, Site, SiteOptions};
 use evenkeel::model::{MacAddr, Protocol};
-use lab_support::{engine_is_possible, program};
+use lab_support::{lab_is_possible, program};
 
 const PORT: u16 = 2905;
 const TTL: u8 = 64;
@@ -44,7 +44,7 @@ fn init(from: (MacAddr, Ipv4Addr), to: (MacAddr, Ipv4Addr), port: u16) -> Vec<u8
 
 #[test]
 fn sctp_associations_reach_one_server_each_and_only_ttl_and_macs_change() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let site = Site::build(SiteOptions::default()).unwrap();
@@ -96,7 +96,7 @@ fn sctp_associations_reach_one_server_each_and_only_ttl_and_macs_change() {
 
 #[test]
 fn udp_by_port_range_and_by_any_port() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let mut site = Site::build(SiteOptions::default()).unwrap();

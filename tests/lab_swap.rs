@@ -13,7 +13,7 @@ use evenkeel::lab::scenario::{HTTP, START, Stage, base_config, find};
 use evenkeel::lab::server::hash;
 use evenkeel::lab::site::{APPLIANCE, CLIENT, Family, Site, SiteOptions};
 use evenkeel::model::Protocol;
-use lab_support::{engine_is_possible, heavy, program, set};
+use lab_support::{heavy, lab_is_possible, program, set};
 
 const STREAM: u16 = 7000;
 
@@ -33,7 +33,7 @@ fn open_load(stage: &Stage) -> (Load, Streams) {
 
 #[test]
 fn a_thousand_reloads_under_load_lose_nothing_and_move_nothing() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let _alone = heavy();
@@ -63,7 +63,7 @@ fn a_thousand_reloads_under_load_lose_nothing_and_move_nothing() {
 
 #[test]
 fn hang_up_reloads_too() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let stage = set(find("web-dr-one-arm").unwrap());
@@ -80,7 +80,7 @@ fn hang_up_reloads_too() {
 
 #[test]
 fn a_bad_file_changes_nothing_and_says_all_that_is_wrong() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let stage = set(find("web-dr-one-arm").unwrap());
@@ -118,7 +118,7 @@ fn a_bad_file_changes_nothing_and_says_all_that_is_wrong() {
 /// Three servers with long-lived connections to each; one goes: only its connections are touched.
 #[test]
 fn only_a_removed_server_s_flows_move() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let mut site = Site::build(SiteOptions::default()).unwrap();
@@ -161,7 +161,7 @@ fn only_a_removed_server_s_flows_move() {
 /// A server without a resolved next hop is reported, not silently lost.
 #[test]
 fn an_unresolved_server_is_reported() {
-    if !engine_is_possible() {
+    if !lab_is_possible() {
         return;
     }
     let stage = set(find("web-dr-one-arm").unwrap());
@@ -177,6 +177,6 @@ fn an_unresolved_server_is_reported() {
     assert!(entry["next_hop"].is_null() && entry["unreachable"]["detail"].is_string(), "{entry}");
     assert!(resolved["next_hop"]["mac"].is_string() && resolved["unreachable"].is_null(), "{resolved}");
     let people = stage.engine.status_for_people().unwrap();
-    let line = people.lines().find(|line| line.contains(&nobody.to_string())).unwrap_or_default();
-    assert!(line.contains("UNREACHABLE"), "{people}");
+    let told = people.lines().any(|line| line.contains(&format!("{nobody}:{HTTP}")) && line.contains("UNREACHABLE"));
+    assert!(told, "{people}");
 }

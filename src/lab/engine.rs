@@ -143,7 +143,7 @@ impl Engine {
         let socket = lab.path(&format!("{node}.sock"));
         write(&file, config, &socket)?;
         let mut command = Command::new(program);
-        command.arg("run").arg("--config").arg(&file);
+        command.arg("run").arg("--config").arg(&file).env("NO_COLOR", "1");
         let process = lab.start(node, &format!("{node}-evenkeel"), &command)?;
         Ok(Engine { program: program.to_owned(), file, socket, process })
     }

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use evenkeel::lab::process;
@@ -47,16 +46,6 @@ pub fn heavy() -> Flock<File> {
 /// The program under test: this build's, or another one named by `EVENKEEL_LAB_PROGRAM`.
 pub fn program() -> PathBuf {
     std::env::var_os("EVENKEEL_LAB_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_evenkeel").into(), PathBuf::from)
-}
-
-/// Whether labs with an engine can be run here.
-pub fn engine_is_possible() -> bool {
-    // TODO-correctness: goes when `evenkeel run` is there.
-    let runs = Command::new(program()).args(["run", "--help"]).output().is_ok_and(|output| output.status.success());
-    if !runs {
-        eprintln!("SKIPPED: this evenkeel has no `run`");
-    }
-    runs && lab_is_possible()
 }
 
 /// A scenario's options: this build, its own choice of I/O mode, a short load.

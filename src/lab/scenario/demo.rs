@@ -14,6 +14,8 @@ use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::stream::{Speech, Streams};
 use crate::lab::engine::{Engine, EngineConfig};
 use crate::lab::error::LabError;
+use crate::lab::holdings::PREFIX;
+use crate::lab::netns::NETNS_DIR;
 use crate::lab::site::{APPLIANCE, CLIENT, Family, Site};
 
 /// The demo's configuration.
@@ -52,9 +54,12 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     let mut report = story.end(short)?;
 
     heading("Cleaning up");
+    let mine = format!("{PREFIX}{}-", site.lab.id());
     drop(site);
-    let left = Path::new("/run/netns").read_dir().map(|names| names.flatten().count()).unwrap_or(0);
-    println!("  processes ended, namespaces removed ({left} namespaces of others on this machine)");
+    let names = Path::new(NETNS_DIR).read_dir().into_iter().flatten().flatten();
+    let left = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(&mine)).count();
+    println!("  processes ended, namespaces removed");
+    report.check("nothing is left behind", left == 0, format!("{left} namespaces"));
 
     heading("Summary");
     report.scenario = "demo".into();
