@@ -4,7 +4,7 @@
 //! Owns nothing but its loop: sockets, rings and filter are the appliance's own, so the difference to the appliance is
 //! the pipeline alone. It never parses, looks up or counts a packet.
 //!
-//! `forwarder --in IFACE --out IFACE --dst IP[:PORT] --dst-mac MAC [--seconds N] [--core N] [--sleep]`
+//! `forwarder --in IFACE --out IFACE --dst IP[:PORT] --dst-mac MAC [--seconds N] [--core N] [--sleep [--idle-us N]]`
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -41,9 +41,12 @@ struct Arguments {
     /// Pin to this core.
     #[arg(long)]
     core: Option<usize>,
-    /// Sleep when idle for 100 us, as the appliance's adaptive polling does; else poll without end.
+    /// Sleep when idle, as the appliance's adaptive polling does; else poll without end.
     #[arg(long)]
     sleep: bool,
+    /// With --sleep: microseconds without a packet before it sleeps.
+    #[arg(long, default_value_t = 100)]
+    idle_us: u64,
     /// I/O modes allowed, best first.
     #[arg(long, value_delimiter = ',', default_value = "zero-copy,copy,generic")]
     modes: Vec<String>,
@@ -102,10 +105,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut header = [0u8; 12];
     header[..6].copy_from_slice(&arguments.dst_mac.0);
     header[6..].copy_from_slice(&source_mac.0);
+    let sleep = arguments.sleep.then(|| Duration::from_micros(arguments.idle_us));
     let deadline = (arguments.seconds > 0.0).then(|| Instant::now() + Duration::from_secs_f64(arguments.seconds));
     match &mut opened.workers[0] {
-        WorkerIo::Xsk(io) => forward(io.as_mut(), output, &header, arguments.sleep, deadline, &stop),
-        WorkerIo::AfPacket(io) => forward(io.as_mut(), output, &header, arguments.sleep, deadline, &stop),
+        WorkerIo::Xsk(io) => forward(io.as_mut(), output, &header, sleep, deadline, &stop),
+        WorkerIo::AfPacket(io) => forward(io.as_mut(), output, &header, sleep, deadline, &stop),
     }
     Ok(())
 }
@@ -114,7 +118,7 @@ fn forward(
     io: &mut impl PacketIo,
     output: u8,
     header: &[u8; 12],
-    sleep: bool,
+    sleep: Option<Duration>,
     deadline: Option<Instant>,
     stop: &AtomicBool,
 ) {
@@ -152,7 +156,8 @@ fn forward(
         if stop.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| now >= deadline) {
             break;
         }
-        if sleep && empty && now - idle > Duration::from_micros(100) && !io.tx_pending() {
+        let asleep = sleep.is_some_and(|patience| empty && now - idle >= patience);
+        if asleep && !io.tx_pending() {
             io.wait(Duration::from_millis(100));
         }
     }

@@ -135,9 +135,7 @@ fn stages(rounds: usize, json: bool) -> Vec<serde_json::Value> {
     let mut rig = Rig::new(&case, 2000);
     rig.fill(&case);
     let mut rows = Vec::new();
-    for name in
-        ["parse", "lookup", "schedule-rr", "schedule-wrr", "schedule-lc", "schedule-wlc", "schedule-mh", "rewrite"]
-    {
+    for name in support::STAGES {
         let mut per = Vec::new();
         for _ in 0..rounds {
             rig.frames.write(&case, |lane| lane * 7);

@@ -373,8 +373,21 @@ impl Bare {
     }
 }
 
-/// Runs one case for an instruction counter: `hits-v4-1000000`, `new-v6-100000`, `bare-v4-1000`.
+/// Stages that can be measured by themselves, IPv4 and 1000 flows.
+pub const STAGES: [&str; 8] =
+    ["parse", "lookup", "schedule-rr", "schedule-wrr", "schedule-lc", "schedule-wlc", "schedule-mh", "rewrite"];
+
+/// Runs one case for an instruction counter: `hits-v4-1000000`, `new-v6-100000`, `bare-v4-1000`, or a stage.
 pub fn count(case: &str) {
+    if STAGES.contains(&case) {
+        let mut rig = Rig::new(&Case { v6: false, flows: 1000 }, 2000);
+        rig.frames.write(&Case { v6: false, flows: 1000 }, |lane| lane * 7);
+        for _ in 0..1000 {
+            rig.measured_stage(case);
+        }
+        println!("packets {}", 1000 * BATCH);
+        return;
+    }
     let mut parts = case.split('-');
     let what = parts.next().unwrap_or_default().to_owned();
     let v6 = parts.next() == Some("v6");
@@ -405,7 +418,7 @@ pub fn count(case: &str) {
             }
         }
         other => {
-            eprintln!("unknown case `{other}`; expected bare, hits or new, for example hits-v4-1000");
+            eprintln!("unknown case `{other}`; expected bare, hits or new, as in hits-v4-1000, or a stage: {STAGES:?}");
             std::process::exit(2);
         }
     }
@@ -417,5 +430,11 @@ impl Rig {
     #[inline(never)]
     pub fn measured(&mut self) {
         self.process();
+    }
+
+    /// [`Rig::stage`] in the same way.
+    #[inline(never)]
+    pub fn measured_stage(&mut self, name: &str) {
+        black_box(self.stage(name));
     }
 }
