@@ -2,7 +2,7 @@
 # Instructions a packet, everything counted (kernel and user space), of IPVS, ip_forward, the bare AF_XDP forwarder and
 # Evenkeel, in one boot of the IPVS oracle: a Debian kernel with IPVS under software emulation.
 #
-#   bench/oracle.sh            prints a table; samples go to bench/results/oracle.txt
+#   bench/oracle.sh            prints a table; also in bench/results/oracle.{txt,json}
 #
 # ORACLE: the oracle's folder (default ../shared/ipvs-oracle beside this tree); ORACLE_WORK: where its kernel is unpacked
 # (default target/oracle; needs Debian's packages once); REPS, TOTAL: see bench/oracle/cost.sh.
@@ -28,7 +28,8 @@ for program in target/release/evenkeel target/release/examples/forwarder; do
 done
 { echo FIFO=1; echo "REPS='${REPS:-1 2 3 4 5}'"; echo "TOTAL=${TOTAL:-6400}"; } >"$WORK/bin/env"
 OUT=$WORK/out PLUGIN=1 SMP=1 MODS=sch_ingress,cls_matchall,act_gact TMO=${TMO:-900} "$WORK/run.sh" bench/oracle/cost.sh \
-    "$WORK/src/../tests/costlib.sh" "$WORK/bin/evenkeel" "$WORK/bin/forwarder" "$WORK/bin/env" >"$WORK/console.txt" 2>&1 ||
+    "$WORK/tests/costlib.sh" "$WORK/bin/evenkeel" "$WORK/bin/forwarder" "$WORK/bin/env" >"$WORK/console.txt" 2>&1 ||
     { tail -20 "$WORK/console.txt"; exit 1; }
 grep -A20 FAILED "$WORK/console.txt" || true
-python3 "$ORACLE/prof.py" "$WORK/out" "${TOP:-0}" | tee "$RESULTS/oracle.txt"
+python3 "$ORACLE/prof.py" "$WORK/out" "${TOP:-0}" >"$WORK/profile.txt"
+python3 bench/oracle/table.py "$WORK/profile.txt" "$RESULTS/oracle.json" | tee "$RESULTS/oracle.txt"

@@ -25,8 +25,9 @@ pub const WEB_PORT: u16 = 80;
 pub enum Kind {
     EvenkeelBusy,
     EvenkeelAdaptive,
-    EvenkeelBusyPoll,
     Forwarder,
+    /// The bare forwarder that sleeps when idle, as an adaptive worker does.
+    ForwarderAdaptive,
     IpForward,
     NftFwd,
     NftDnat,
@@ -40,8 +41,8 @@ impl Kind {
     pub const RATED: [Kind; 7] = [
         Kind::EvenkeelBusy,
         Kind::EvenkeelAdaptive,
-        Kind::EvenkeelBusyPoll,
         Kind::Forwarder,
+        Kind::ForwarderAdaptive,
         Kind::IpForward,
         Kind::NftFwd,
         Kind::NftDnat,
@@ -56,8 +57,8 @@ impl Kind {
         match self {
             Kind::EvenkeelBusy => "evenkeel-busy",
             Kind::EvenkeelAdaptive => "evenkeel-adaptive",
-            Kind::EvenkeelBusyPoll => "evenkeel-busy-poll",
             Kind::Forwarder => "bare-forwarder",
+            Kind::ForwarderAdaptive => "bare-forwarder-adaptive",
             Kind::IpForward => "ip_forward",
             Kind::NftFwd => "nft-fwd",
             Kind::NftDnat => "nft-dnat",
@@ -79,16 +80,19 @@ impl Device {
     pub fn start(site: &Site, programs: &Programs, kind: Kind, placement: Placement) -> anyhow::Result<Device> {
         let mut device = Device { pids: Vec::new(), _engine: None, _process: None };
         match kind {
-            Kind::EvenkeelBusy | Kind::EvenkeelAdaptive | Kind::EvenkeelBusyPoll => {
+            Kind::EvenkeelBusy | Kind::EvenkeelAdaptive => {
                 let engine = evenkeel(site, programs, kind)?;
                 device.pids.push(engine.process().pid());
                 device._engine = Some(engine);
             }
-            Kind::Forwarder => {
+            Kind::Forwarder | Kind::ForwarderAdaptive => {
                 let mut command = Command::new(&programs.forwarder);
                 command.args(["--in", "l0", "--out", "l1", "--dst", &VIP.to_string()]);
                 command.args(["--dst-mac", &site.mac(crate::site::SINK, "k0")?.to_string()]);
                 command.args(["--core", &DEVICE_CORE.to_string()]);
+                if kind == Kind::ForwarderAdaptive {
+                    command.arg("--sleep");
+                }
                 let process = site.lab.start(DEVICE, "forwarder", &command)?;
                 wait_for(&process, "forwarder: ")?;
                 device.pids.push(process.pid());
@@ -134,16 +138,6 @@ fn evenkeel(site: &Site, programs: &Programs, kind: Kind) -> anyhow::Result<Engi
         .set("engine", "polling", if kind == Kind::EvenkeelAdaptive { "adaptive" } else { "busy" })
         .interface("l0")
         .interface("l1");
-    if kind == Kind::EvenkeelBusyPoll {
-        config.set("engine", "busy_poll", true);
-        // What makes the driver leave its interrupts off as long as the worker polls.
-        for interface in ["l0", "l1"] {
-            for (file, value) in [("napi_defer_hard_irqs", 2), ("gro_flush_timeout", 200_000)] {
-                let script = format!("echo {value} > /sys/class/net/{interface}/{file}");
-                site.command(DEVICE, &["sh", "-c", &script])?;
-            }
-        }
-    }
     // Four servers with the sink's Ethernet address.
     let mac = site.mac(crate::site::SINK, "k0")?;
     let servers: Vec<_> = (0..4u8).map(|n| (std::net::Ipv4Addr::new(10, 92, 0, 2 + n).into(), 1)).collect();
@@ -196,7 +190,7 @@ fn haproxy(site: &Site) -> anyhow::Result<Process> {
     fs::write(
         &file,
         format!(
-            "global\n  maxconn 20000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  \
+            "global\n  maxconn 4000\n  nbthread 1\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  \
              timeout server 30s\nlisten web\n  bind {VIP}:{WEB_PORT} backlog 4096\n  server s1 {SERVER}:{WEB_PORT}\n"
         ),
     )?;

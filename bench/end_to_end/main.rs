@@ -111,8 +111,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// The devices in another order each round, so that no one always comes first.
-fn turn(arguments: &Arguments, round: usize) -> Vec<Kind> {
-    let wanted = |kind: &Kind| arguments.devices.is_empty() || arguments.devices.iter().any(|d| d == kind.name());
+fn turn(devices: &[String], round: usize) -> Vec<Kind> {
+    let wanted = |kind: &Kind| devices.is_empty() || devices.iter().any(|device| device == kind.name());
     let mut kinds: Vec<Kind> = Kind::RATED.into_iter().filter(wanted).collect();
     let by = round % kinds.len().max(1);
     kinds.rotate_left(by);
@@ -125,16 +125,19 @@ fn overload(arguments: &Arguments, programs: &Programs, round: usize, report: &m
             if placement == Placement::OneCore && flows != 1000 {
                 continue;
             }
-            for kind in turn(arguments, round) {
+            for kind in turn(&arguments.devices, round) {
                 let case = format!("overload, {}, {flows} flows", placement.name());
                 let measured = rate::overload(programs, kind, placement, flows).context(case.clone())?;
-                let disturbed = if measured.undisturbed { "" } else { " (disturbed)" };
-                eprintln!("  {case}: {} {:.0} packets/s{disturbed}", kind.name(), measured.rate);
-                report.add(Sample::new(&case, kind.name(), round, "disturbed", f64::from(!measured.undisturbed)));
-                report.add(Sample::new(&case, kind.name(), round, "packets_per_s", measured.rate));
+                let note = if measured.undisturbed { "" } else { " (disturbed)" };
+                eprintln!("  {case}: {} {:.0} packets/s{note}", kind.name(), measured.rate);
+                let mut add = |what, value| {
+                    let sample = Sample::new(&case, kind.name(), round, what, value);
+                    report.add(sample.disturbed(!measured.undisturbed));
+                };
+                add("packets_per_s", measured.rate);
                 if let Some([user, system]) = measured.cpu_ns {
-                    report.add(Sample::new(&case, kind.name(), round, "user_ns", user));
-                    report.add(Sample::new(&case, kind.name(), round, "system_ns", system));
+                    add("user_ns", user);
+                    add("system_ns", system);
                 }
             }
         }
@@ -144,7 +147,7 @@ fn overload(arguments: &Arguments, programs: &Programs, round: usize, report: &m
 
 fn loss_free(arguments: &Arguments, programs: &Programs, round: usize, report: &mut Report) -> anyhow::Result<()> {
     let flows = 1000;
-    for kind in turn(arguments, round) {
+    for kind in turn(&arguments.devices, round) {
         let case = format!("loss-free, {}, {flows} flows", Placement::Default.name());
         let steps = if arguments.quick { 5 } else { 7 };
         let rate = rate::loss_free(programs, kind, Placement::Default, flows, steps).context(case.clone())?;

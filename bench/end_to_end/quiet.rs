@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// Share of one core that others may take.
 const LIMIT: f64 = 0.1;
 /// How long a sample waits for a quiet moment.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Nanoseconds of a tick of `/proc/stat`.
 const TICK: f64 = 1e7;
 

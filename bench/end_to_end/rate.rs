@@ -17,10 +17,10 @@ const LOSS: f64 = 0.001;
 /// Offered under overload, packets a second.
 const OFFERED: u64 = 1_300_000;
 /// Times that a disturbed sample is taken again.
-const TRIES: usize = 3;
+const TRIES: usize = 2;
 /// A new table's flows, the generator's start.
-const WARM_UP: Duration = Duration::from_millis(700);
-const WINDOW: Duration = Duration::from_millis(1000);
+const WARM_UP: Duration = Duration::from_millis(500);
+const WINDOW: Duration = Duration::from_millis(800);
 
 /// What was measured.
 pub struct Overload {
@@ -49,7 +49,7 @@ fn once(programs: &Programs, kind: Kind, placement: Placement, flows: u32) -> an
     let site = Site::new()?;
     let device = Device::start(&site, programs, kind, placement)?;
     let mut command = generator(&site, programs, flows)?;
-    command.args(["--duration", "2.5", "--rate", &OFFERED.to_string()]);
+    command.args(["--duration", "3", "--rate", &OFFERED.to_string()]);
     let generator = site.lab.start(GENERATOR, "pktgen", &command)?;
     thread::sleep(WARM_UP);
     let user = quiet::user_ns();

@@ -12,11 +12,17 @@ pub struct Sample {
     round: usize,
     what: &'static str,
     value: f64,
+    /// Others computed meanwhile.
+    disturbed: bool,
 }
 
 impl Sample {
     pub fn new(case: &str, device: &'static str, round: usize, what: &'static str, value: f64) -> Sample {
-        Sample { case: case.to_owned(), device, round, what, value }
+        Sample { case: case.to_owned(), device, round, what, value, disturbed: false }
+    }
+
+    pub fn disturbed(self, disturbed: bool) -> Sample {
+        Sample { disturbed, ..self }
     }
 }
 
@@ -45,6 +51,8 @@ impl Spread {
 
 /// What ratios refer to.
 const REFERENCE: &str = "bare-forwarder";
+/// Undisturbed samples that make the disturbed ones superfluous.
+const ENOUGH: usize = 3;
 
 impl Report {
     pub fn add(&mut self, sample: Sample) {
@@ -63,9 +71,18 @@ impl Report {
         keys
     }
 
+    /// By round; disturbed ones only where fewer than three others are there.
     fn rounds(&self, case: &str, device: &str, what: &str) -> BTreeMap<usize, f64> {
         let wanted = |s: &&Sample| s.case == case && s.device == device && s.what == what;
-        self.samples.iter().filter(wanted).map(|s| (s.round, s.value)).collect()
+        let all: Vec<&Sample> = self.samples.iter().filter(wanted).collect();
+        let clean = all.iter().filter(|sample| !sample.disturbed).count();
+        let taken = all.iter().filter(|sample| clean < ENOUGH || !sample.disturbed);
+        taken.map(|sample| (sample.round, sample.value)).collect()
+    }
+
+    fn count_disturbed(&self, case: &str, device: &str, what: &str) -> usize {
+        let wanted = |s: &&Sample| s.case == case && s.device == device && s.what == what && s.disturbed;
+        self.samples.iter().filter(wanted).count()
     }
 
     fn spread(&self, case: &str, device: &str, what: &str) -> Option<Spread> {
@@ -87,14 +104,15 @@ impl Report {
                 let _ = writeln!(text, "\n{case}");
                 last = case;
             }
-            if what == "disturbed" {
-                continue;
-            }
             let Some(spread) = self.spread(case, device, what) else { continue };
             let Spread { median, least, greatest } = spread;
-            let _ = write!(text, "  {device:<20} {what:<18} {median:>12.1}  ({least:.1} to {greatest:.1})");
+            let _ = write!(text, "  {device:<24} {what:<18} {median:>12.1}  ({least:.1} to {greatest:.1})");
             if let Some(ratio) = self.ratio(case, device, what).filter(|_| what.ends_with("per_s")) {
                 let _ = write!(text, "  ratio {:.3} ({:.3} to {:.3})", ratio.median, ratio.least, ratio.greatest);
+            }
+            let disturbed = self.count_disturbed(case, device, what);
+            if disturbed > 0 {
+                let _ = write!(text, "  [{disturbed} of the rounds disturbed]");
             }
             text.push('\n');
         }
@@ -113,6 +131,7 @@ impl Report {
                 let samples: Vec<f64> = self.rounds(case, device, what).into_values().collect();
                 Some(json!({"case": case, "device": device, "what": what, "median": spread.median,
                     "least": spread.least, "greatest": spread.greatest, "samples": samples,
+                    "disturbed": self.count_disturbed(case, device, what),
                     "ratio_to_bare_forwarder": ratio}))
             })
             .collect();

@@ -1,6 +1,7 @@
 //! In-memory benchmark: what one worker's pipeline costs a packet, beside a bare loop, in one run.
 //!
-//! `cargo bench --bench micro` prints tables; `-- --json` one JSON object; `-- --quick` fewer sizes and rounds;
+//! `cargo bench --bench micro` prints tables; `-- --json` one JSON object instead, `-- --out FILE` writes it beside the
+//! tables; `-- --quick` fewer sizes and rounds;
 //! `-- --count CASE` runs one case for an instruction counter (see `bench/instructions.sh`).
 //!
 //! Headers are written into the same 64 frames before each batch, outside the measured time, so packet bytes are hot
@@ -42,8 +43,12 @@ fn main() {
         rows.push(new_flows(v6, if quick { 200_000 } else { 1_000_000 }, rounds, json));
     }
     rows.extend(stages(rounds, json));
+    let rows = serde_json::Value::Array(rows);
     if json {
-        println!("{}", serde_json::Value::Array(rows));
+        println!("{rows}");
+    }
+    if let Some(file) = args.iter().position(|a| a == "--out").and_then(|at| args.get(at + 1)) {
+        std::fs::write(file, rows.to_string()).expect("the file of --out can be written");
     }
 }
 
@@ -81,15 +86,18 @@ fn hits(v6: bool, flows: usize, rounds: usize, json: bool) -> serde_json::Value 
             ratios.push(spent[0] as f64 / spent[1] as f64);
         }
     }
-    let (ours, theirs, ratio) = (median(&mut ours), median(&mut theirs), median(&mut ratios));
+    let (middle, theirs, ratio) = (median(&mut ours), median(&mut theirs), median(&mut ratios));
+    // `median` has sorted them.
+    let (least, greatest) = (ours[0], ours[ours.len() - 1]);
     let bytes = rig.table_bytes(v6) as f64 / (flows + flows / 16) as f64;
     if !json {
         println!(
-            "hits  {} {flows:>9} flows  pipeline {ours:6.1} ns  bare {theirs:6.1} ns  ratio {ratio:4.2}  allocations {allocations}  {bytes:.1} B/flow",
+            "hits  {} {flows:>9} flows  pipeline {middle:6.1} ns ({least:.1} to {greatest:.1})  bare {theirs:6.1} ns  ratio {ratio:4.2}  allocations {allocations}  {bytes:.1} B/flow",
             if v6 { "v6" } else { "v4" }
         );
     }
-    serde_json::json!({"case": "hits", "v6": v6, "flows": flows, "pipeline_ns": ours, "bare_ns": theirs,
+    serde_json::json!({"case": "hits", "v6": v6, "flows": flows, "pipeline_ns": middle, "least_ns": least,
+        "greatest_ns": greatest, "bare_ns": theirs,
         "ratio": ratio, "allocations": allocations, "bytes_per_flow": bytes})
 }
 

@@ -23,24 +23,31 @@ config(){ # POLLING-SETTINGS
  echo '[[service]]'; echo 'address = "10.99.0.9"'; echo 'protocol = "udp"'; echo 'port = 9999'; echo "scheduler = \"$1\""
  for n in 2 3; do echo '[[service.server]]'; echo "address = \"10.92.0.$n\""; done; }
 
-for rep in ${REPS:-1 2 3}; do FLOWS=1000
- DST=10.92.0.2; drop lb l0; M base_drop_at_lb_ingress; undrop lb l0
+ipvs(){ # VIP SCHEDULER
+ L ipvsadm -C; ip -n lb addr add $1/32 dev lo 2>/dev/null; DST=$1
+ L ipvsadm -A -u $1:9999 -s $2; for a in 2 3; do L ipvsadm -a -u $1:9999 -r 10.92.0.$a:9999 -g; done; }
+bare(){ start forwarder_$1 /t/forwarder --in l0 --out l1 --dst 10.99.0.9:9999 --dst-mac $tc_mac --sleep --idle-us 0 --modes $1; }
+evenkeel(){ config wlc | sed "s/^polling/mode = \"$1\"\npolling/" > /tmp/evenkeel.toml
+ start evenkeel_$1 /t/evenkeel run --config /tmp/evenkeel.toml; }
+status(){ L /t/evenkeel status --json --socket /tmp/evenkeel.sock > /out/$1.json; }
+
+# Each case has a base of its own kind (the generator alone), which prof.py subtracts from those that follow.
+for rep in ${REPS:-1 2 3}; do
+ FLOWS=1000
+ DST=10.92.0.2; drop lb l0; M base_existing; undrop lb l0
  M ip_forward
- DST=10.99.0.1; svc -g; M ipvs_dr_existing
- L ipvsadm -C; VIP=10.99.1.$((++V)); ip -n lb addr add $VIP/32 dev lo; DST=$VIP
- L ipvsadm -A -u $VIP:9999 -s rr; for a in 2 3; do L ipvsadm -a -u $VIP:9999 -r 10.92.0.$a:9999 -g; done
- FLOWS=45000 WARM=0; M ipvs_dr_rr_new; FLOWS=1000 WARM=2000; L ipvsadm -C
+ ipvs 10.99.0.1 wlc; M ipvs_dr_existing; L ipvsadm -C
  DST=10.99.0.9
  for mode in copy generic; do
-  start forwarder_$mode /t/forwarder --in l0 --out l1 --dst 10.99.0.9:9999 --dst-mac $tc_mac --sleep --idle-us 0 --modes $mode \
-   && { M bare_forwarder_$mode; end; }
-  config wlc | sed "s/^polling/mode = \"$mode\"\npolling/" > /tmp/evenkeel.toml
-  start evenkeel_$mode /t/evenkeel run --config /tmp/evenkeel.toml && {
-   M evenkeel_dr_${mode}_existing
-   [ $rep = 1 ] && { L /t/evenkeel status --json --socket /tmp/evenkeel.sock > /out/status_$mode.json; cp /tmp/evenkeel_$mode.log /out/; }
-   FLOWS=45000 WARM=0; M evenkeel_dr_${mode}_wlc_new; FLOWS=1000 WARM=2000
-   [ $rep = 1 ] && L /t/evenkeel status --json --socket /tmp/evenkeel.sock > /out/status_${mode}_after.json
-   end; }
+  bare $mode && { M bare_forwarder_$mode; end; }
+  evenkeel $mode && { M evenkeel_dr_${mode}_existing; status existing_$mode; end; }
  done
+ # 45000 flows, none of them seen before.
+ FLOWS=45000; W=$WARM; WARM=0
+ DST=10.92.0.2; drop lb l0; M base_new; undrop lb l0
+ ipvs 10.99.1.$((++V)) wlc; M ipvs_dr_new; L ipvsadm -C
+ DST=10.99.0.9
+ for mode in copy generic; do evenkeel $mode && { M evenkeel_dr_${mode}_new; status new_$mode; end; }; done
+ WARM=$W
 done
 save kallsyms cat /proc/kallsyms

@@ -1,0 +1,70 @@
+#!/bin/bash
+# make bench: every measurement of docs/performance.md, into bench/results/ as text and JSON, with the machine's facts.
+#
+#   bench/run.sh [--quick] [micro|end_to_end|instructions|oracle]...     all parts where none is named
+#
+# Takes about half an hour on two quiet cores, a few minutes with --quick. The end-to-end part needs root and works in
+# network namespaces of its own; the oracle part needs the oracle's folder (ORACLE, see bench/oracle.sh).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export RESULTS=${RESULTS:-$PWD/bench/results}
+QUICK=
+PARTS=()
+for word in "$@"; do
+    case $word in
+    --quick) QUICK=--quick ;;
+    micro | end_to_end | instructions | oracle) PARTS+=("$word") ;;
+    *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+done
+[ ${#PARTS[@]} = 0 ] && PARTS=(micro end_to_end instructions oracle)
+mkdir -p "$RESULTS"
+
+version() { "$@" 2>/dev/null | head -1 || true; }
+facts() {
+    echo "date:     $(date -u +%Y-%m-%d)"
+    echo "commit:   $(git describe --always --dirty 2>/dev/null || echo unknown)"
+    echo "cpu:      $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores"
+    echo "memory:   $(awk '/MemTotal/ { printf "%d MiB", $2 / 1024 }' /proc/meminfo), huge pages $(awk '/HugePages_Total/ { print $2 }' /proc/meminfo)"
+    echo "kernel:   $(uname -r)"
+    echo "virtual:  $(version systemd-detect-virt || true)"
+    echo "rustc:    $(version rustc --version)"
+    echo "peers:    $(version nft --version); $(version haproxy -v); $(nginx -v 2>&1 || true)"
+    echo "load:     $(cut -d' ' -f1-3 /proc/loadavg) before the first measurement"
+}
+facts | tee "$RESULTS/machine.txt"
+awk -F': *' 'BEGIN { printf "{" } { printf "%s\"%s\":\"%s\"", NR > 1 ? "," : "", $1, substr($0, index($0, $2)) } END { print "}" }' \
+    "$RESULTS/machine.txt" >"$RESULTS/machine.json"
+
+cargo build --release --locked --bin evenkeel --examples
+
+failed=0
+for part in "${PARTS[@]}"; do
+    echo
+    echo "== $part"
+    case $part in
+    micro)
+        cargo bench --locked --bench micro -- $QUICK --out "$RESULTS/micro.json" | tee "$RESULTS/micro.txt" || failed=1
+        ;;
+    end_to_end)
+        if [ "$(id -u)" != 0 ]; then
+            echo "SKIPPED: end to end: needs root"
+            continue
+        fi
+        missing=
+        for program in nft haproxy nginx ethtool taskset; do
+            PATH=$PATH:/usr/sbin:/sbin command -v $program >/dev/null || missing+=" $program"
+        done
+        if [ -n "$missing" ]; then
+            echo "SKIPPED: end to end: not installed:$missing"
+            continue
+        fi
+        target/release/examples/end_to_end $QUICK --json "$RESULTS/end_to_end.json" | tee "$RESULTS/end_to_end.txt" || failed=1
+        ;;
+    instructions) bench/instructions.sh || failed=1 ;;
+    oracle) REPS=${REPS:-$([ -n "$QUICK" ] && echo 1 || echo 1 2 3 4 5)} bench/oracle.sh || failed=1 ;;
+    esac
+done
+echo
+echo "results: $RESULTS"
+exit $failed
