@@ -174,7 +174,19 @@ impl Ident {
 
     /// The same as a key.
     pub fn key(self) -> KeyV4 {
-        KeyV4 { addresses: self.addresses, ports: self.rest as u32, protocol: (self.rest >> 32) as u8 }
+        KeyV4 { addresses: self.addresses, ports: self.ports(), protocol: self.protocol() }
+    }
+
+    /// Source port, then destination port.
+    #[inline(always)]
+    pub fn ports(self) -> u32 {
+        self.rest as u32
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub fn protocol(self) -> u8 {
+        (self.rest >> 32) as u8
     }
 
     /// The hash; equal to that of [`Ident::key`].
