@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::flow::state::State;
 use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
 use super::io::{BATCH, Frame, FrameMemory};
-use super::parse::{self, Kind, Parsed, SCTP};
+use super::parse::{self, Kind, Parsed, SCTP, TCP};
 use super::snapshot::{ServerEntry, Snapshot, slot_of};
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, Outcome, Verdict};
@@ -36,6 +36,7 @@ struct Lane {
     home: u32,
     total: u16,
     tcp_flags: u8,
+    tcp: bool,
     v6: bool,
 }
 
@@ -202,7 +203,14 @@ impl Tables<'_> {
             Some(plain) if plain.protocol != SCTP && !is_foreign(snapshot, frame, bytes) => {
                 let ident = Ident::new(plain.addresses, plain.ports, plain.protocol);
                 let home = self.v4.approach(ident);
-                Lane { ident, home, total: plain.total, tcp_flags: plain.tcp_flags, v6: false }
+                Lane {
+                    ident,
+                    home,
+                    total: plain.total,
+                    tcp_flags: plain.tcp_flags,
+                    tcp: plain.protocol == TCP,
+                    v6: false,
+                }
             }
             Some(_) => Lane { home: NOT_PLAIN, ..Lane::default() },
             None => self.inspect_v6(snapshot, frame, bytes),
@@ -218,7 +226,14 @@ impl Tables<'_> {
                     Some(key) => self.v6.approach(&key),
                     None => NOT_PLAIN,
                 };
-                Lane { ident, home, total: plain.total, tcp_flags: plain.tcp_flags, v6: true }
+                Lane {
+                    ident,
+                    home,
+                    total: plain.total,
+                    tcp_flags: plain.tcp_flags,
+                    tcp: plain.protocol == TCP,
+                    v6: true,
+                }
             }
             _ => Lane { home: NOT_PLAIN, ..Lane::default() },
         }

@@ -4,7 +4,7 @@
 
 use super::family::word64;
 use super::{Context, Lane, NOT_PLAIN};
-use crate::dataplane::flow::state::{self, State};
+use crate::dataplane::flow::state;
 use crate::dataplane::flow::{Entry, FlowTable, FlowV4, FlowV6, Ident, KeyV6, STAMP_MS, is_expired};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::rewrite;
@@ -34,11 +34,12 @@ impl Context<'_> {
         frame: &Frame,
         lane: &Lane,
     ) -> Option<Outcome> {
-        if lane.home == NOT_PLAIN || self.verify == VerifyChecksums::All {
+        if self.verify == VerifyChecksums::All {
             return None;
         }
         let entry = match table.at_home(lane.home, lane.ident) {
             Some(entry) => entry,
+            None if lane.home == NOT_PLAIN => return None,
             None => table.behind(lane.home, lane.ident)?,
         };
         let server = self.plain_entry(entry, frame, lane)?;
@@ -78,8 +79,7 @@ impl Context<'_> {
             }
             entry.set_stamp(self.now);
         }
-        // UDP packets have no flags, and their flows a state that no flags change.
-        if lane.tcp_flags != 0 || entry.state() != State::UDP {
+        if lane.tcp {
             let before = entry.state();
             let after = state::tcp_next(before, lane.tcp_flags);
             if after != before {
