@@ -294,10 +294,10 @@ fn learn_mac(desired: &Desired, records: &[Record], interface: usize) -> MacAddr
     let mut seen: HashMap<MacAddr, usize> = HashMap::new();
     for record in records.iter().filter(|r| r.interface as usize == interface) {
         let for_us = parse::destination(&record.bytes).is_some_and(|address| owned.contains(&address));
-        if let (true, Some(mac)) = (for_us, record.bytes.first_chunk::<6>()) {
-            if !MacAddr(*mac).is_multicast() {
-                *seen.entry(MacAddr(*mac)).or_default() += 1;
-            }
+        if let (true, Some(mac)) = (for_us, record.bytes.first_chunk::<6>())
+            && !MacAddr(*mac).is_multicast()
+        {
+            *seen.entry(MacAddr(*mac)).or_default() += 1;
         }
     }
     let most = seen.into_iter().max_by_key(|(mac, count)| (*count, std::cmp::Reverse(*mac)));
