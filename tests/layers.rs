@@ -214,7 +214,8 @@ fn imports(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for at in words(code, "crate") {
         let Some(rest) = code[at + 5..].strip_prefix("::") else { continue };
-        let name = |text: &str| text.trim_start().bytes().take_while(|b| is_word(*b)).map(char::from).collect::<String>();
+        let name =
+            |text: &str| text.trim_start().bytes().take_while(|b| is_word(*b)).map(char::from).collect::<String>();
         let Some(group) = rest.strip_prefix('{') else {
             found.push((line_of(code, at), name(rest)));
             continue;
@@ -293,9 +294,11 @@ fn unsafe_code_is_where_it_may_be_and_says_why_it_is_sound() {
             }
             let what = source.code[at + 6..].trim_start();
             let reason = if what.starts_with("fn") || what.starts_with("trait") { "# Safety" } else { "SAFETY:" };
-            // The reason is above the statement, or in the line.
-            let above = lines[..line].iter().rev().take(12).take_while(|text| !text.trim().is_empty());
-            if !above.into_iter().any(|text| text.contains(reason)) {
+            // The reason is in the line, or above it within the same block.
+            let above = lines[..line - 1].iter().rev().map(|text| text.trim());
+            let mut above =
+                above.take(12).take_while(|text| !text.is_empty() && *text != "}" && !text.ends_with(") {"));
+            if !lines[line - 1].contains(reason) && !above.any(|text| text.contains(reason)) {
                 broken.push(format!("src/{}:{line} lacks `{reason}`", source.name));
             }
         }
