@@ -1,6 +1,7 @@
 //! What the hostile frames meet: a deterministic source of numbers, and a site whose services change.
 
 pub mod frames;
+pub mod rig;
 
 use std::net::IpAddr;
 use std::sync::Arc;
