@@ -162,5 +162,5 @@ fn next(state: &mut u64, flows: usize) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
-    ((*state >> 32) * flows as u64 >> 32) as usize
+    (((*state >> 32) * flows as u64) >> 32) as usize
 }
