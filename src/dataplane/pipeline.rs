@@ -15,7 +15,7 @@ use super::flow::state::State;
 use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
 use super::io::{BATCH, Frame, FrameMemory};
 use super::parse::{self, Kind, Parsed, SCTP, TCP};
-use super::snapshot::{ServerEntry, Snapshot, slot_of};
+use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{EngineSettings, HugePages, VerifyChecksums};
@@ -105,7 +105,7 @@ impl Pipeline {
         let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
         for ((frame, lane), slot) in frames.iter().zip(&mut self.lanes[..]).zip(&mut *slots) {
             let bytes = memory.bytes(frame);
-            *lane = tables.inspect(snapshot, frame, bytes);
+            *lane = tables.inspect(&snapshot.ports, frame, bytes);
             if lane.home == NOT_PLAIN {
                 *slot = tables.inspect_other(bytes);
             }
@@ -196,11 +196,11 @@ struct Tables<'a> {
 impl Tables<'_> {
     /// First pass: parse, hash, prefetch.
     #[inline(always)]
-    fn inspect(self, snapshot: &Snapshot, frame: &Frame, bytes: &[u8]) -> Lane {
+    fn inspect(self, ports: &[Port], frame: &Frame, bytes: &[u8]) -> Lane {
         // A frame that is not addressed to us, or was sent by us, takes the long way, which says so. So does SCTP,
         // whose states need a look at its chunks.
         match parse::plain_v4(bytes) {
-            Some(plain) if plain.protocol != SCTP && !is_foreign(snapshot, frame, bytes) => {
+            Some(plain) if plain.protocol != SCTP && !is_foreign(ports, frame, bytes) => {
                 let ident = Ident::new(plain.addresses, plain.ports, plain.protocol);
                 let home = self.v4.approach(ident);
                 Lane {
@@ -213,14 +213,14 @@ impl Tables<'_> {
                 }
             }
             Some(_) => Lane { home: NOT_PLAIN, ..Lane::default() },
-            None => self.inspect_v6(snapshot, frame, bytes),
+            None => self.inspect_v6(ports, frame, bytes),
         }
     }
 
     #[inline(always)]
-    fn inspect_v6(self, snapshot: &Snapshot, frame: &Frame, bytes: &[u8]) -> Lane {
+    fn inspect_v6(self, ports: &[Port], frame: &Frame, bytes: &[u8]) -> Lane {
         match parse::plain_v6(bytes) {
-            Some(plain) if !is_foreign(snapshot, frame, bytes) => {
+            Some(plain) if !is_foreign(ports, frame, bytes) => {
                 let ident = Ident::new(0, plain.ports, plain.protocol);
                 let home = match plain::key_v6(bytes, ident) {
                     Some(key) => self.v6.approach(&key),
@@ -258,8 +258,8 @@ impl Tables<'_> {
 
 /// Whether a frame's Ethernet addresses say that it is not for the appliance.
 #[inline(always)]
-fn is_foreign(snapshot: &Snapshot, frame: &Frame, bytes: &[u8]) -> bool {
-    let (Some(port), Some(head)) = (snapshot.ports.get(usize::from(frame.port)), bytes.first_chunk::<16>()) else {
+fn is_foreign(ports: &[Port], frame: &Frame, bytes: &[u8]) -> bool {
+    let (Some(port), Some(head)) = (ports.get(usize::from(frame.port)), bytes.first_chunk::<16>()) else {
         return true;
     };
     port.is_own(word64(&head[6..14])) || !port.accepts(word64(&head[..8]))

@@ -8,8 +8,8 @@ use crate::dataplane::flow::state;
 use crate::dataplane::flow::{Entry, FlowTable, FlowV4, FlowV6, Ident, KeyV6, STAMP_MS, is_expired};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::rewrite;
-use crate::dataplane::snapshot::{ServerEntry, slot_of};
-use crate::dataplane::verdict::{Outcome, Verdict};
+use crate::dataplane::snapshot::ServerEntry;
+use crate::dataplane::verdict::Outcome;
 use crate::model::VerifyChecksums;
 
 /// The key of a plain IPv6 packet whose ports and protocol are known.
@@ -44,7 +44,8 @@ impl Context<'_> {
         };
         let server = self.plain_entry(entry, frame, lane)?;
         rewrite::direct_plain_v4(memory.bytes_mut(frame), server);
-        Some(self.plain_outcome(server, lane))
+        self.count(server, u32::from(lane.total));
+        Some(server.outcome)
     }
 
     /// An IPv6 packet. `None`: nothing was changed, and the long way decides.
@@ -63,14 +64,15 @@ impl Context<'_> {
         let entry = table.from_home(lane.home, &key)?;
         let server = self.plain_entry(entry, frame, lane)?;
         rewrite::direct_plain_v6(memory.bytes_mut(frame), server);
-        Some(self.plain_outcome(server, lane))
+        self.count(server, u32::from(lane.total));
+        Some(server.outcome)
     }
 
     /// The server of a flow, once its time stamp and state were seen to.
     #[inline(always)]
     fn plain_entry<E: Entry>(&self, entry: &mut E, frame: &Frame, lane: &Lane) -> Option<&ServerEntry> {
         let server = self.snapshot.server(entry.server())?;
-        if frame.len > server.plain_limit {
+        if frame.len > u32::from(server.plain_limit) {
             return None;
         }
         if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
@@ -88,16 +90,5 @@ impl Context<'_> {
             }
         }
         Some(server)
-    }
-
-    #[inline(always)]
-    fn plain_outcome(&self, server: &ServerEntry, lane: &Lane) -> Outcome {
-        self.count(server, u32::from(lane.total));
-        Outcome {
-            verdict: Verdict::Tx(server.port),
-            service: server.service,
-            server: slot_of(server.id) as u16,
-            new_flow: false,
-        }
     }
 }
