@@ -58,8 +58,7 @@ fn unquoted(cell: &str) -> &str {
 fn operations_explains_every_drop_reason_in_the_programs_own_words() {
     let rows = table(&read("docs/operations.md"), "| reason | means |");
     let found: Vec<(&str, &str)> = rows.iter().map(|row| (unquoted(&row[0]), row[1].as_str())).collect();
-    let expected: Vec<(&str, &str)> =
-        DropReason::ALL.iter().map(|reason| (reason.name(), reason.describe())).collect();
+    let expected: Vec<(&str, &str)> = DropReason::ALL.iter().map(|reason| (reason.name(), reason.describe())).collect();
     assert_eq!(found, expected, "docs/operations.md, in the order of src/dataplane/verdict.rs");
     for row in &rows {
         assert!(row.len() == 3 && row[2].ends_with('.'), "what to do about {}?", row[0]);
@@ -71,7 +70,9 @@ fn the_packet_path_names_only_reasons_that_there_are_and_all_that_new_flows_meet
     let text = read("docs/packet-path.md");
     let names: BTreeSet<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
-    for word in quoted.iter().filter(|word| word.contains('-') && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')) {
+    for word in
+        quoted.iter().filter(|word| word.contains('-') && word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+    {
         assert!(names.contains(word), "`{word}` is no drop reason");
     }
     for reason in ["loop", "wrong-mac", "martian-source", "own-source", "ttl-expired", "no-server", "flow-table-full"] {
@@ -130,7 +131,8 @@ fn limits_and_sizes_are_the_programs() {
 #[test]
 fn migration_has_the_default_timeouts() {
     let rows = table(&read("docs/migration.md"), "| state | seconds |");
-    let found: BTreeMap<&str, u32> = rows.iter().map(|row| (row[0].as_str(), row[1].parse().expect("number"))).collect();
+    let found: BTreeMap<&str, u32> =
+        rows.iter().map(|row| (row[0].as_str(), row[1].parse().expect("number"))).collect();
     let t = Timeouts::default();
     let expected = BTreeMap::from([
         ("TCP ESTABLISHED", t.tcp_established),
