@@ -164,6 +164,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         hops_applied: now,
         ticked: now,
         unreachable: Vec::new(),
+        alarms: HashSet::new(),
     };
     engine.applied.open(&engine.desired)?;
     engine.note_unreachable();
@@ -219,6 +220,8 @@ struct Engine {
     loads: Vec<f64>,
     /// Servers without a next hop, and why, as last logged.
     unreachable: Vec<(IpAddr, Reason)>,
+    /// Alarms that were logged.
+    alarms: HashSet<String>,
 }
 
 impl Engine {
@@ -294,6 +297,11 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
+            for alarm in collect::alarms(&self.workers) {
+                if self.alarms.insert(alarm.key) {
+                    warn!("{}", alarm.text);
+                }
+            }
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }
@@ -396,7 +404,7 @@ impl Engine {
             self.tracker.hops().filter_map(|(address, reach)| reach.as_ref().err().map(|why| (address, why)));
         let mut warnings: Vec<String> = self.report.warnings.clone();
         warnings.extend(unreachable.map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
-        warnings.extend(collect::warnings(&self.workers));
+        warnings.extend(collect::alarms(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.restart.iter().cloned());
         Status {
             engine: EngineStatus {
