@@ -3,6 +3,7 @@
 mod lab_support;
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -155,4 +156,32 @@ fn both_addresses_answer_ping_and_nd() {
         assert!(pings(&stage.site, stage.site.vip(family)), "{}", stage.site.vip(family));
         assert!(pings(&stage.site, stage.site.appliance_address(family)));
     }
+}
+
+/// A sender that leaves checksums to its network card: its connections are not carried broken to a server but dropped
+/// by name, and both the log and the status say what to do.
+#[test]
+fn partial_checksums_are_detected_and_named() {
+    if !lab_is_possible() {
+        return;
+    }
+    let stage = set(find("web-dr-one-arm").unwrap());
+    // Both ends that send towards the appliance: a bridge completes what its port would not.
+    for (node, interface) in [(CLIENT, "eth0"), ("lan", "appliance-eth0")] {
+        let mut offload = Command::new("ethtool");
+        offload.args(["-K", interface, "tx", "on"]);
+        stage.site.lab.output(node, &offload).unwrap();
+    }
+    let plan = LoadPlan { timeout: Duration::from_millis(300), ..LoadPlan::new(stage.site.vip_port(Family::V4, HTTP)) };
+    let client = stage.site.lab.node(CLIENT).unwrap();
+    assert_eq!(requests(client, &plan, 1).unwrap().failures, 1);
+    let status = stage.engine.status().unwrap();
+    assert!(status["drops"]["partial-checksum"].as_u64().unwrap() > 0, "{}", status["drops"]);
+    assert!(status["warnings"].to_string().contains("ethtool -K DEVICE tx off"), "{}", status["warnings"]);
+    let start = Instant::now();
+    while !stage.engine.process().output().contains("(partial-checksum)") && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let log = stage.engine.process().output();
+    assert_eq!(log.matches("(partial-checksum)").count(), 1, "logged once:\n{log}");
 }

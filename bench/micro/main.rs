@@ -43,6 +43,7 @@ fn main() {
         rows.push(new_flows(v6, if quick { 200_000 } else { 1_000_000 }, rounds, json));
     }
     rows.extend(stages(rounds, json));
+    rows.extend(maglev(json));
     let rows = serde_json::Value::Array(rows);
     if json {
         println!("{rows}");
@@ -163,10 +164,27 @@ fn stages(rounds: usize, json: bool) -> Vec<serde_json::Value> {
     rows
 }
 
+/// How much of mh's table changes hands needlessly when one of ten servers leaves: slots of servers that stay.
+fn maglev(json: bool) -> Vec<serde_json::Value> {
+    let mut rows = Vec::new();
+    for size in [251, 4093, 65_521, 131_071] {
+        let shares = support::maglev_moves(size);
+        let worst = shares.iter().copied().fold(0.0, f64::max);
+        let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+        if !json {
+            println!(
+                "mh    table {size:>6}  one of 10 servers leaves: {mean:4.2} % moved needlessly, at most {worst:4.2} %"
+            );
+        }
+        rows.push(serde_json::json!({"case": "mh-moves", "table": size, "mean_percent": mean, "worst_percent": worst}));
+    }
+    rows
+}
+
 /// A pseudo-random flow number (xorshift).
 fn next(state: &mut u64, flows: usize) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
-    ((*state >> 32) * flows as u64 >> 32) as usize
+    (((*state >> 32) * flows as u64) >> 32) as usize
 }

@@ -11,6 +11,7 @@ use evenkeel::dataplane::io::{BATCH, Frame, FrameMemory};
 use evenkeel::dataplane::parse;
 use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::rewrite;
+use evenkeel::dataplane::schedule::maglev::Table;
 use evenkeel::dataplane::schedule::{Client, Cursor, Selector};
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::dataplane::stats::WorkerStats;
@@ -437,4 +438,31 @@ impl Rig {
     pub fn measured_stage(&mut self, name: &str) {
         black_box(self.stage(name));
     }
+}
+
+/// For each of ten equal servers: the percentage of slots that move from one server that stays to another when it
+/// leaves.
+pub fn maglev_moves(size: u32) -> Vec<f64> {
+    let member = |n: u8| evenkeel::dataplane::schedule::Member {
+        id: u32::from(n),
+        weight: 1,
+        last_weight: 1,
+        reachable: true,
+        address: IpAddr::from([10, 0, 0, n]),
+        port: 80,
+        load: Arc::default(),
+    };
+    let all: Vec<_> = (1..=10).map(member).collect();
+    let before = Table::new(&all, false, false, size);
+    (0..all.len())
+        .map(|gone| {
+            let mut left = all.clone();
+            left.remove(gone);
+            let after = Table::new(&left, false, false, size);
+            let pairs = before.slots().iter().zip(after.slots());
+            let needless = pairs
+                .filter(|(b, a)| usize::from(**b) != gone && all[usize::from(**b)].id != left[usize::from(**a)].id);
+            needless.count() as f64 * 100.0 / f64::from(size)
+        })
+        .collect()
 }

@@ -165,28 +165,41 @@ fn server(
     }
 }
 
+/// Something that a worker saw and someone should look at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    /// Same key, same alarm: it is logged once.
+    pub key: String,
+    /// What it is and what to do.
+    pub text: String,
+}
+
 /// What the workers saw that someone should look at.
-pub fn warnings(workers: &Workers) -> Vec<String> {
+pub fn alarms(workers: &Workers) -> Vec<Alarm> {
     let mut all = Vec::new();
     for worker in &workers.list {
         let conflicts = worker.stats.conflicts.get();
         if conflicts > 0 {
             let [.., a, b, c, d, e, f] = worker.stats.conflict_mac.get().to_be_bytes();
-            all.push(format!(
-                "another host claims a service address ({conflicts} times), last with the Ethernet address {}: it must \
-                 have that address on `lo` only, with arp_ignore=1 and arp_announce=2",
-                MacAddr([a, b, c, d, e, f])
-            ));
+            let mac = MacAddr([a, b, c, d, e, f]);
+            all.push(Alarm {
+                key: format!("conflict {mac}"),
+                text: format!(
+                    "another host claims a service address ({conflicts} times), last with the Ethernet address {mac}: \
+                     it must have that address on `lo` only, with arp_ignore=1 and arp_announce=2"
+                ),
+            });
         }
         if worker.stats.drops.get(DropReason::PartialChecksum as usize).is_some_and(|drops| drops.get() > 0) {
-            all.push(
-                "packets with incomplete checksums are dropped: a virtual interface leaves them to nobody; on its \
-                 sender's end, `ethtool -K DEVICE tx off`"
+            all.push(Alarm {
+                key: "partial checksums".to_owned(),
+                text: "packets with incomplete checksums are dropped (partial-checksum): a virtual interface leaves \
+                       them to nobody; on its sender's end, `ethtool -K DEVICE tx off`"
                     .to_owned(),
-            );
+            });
         }
     }
     all.sort();
-    all.dedup();
+    all.dedup_by(|a, b| a.key == b.key);
     all
 }

@@ -3,6 +3,7 @@
 //! Owns the order of start and stop, and the one loop over signals, the control socket, the kernel's announcements and
 //! timers. Decides nothing about packets and nothing about a configuration.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -83,6 +84,9 @@ const SOCKET: Token = Token(16);
 /// How long start-up waits for the servers' Ethernet addresses before it goes on without the rest.
 const FIRST_RESOLUTION: Duration = Duration::from_millis(1500);
 
+/// How long a reload waits for the Ethernet addresses of new servers.
+const RELOAD_RESOLUTION: Duration = Duration::from_millis(250);
+
 /// Least time between two snapshots that only follow next hops.
 const HOPS_PAUSE: Duration = Duration::from_millis(50);
 
@@ -160,6 +164,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         hops_applied: now,
         ticked: now,
         unreachable: Vec::new(),
+        alarms: HashSet::new(),
     };
     engine.applied.open(&engine.desired)?;
     engine.note_unreachable();
@@ -189,6 +194,10 @@ fn next_hop(tracker: &Tracker, address: IpAddr) -> Option<NextHop> {
     tracker.hop(address).and_then(|reach| reach.as_ref().ok()).copied()
 }
 
+fn servers(desired: &Desired) -> impl Iterator<Item = IpAddr> {
+    desired.services.iter().flat_map(|service| &service.servers).map(|server| server.address)
+}
+
 /// A running engine.
 struct Engine {
     file: PathBuf,
@@ -211,6 +220,8 @@ struct Engine {
     loads: Vec<f64>,
     /// Servers without a next hop, and why, as last logged.
     unreachable: Vec<(IpAddr, Reason)>,
+    /// Alarms that were logged.
+    alarms: HashSet<String>,
 }
 
 impl Engine {
@@ -286,6 +297,11 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
+            for alarm in collect::alarms(&self.workers) {
+                if self.alarms.insert(alarm.key) {
+                    warn!("{}", alarm.text);
+                }
+            }
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }
@@ -325,6 +341,7 @@ impl Engine {
             let _ = self.tracker.watch(&before, now);
             return refused(self, &failure);
         }
+        self.await_new_servers(&desired);
         let generation = match self.change(&desired) {
             Ok(generation) => generation,
             Err(failure) => {
@@ -344,6 +361,19 @@ impl Engine {
         all.iter().for_each(|warning| warn!("{warning}"));
         let text = all.iter().fold(said, |text, warning| format!("{text}\nwarning: {warning}"));
         Answer::Done(json!({ "summary": text, "generation": generation, "warnings": all }))
+    }
+
+    /// Waits a moment for the Ethernet addresses of servers that were not there before: a service whose servers are all
+    /// replaced would else have none for the time of an ARP exchange.
+    fn await_new_servers(&mut self, desired: &Desired) {
+        let start = Instant::now();
+        let known: HashSet<IpAddr> = servers(&self.desired).collect();
+        let new: Vec<IpAddr> = servers(desired).filter(|address| !known.contains(address)).collect();
+        let pending =
+            |tracker: &Tracker| new.iter().any(|address| tracker.hop(*address) == Some(&Err(Reason::Unresolved)));
+        while start.elapsed() < RELOAD_RESOLUTION && pending(&self.tracker) {
+            self.tracker.turn(RELOAD_RESOLUTION.saturating_sub(start.elapsed()));
+        }
     }
 
     /// Logs servers that cannot be reached, when that changed.
@@ -373,8 +403,8 @@ impl Engine {
         let unreachable =
             self.tracker.hops().filter_map(|(address, reach)| reach.as_ref().err().map(|why| (address, why)));
         let mut warnings: Vec<String> = self.report.warnings.clone();
-        warnings.extend(unreachable.map(|(address, why)| format!("server {address} cannot be reached: {why}")));
-        warnings.extend(collect::warnings(&self.workers));
+        warnings.extend(unreachable.map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
+        warnings.extend(collect::alarms(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.restart.iter().cloned());
         Status {
             engine: EngineStatus {

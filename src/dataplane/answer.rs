@@ -42,6 +42,11 @@ fn swap_ethernet(bytes: &mut [u8], own: MacAddr) {
     bytes[6..12].copy_from_slice(&own.0);
 }
 
+/// Whether a frame claims to come from a group (IEEE 802.3, 3.2.3): an answer would go to everyone in it.
+fn from_group(bytes: &[u8]) -> bool {
+    bytes.get(6).is_some_and(|first| first & 1 == 1)
+}
+
 /// ARP for Ethernet and IPv4.
 pub fn arp(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed, frame: &Frame) -> Answer {
     let l3 = usize::from(parsed.l3);
@@ -96,7 +101,7 @@ pub fn icmp4(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
     }
     match message[0] {
         8 => {
-            if is_martian(IpAddr::from(source)) {
+            if is_martian(IpAddr::from(source)) || from_group(bytes) {
                 return drop(DropReason::MartianSource);
             }
             swap_ethernet(bytes, port.mac());
@@ -142,7 +147,7 @@ pub fn icmp6(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
     }
     match kind {
         128 => {
-            if is_martian(IpAddr::from(source)) {
+            if is_martian(IpAddr::from(source)) || from_group(bytes) {
                 return drop(DropReason::MartianSource);
             }
             swap_ethernet(bytes, port.mac());

@@ -142,6 +142,30 @@ pub fn plain_v4(bytes: &[u8]) -> Option<Plain> {
     Some(Plain { addresses, ports: word(34), total, protocol, tcp_flags })
 }
 
+/// The frequent case of IPv6: untagged, no extension headers, hop limit above 1, TCP or UDP with a whole header. The
+/// addresses are left to the caller ([`Plain::addresses`] is 0); the total includes the IP header.
+#[inline(always)]
+pub fn plain_v6(bytes: &[u8]) -> Option<Plain> {
+    let head: &[u8; 62] = bytes.first_chunk()?;
+    let payload = u16::from_be_bytes([head[18], head[19]]);
+    let protocol = head[20];
+    if head[12] != 0x86
+        || head[13] != 0xdd
+        || head[14] >> 4 != 6
+        || head[21] < 2
+        || usize::from(payload) + 54 > bytes.len()
+    {
+        return None;
+    }
+    let tcp_flags = match protocol {
+        UDP if payload >= 8 => 0,
+        TCP if payload >= 20 => *bytes.get(67)?,
+        _ => return None,
+    };
+    let ports = u32::from_ne_bytes([head[54], head[55], head[56], head[57]]);
+    Some(Plain { addresses: 0, ports, total: payload + 40, protocol, tcp_flags })
+}
+
 /// [`plain_v4`] with the result of [`parse`].
 pub fn parse_plain_v4(bytes: &[u8]) -> Option<Parsed> {
     let plain = plain_v4(bytes)?;

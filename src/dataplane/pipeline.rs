@@ -14,16 +14,12 @@ use std::sync::Arc;
 use super::flow::state::State;
 use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
 use super::io::{BATCH, Frame, FrameMemory};
-use super::parse::{self, Kind, Parsed, SCTP};
-use super::snapshot::{ServerEntry, Snapshot, slot_of};
+use super::parse::{self, Kind, Parsed, SCTP, TCP};
+use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::stats::WorkerStats;
-use super::sys;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{EngineSettings, HugePages, VerifyChecksums};
 use family::{Family, word64};
-
-/// Frames whose headers are fetched ahead of the one being parsed.
-const AHEAD: usize = 8;
 
 /// What the first pass found out about a frame that is not plain.
 #[derive(Clone, Copy)]
@@ -32,13 +28,16 @@ struct Slot {
     hash: u64,
 }
 
-/// What the first pass found out about a plain IPv4 packet; `home` is [`NOT_PLAIN`] for any other frame.
+/// What the first pass found out about a plain packet; `home` is [`NOT_PLAIN`] for any other frame.
 #[derive(Clone, Copy, Default)]
 struct Lane {
+    /// Identity of an IPv4 flow; of an IPv6 flow only the ports and the protocol.
     ident: Ident,
     home: u32,
     total: u16,
     tcp_flags: u8,
+    tcp: bool,
+    v6: bool,
 }
 
 const NOT_PLAIN: u32 = u32::MAX;
@@ -102,63 +101,32 @@ impl Pipeline {
         now: u32,
     ) {
         let count = frames.len().min(BATCH).min(outcomes.len());
-        for frame in &frames[..count.min(AHEAD)] {
-            fetch(memory, frame);
-        }
-        for at in 0..count {
-            if let Some(frame) = frames.get(at + AHEAD) {
-                fetch(memory, frame);
-            }
-            let bytes = memory.bytes(&frames[at]);
-            self.lanes[at] = self.inspect(snapshot, &frames[at], bytes);
-            if self.lanes[at].home == NOT_PLAIN {
-                self.slots[at] = self.inspect_other(bytes);
+        let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
+        let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
+        for ((frame, lane), slot) in frames.iter().zip(&mut self.lanes[..]).zip(&mut *slots) {
+            let bytes = memory.bytes(frame);
+            *lane = tables.inspect(&snapshot.ports, frame, bytes);
+            if lane.home == NOT_PLAIN {
+                *slot = tables.inspect_other(bytes);
             }
         }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
-        for at in 0..count {
-            let lane = self.lanes[at];
-            let frame = &mut frames[at];
-            outcomes[at] = match context.plain_hit(&mut self.v4, memory, frame, &lane) {
+        for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
+            let hit = if lane.v6 {
+                context.plain_hit_v6(&mut self.v6, memory, frame, lane)
+            } else {
+                context.plain_hit_v4(&mut self.v4, memory, frame, lane)
+            };
+            *outcome = match hit {
                 Some(outcome) => outcome,
                 None => {
                     if lane.home != NOT_PLAIN {
-                        self.slots[at] = self.inspect_other(memory.bytes(frame));
+                        *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(memory.bytes(frame));
                     }
-                    context.any_packet(&mut self.v4, &mut self.v6, memory, frame, self.slots[at])
+                    context.any_packet(&mut self.v4, &mut self.v6, memory, frame, *slot)
                 }
             };
         }
-    }
-
-    /// First pass: parse, hash, prefetch.
-    #[inline(always)]
-    fn inspect(&self, snapshot: &Snapshot, frame: &Frame, bytes: &[u8]) -> Lane {
-        // A frame that is not addressed to us, or was sent by us, takes the long way, which says so. So does SCTP,
-        // whose states need a look at its chunks.
-        match parse::plain_v4(bytes) {
-            Some(plain) if plain.protocol != SCTP && !is_foreign(snapshot, frame, bytes) => {
-                let ident = Ident::new(plain.addresses, plain.ports, plain.protocol);
-                Lane { ident, home: self.v4.approach(ident), total: plain.total, tcp_flags: plain.tcp_flags }
-            }
-            _ => Lane { home: NOT_PLAIN, ..Lane::default() },
-        }
-    }
-
-    #[inline(never)]
-    fn inspect_other(&self, bytes: &[u8]) -> Slot {
-        let parsed = parse::parse(bytes);
-        let mut hash = 0;
-        if let Ok(parsed) = &parsed {
-            if parsed.kind == Kind::Flow6 {
-                hash = FlowV6::key_of(bytes, parsed).map_or(0, |key| self.v6.hash(&key));
-                self.v6.prefetch(hash);
-            } else if parsed.kind == Kind::Flow4 {
-                hash = FlowV4::key_of(bytes, parsed).map_or(0, |key| self.v4.hash(&key));
-                self.v4.prefetch(hash);
-            }
-        }
-        Slot { parsed, hash }
     }
 
     /// Counts a batch's outcomes once they were acted upon (a transmission may have turned into a drop).
@@ -218,20 +186,83 @@ impl Pipeline {
     }
 }
 
+/// The flow tables as the first pass sees them.
+#[derive(Clone, Copy)]
+struct Tables<'a> {
+    v4: &'a FlowTable<FlowV4>,
+    v6: &'a FlowTable<FlowV6>,
+}
+
+impl Tables<'_> {
+    /// First pass: parse, hash, prefetch.
+    #[inline(always)]
+    fn inspect(self, ports: &[Port], frame: &Frame, bytes: &[u8]) -> Lane {
+        // A frame that is not addressed to us, or was sent by us, takes the long way, which says so. So does SCTP,
+        // whose states need a look at its chunks.
+        match parse::plain_v4(bytes) {
+            Some(plain) if plain.protocol != SCTP && !is_foreign(ports, frame, bytes) => {
+                let ident = Ident::new(plain.addresses, plain.ports, plain.protocol);
+                let home = self.v4.approach(ident);
+                Lane {
+                    ident,
+                    home,
+                    total: plain.total,
+                    tcp_flags: plain.tcp_flags,
+                    tcp: plain.protocol == TCP,
+                    v6: false,
+                }
+            }
+            Some(_) => Lane { home: NOT_PLAIN, ..Lane::default() },
+            None => self.inspect_v6(ports, frame, bytes),
+        }
+    }
+
+    #[inline(always)]
+    fn inspect_v6(self, ports: &[Port], frame: &Frame, bytes: &[u8]) -> Lane {
+        match parse::plain_v6(bytes) {
+            Some(plain) if !is_foreign(ports, frame, bytes) => {
+                let ident = Ident::new(0, plain.ports, plain.protocol);
+                let home = match plain::key_v6(bytes, ident) {
+                    Some(key) => self.v6.approach(&key),
+                    None => NOT_PLAIN,
+                };
+                Lane {
+                    ident,
+                    home,
+                    total: plain.total,
+                    tcp_flags: plain.tcp_flags,
+                    tcp: plain.protocol == TCP,
+                    v6: true,
+                }
+            }
+            _ => Lane { home: NOT_PLAIN, ..Lane::default() },
+        }
+    }
+
+    #[inline(never)]
+    fn inspect_other(self, bytes: &[u8]) -> Slot {
+        let parsed = parse::parse(bytes);
+        let mut hash = 0;
+        if let Ok(parsed) = &parsed {
+            if parsed.kind == Kind::Flow6 {
+                hash = FlowV6::key_of(bytes, parsed).map_or(0, |key| self.v6.hash(&key));
+                self.v6.prefetch(hash);
+            } else if parsed.kind == Kind::Flow4 {
+                hash = FlowV4::key_of(bytes, parsed).map_or(0, |key| self.v4.hash(&key));
+                self.v4.prefetch(hash);
+            }
+        }
+        Slot { parsed, hash }
+    }
+}
+
 /// Whether a frame's Ethernet addresses say that it is not for the appliance.
 #[inline(always)]
-fn is_foreign(snapshot: &Snapshot, frame: &Frame, bytes: &[u8]) -> bool {
-    let (Some(port), Some(head)) = (snapshot.ports.get(usize::from(frame.port)), bytes.first_chunk::<16>()) else {
+fn is_foreign(ports: &[Port], frame: &Frame, bytes: &[u8]) -> bool {
+    let (Some(port), Some(head)) = (ports.get(usize::from(frame.port)), bytes.first_chunk::<16>()) else {
         return true;
     };
     port.is_own(word64(&head[6..14])) || !port.accepts(word64(&head[..8]))
-}
-
-#[inline(always)]
-fn fetch<M: FrameMemory>(memory: &M, frame: &Frame) {
-    if let Some(first) = memory.bytes(frame).first() {
-        sys::prefetch(first);
-    }
 }
 
 fn close(snapshot: &Snapshot, gone: Gone) {

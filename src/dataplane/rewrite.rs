@@ -48,6 +48,15 @@ pub fn direct_plain_v4(bytes: &mut [u8], server: &ServerEntry) {
     }
 }
 
+/// [`direct`] for a packet that [`super::parse::plain_v6`] took, towards a server whose segment is untagged.
+#[inline(always)]
+pub fn direct_plain_v6(bytes: &mut [u8], server: &ServerEntry) {
+    if let Some(head) = bytes.first_chunk_mut::<22>() {
+        head[21] -= 1;
+        head[..12].copy_from_slice(&server.macs);
+    }
+}
+
 /// Decrements the TTL or hop limit.
 #[inline(always)]
 fn age(bytes: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::flow::state::STATES;
 use super::parse::NO_VLAN;
 use super::schedule::{Cursor, Load, Member, Selector};
+use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{MacAddr, Protocol, Service, ServiceKey};
 
 /// A port of the data plane: one interface of the engine.
@@ -73,18 +74,16 @@ pub struct NextHop {
 pub struct ServerEntry {
     /// Stable id: generation of the slot above its number. 0 where the slot is empty.
     pub id: u32,
-    /// Index of its service in this snapshot.
-    pub service: u16,
     /// VLAN id to leave with, or [`NO_VLAN`].
     pub vlan: u16,
+    /// Largest frame that may leave, without VLAN tags.
+    pub max_frame: u16,
+    /// The same where an untagged frame leaves untagged, else 0: the one comparison of the short way.
+    pub plain_limit: u16,
     /// Destination and source MAC as they go into the frame.
     pub macs: [u8; 12],
-    /// Largest frame that may leave, without VLAN tags.
-    pub max_frame: u32,
-    /// The same where an untagged frame leaves untagged, else 0: the one comparison of the short way.
-    pub plain_limit: u32,
-    /// Interface to leave through.
-    pub port: super::io::PortIndex,
+    /// The outcome of a packet that goes to it, ready made: its service, its slot, the interface to leave through.
+    pub outcome: Outcome,
     /// Whether the next hop is resolved.
     pub reachable: bool,
 }
@@ -167,12 +166,11 @@ impl Snapshot {
         let slots = services.iter().flat_map(|s| &s.members).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
         let empty = ServerEntry {
             id: 0,
-            service: 0,
             vlan: NO_VLAN,
-            macs: [0; 12],
             max_frame: 0,
             plain_limit: 0,
-            port: 0,
+            macs: [0; 12],
+            outcome: Outcome::drop(DropReason::NoNextHop),
             reachable: false,
         };
         let mut servers = vec![empty; slots];
@@ -190,16 +188,18 @@ impl Snapshot {
             for member in &service.members {
                 let hop = next_hop(member);
                 let entry = &mut servers[slot_of(member.id)];
-                *entry = ServerEntry { id: member.id, service: index as u16, ..empty };
+                *entry = ServerEntry { id: member.id, ..empty };
+                entry.outcome.service = index as u16;
+                entry.outcome.server = slot_of(member.id) as u16;
                 loads[slot_of(member.id)] = Some(member.load.clone());
                 let Some(hop) = hop else { continue };
                 let Some(port) = ports.get(usize::from(hop.port)) else { continue };
                 entry.macs[..6].copy_from_slice(&hop.mac.0);
                 entry.macs[6..].copy_from_slice(&port.mac().0);
                 entry.vlan = hop.vlan.unwrap_or(NO_VLAN);
-                entry.port = hop.port;
-                entry.max_frame = port.max_frame;
-                entry.plain_limit = if hop.vlan.is_none() { port.max_frame } else { 0 };
+                entry.outcome.verdict = Verdict::Tx(hop.port);
+                entry.max_frame = u16::try_from(port.max_frame).unwrap_or(u16::MAX);
+                entry.plain_limit = if hop.vlan.is_none() { entry.max_frame } else { 0 };
                 entry.reachable = true;
             }
         }

@@ -65,6 +65,8 @@ pub struct Record {
 pub struct Input {
     /// Its frames, in the order of the file.
     pub records: Vec<Record>,
+    /// Why it ends before the file does: a capture that was cut off still has its whole frames.
+    pub damage: Option<CaptureError>,
 }
 
 impl Input {
@@ -78,8 +80,19 @@ impl Input {
         let mut magic = [0; 4];
         let taken = read_up_to(&mut file, &mut magic).map_err(open)?;
         let whole = magic[..taken].chain(file);
-        let records = if magic == [0x0a, 0x0d, 0x0d, 0x0a] { pcapng(path, whole)? } else { pcap(path, whole)? };
-        Ok(Input { records })
+        let mut records = Vec::new();
+        let result = if magic == [0x0a, 0x0d, 0x0d, 0x0a] {
+            pcapng(path, whole, &mut records)
+        } else {
+            pcap(path, whole, &mut records)
+        };
+        match result {
+            Err(damage @ CaptureError::Damaged { .. }) if !records.is_empty() => {
+                Ok(Input { records, damage: Some(damage) })
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(Input { records, damage: None }),
+        }
     }
 }
 
@@ -98,22 +111,20 @@ fn ethernet(path: &Path, link: DataLink) -> Result<(), CaptureError> {
     if link == DataLink::ETHERNET { Ok(()) } else { Err(CaptureError::LinkType { path: path.to_owned(), link }) }
 }
 
-fn pcap(path: &Path, file: impl Read) -> Result<Vec<Record>, CaptureError> {
+fn pcap(path: &Path, file: impl Read, records: &mut Vec<Record>) -> Result<(), CaptureError> {
     let damaged = |frame, source| CaptureError::Damaged { path: path.to_owned(), frame, source };
     let mut reader = PcapReader::new(file).map_err(|e| damaged(0, e))?;
     ethernet(path, reader.header().datalink)?;
-    let mut records = Vec::new();
     while let Some(packet) = reader.next_packet() {
         let packet = packet.map_err(|e| damaged(records.len() + 1, e))?;
         records.push(Record { time: packet.timestamp, interface: 0, bytes: packet.data.into_owned() });
     }
-    Ok(records)
+    Ok(())
 }
 
-fn pcapng(path: &Path, file: impl Read) -> Result<Vec<Record>, CaptureError> {
+fn pcapng(path: &Path, file: impl Read, records: &mut Vec<Record>) -> Result<(), CaptureError> {
     let damaged = |frame, source| CaptureError::Damaged { path: path.to_owned(), frame, source };
     let mut reader = PcapNgReader::new(file).map_err(|e| damaged(0, e))?;
-    let mut records: Vec<Record> = Vec::new();
     while let Some(block) = reader.next_block() {
         match block.map_err(|e| damaged(records.len() + 1, e))? {
             Block::InterfaceDescription(interface) => ethernet(path, interface.linktype)?,
@@ -130,7 +141,7 @@ fn pcapng(path: &Path, file: impl Read) -> Result<Vec<Record>, CaptureError> {
             _ => {}
         }
     }
-    Ok(records)
+    Ok(())
 }
 
 /// A capture being written.

@@ -153,8 +153,10 @@ impl FrameMemory for Memory {
 pub fn run(args: &ReplayArgs, out: &mut impl std::io::Write) -> Result<(), ReplayError> {
     let loaded = config::load(&args.config).map_err(|refused| ReplayError::Config(refused.to_string()))?;
     let mut desired = loaded.desired;
-    let input = Input::open(&args.input)?;
-    let records = input.records;
+    let Input { records, damage } = Input::open(&args.input)?;
+    if let Some(damage) = damage {
+        eprintln!("evenkeel replay: {damage}; the {} frames before it are replayed", records.len());
+    }
     // As many flows as the capture can hold, and no more than configured: the same answers from less memory.
     desired.engine.flows = desired.engine.flows.min(records.len() as u32 + 16);
     desired.engine.flows_ipv6 = desired.engine.flows_ipv6.min(records.len() as u32 + 16);
@@ -294,10 +296,10 @@ fn learn_mac(desired: &Desired, records: &[Record], interface: usize) -> MacAddr
     let mut seen: HashMap<MacAddr, usize> = HashMap::new();
     for record in records.iter().filter(|r| r.interface as usize == interface) {
         let for_us = parse::destination(&record.bytes).is_some_and(|address| owned.contains(&address));
-        if let (true, Some(mac)) = (for_us, record.bytes.first_chunk::<6>()) {
-            if !MacAddr(*mac).is_multicast() {
-                *seen.entry(MacAddr(*mac)).or_default() += 1;
-            }
+        if let (true, Some(mac)) = (for_us, record.bytes.first_chunk::<6>())
+            && !MacAddr(*mac).is_multicast()
+        {
+            *seen.entry(MacAddr(*mac)).or_default() += 1;
         }
     }
     let most = seen.into_iter().max_by_key(|(mac, count)| (*count, std::cmp::Reverse(*mac)));

@@ -73,6 +73,11 @@ impl Answer {
     }
 }
 
+/// What a client sent, cut to what a sentence can hold.
+fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
 /// Reads a request, or says what is wrong with it.
 pub fn parse_request(line: &[u8]) -> Result<Command, String> {
     let expected = "expected one JSON object on a line, such as {\"version\":1,\"command\":\"status\"}";
@@ -80,19 +85,22 @@ pub fn parse_request(line: &[u8]) -> Result<Command, String> {
     let Value::Object(object) = value else { return Err(format!("not an object; {expected}")) };
     match object.get("version") {
         Some(version) if version.as_u64() == Some(VERSION) => {}
-        Some(version) => return Err(format!("version {version} is not spoken here; this engine speaks {VERSION}")),
+        Some(version) => {
+            let version = shortened(&version.to_string());
+            return Err(format!("version {version} is not spoken here; this engine speaks {VERSION}"));
+        }
         None => return Err(format!("`version` is missing; {expected}")),
     }
     let names: Vec<&str> = Command::ALL.iter().map(|command| command.name()).collect();
     if let Some(key) = object.keys().find(|key| !matches!(key.as_str(), "version" | "command")) {
-        return Err(format!("unknown key {key:?}; {expected}"));
+        return Err(format!("unknown key {:?}; {expected}", shortened(key)));
     }
     let Some(name) = object.get("command").and_then(Value::as_str) else {
         return Err(format!("`command` is missing or no text; it is one of {}", names.join(", ")));
     };
     Command::ALL.into_iter().find(|command| command.name() == name).ok_or_else(|| {
         let near = nearest(name, names.iter().copied()).map(|word| format!("did you mean `{word}`? "));
-        let shown: String = name.chars().take(60).collect();
+        let shown = shortened(name);
         format!("unknown command {shown:?}; {}it is one of {}", near.unwrap_or_default(), names.join(", "))
     })
 }
@@ -118,6 +126,13 @@ mod tests {
         ] {
             let error = parse_request(line).unwrap_err();
             assert!(error.contains(part), "{error}");
+        }
+        // A fuzzer's find: what was sent came back whole, however long.
+        for word in ["{\"version\":1,\"KEY\":0}", "{\"version\":\"KEY\"}", "{\"version\":1,\"command\":\"KEY\"}"] {
+            let error = parse_request(word.replace("KEY", &"\u{1}".repeat(5000)).as_bytes()).unwrap_err();
+            assert!(error.len() < 1000, "{} bytes", error.len());
+            let error = parse_request(word.replace("KEY", &"x".repeat(5000)).as_bytes()).unwrap_err();
+            assert!(error.len() < 1000, "{} bytes", error.len());
         }
     }
 }

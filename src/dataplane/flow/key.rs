@@ -92,7 +92,8 @@ pub trait Entry: Copy {
     fn set_stamp(&mut self, now: u32);
 }
 
-/// 64 x 64 -> 128 bit multiplication, folded.
+/// 64 x 64 -> 128 bit multiplication, folded. One round alone would be multiplicative hashing, which lays keys that
+/// differ in few bits in heaps under unlucky seeds: every hash here ends with a second one.
 #[inline(always)]
 const fn mix(a: u64, b: u64) -> u64 {
     let product = (a as u128) * (b as u128);
@@ -174,7 +175,19 @@ impl Ident {
 
     /// The same as a key.
     pub fn key(self) -> KeyV4 {
-        KeyV4 { addresses: self.addresses, ports: self.rest as u32, protocol: (self.rest >> 32) as u8 }
+        KeyV4 { addresses: self.addresses, ports: self.ports(), protocol: self.protocol() }
+    }
+
+    /// Source port, then destination port.
+    #[inline(always)]
+    pub fn ports(self) -> u32 {
+        self.rest as u32
+    }
+
+    /// IP protocol number.
+    #[inline(always)]
+    pub fn protocol(self) -> u8 {
+        (self.rest >> 32) as u8
     }
 
     /// The hash; equal to that of [`Ident::key`].
@@ -188,9 +201,10 @@ impl FlowV4 {
     /// Whether this is the flow of `ident`.
     #[inline(always)]
     pub fn is(&self, ident: Ident) -> bool {
-        // Ports, protocol, state, flags and overflow count are one aligned word; the compiler loads it as such.
-        let word = u64::from(self.ports) | u64::from(self.protocol) << 32;
-        (self.addresses ^ ident.addresses) | (word ^ ident.rest) == 0
+        // One load: these five fields are one aligned word of the entry.
+        let upper = u32::from_le_bytes([self.protocol, self.state, self.flags, self.overflow]);
+        let rest = u64::from(self.ports) | u64::from(upper) << 32;
+        (self.addresses ^ ident.addresses) | ((rest ^ ident.rest) & 0xff_ffff_ffff) == 0
     }
 }
 
@@ -283,7 +297,7 @@ impl Entry for FlowV6 {
         let rest = u64::from(key.ports) | u64::from(key.protocol) << 32;
         let source = mix(key.source[0] ^ seeds.0[0], key.source[1] ^ seeds.0[1]);
         let destination = mix(key.destination[0] ^ seeds.0[2], key.destination[1] ^ seeds.0[3]);
-        mix(source ^ rest ^ seeds.0[3], destination ^ seeds.0[0])
+        mix(mix(source ^ rest ^ seeds.0[3], destination ^ seeds.0[0]), seeds.0[2])
     }
     #[inline(always)]
     fn entries(bucket: &BucketV6) -> &[Self; 2] {

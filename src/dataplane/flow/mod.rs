@@ -82,6 +82,26 @@ impl FlowTable<FlowV4> {
     }
 }
 
+/// The IPv6 table's short way.
+impl FlowTable<FlowV6> {
+    /// The home bucket of a flow, and a request to the CPU to fetch it.
+    #[inline(always)]
+    pub fn approach(&self, key: &KeyV6) -> u32 {
+        let home = self.home(self.hash(key));
+        if let Some(bucket) = self.buckets.get(home) {
+            FlowV6::prefetch(bucket);
+        }
+        home as u32
+    }
+
+    /// The flow's entry, if it lies in its home bucket or behind it.
+    #[inline(always)]
+    pub fn from_home(&mut self, home: u32, key: &KeyV6) -> Option<&mut FlowV6> {
+        let place = self.find_from(key, home as usize)?;
+        Some(self.entry(place))
+    }
+}
+
 /// A flow table for one address family.
 pub struct FlowTable<E: Entry> {
     buckets: sys::Zeroed<E::Bucket>,

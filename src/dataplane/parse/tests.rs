@@ -180,12 +180,11 @@ proptest! {
             }
         }
         let _ = destination(&bytes);
-        if let Ok(parsed) = parse(&bytes) {
-            if matches!(parsed.kind, Kind::Flow4 | Kind::Flow6) {
+        if let Ok(parsed) = parse(&bytes)
+            && matches!(parsed.kind, Kind::Flow4 | Kind::Flow6) {
                 prop_assert!(usize::from(parsed.l4) + usize::from(parsed.l4_len) <= bytes.len());
                 let _ = verify_transport(&bytes, &parsed);
             }
-        }
         if let Some(plain) = parse_plain_v4(&bytes) {
             prop_assert_eq!(parse(&bytes), Ok(plain));
         }

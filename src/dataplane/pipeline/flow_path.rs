@@ -48,17 +48,12 @@ impl Context<'_> {
             }
             table.entry(place).set_stamp(self.now);
         }
-        let outcome = Outcome {
-            verdict: Verdict::Tx(server.port),
-            service: server.service,
-            server: slot_of(id) as u16,
-            new_flow: false,
-        };
+        let outcome = server.outcome;
         if !server.reachable {
             return Outcome { verdict: Verdict::Drop(DropReason::NoNextHop), ..outcome };
         }
         let length = frame.len - 4 * u32::from(parsed.tags);
-        if length > server.max_frame {
+        if length > u32::from(server.max_frame) {
             return Outcome { verdict: Verdict::Drop(DropReason::TooBig), ..outcome };
         }
         if self.verify == VerifyChecksums::All
@@ -135,7 +130,7 @@ impl Context<'_> {
         outcome.server = slot_of(member.id) as u16;
         let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
         let length = frame.len - 4 * u32::from(parsed.tags);
-        if length > server.max_frame {
+        if length > u32::from(server.max_frame) {
             return refuse(DropReason::TooBig);
         }
         let initial = State::initial(parsed.protocol);
@@ -161,7 +156,7 @@ impl Context<'_> {
             counters.connections.add(1);
         }
         self.count(server, ip_length(parsed));
-        Outcome { verdict: Verdict::Tx(server.port), new_flow: true, ..outcome }
+        Outcome { new_flow: true, ..server.outcome }
     }
 
     /// Whether a packet may create a flow.

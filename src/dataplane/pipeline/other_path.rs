@@ -10,7 +10,7 @@ use crate::dataplane::flow::{FlowTable, FlowV4, FlowV6};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::parse::{self, Kind, Parsed};
 use crate::dataplane::rewrite;
-use crate::dataplane::snapshot::{Port, slot_of};
+use crate::dataplane::snapshot::Port;
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 
 impl Context<'_> {
@@ -83,12 +83,7 @@ impl Context<'_> {
         let Some(place) = table.find(&key, hash) else { return Outcome::drop(DropReason::IcmpNoFlow) };
         let id = table.entry(place).server();
         let Some(server) = self.snapshot.server(id) else { return Outcome::drop(DropReason::IcmpNoFlow) };
-        let outcome = Outcome {
-            verdict: Verdict::Tx(server.port),
-            service: server.service,
-            server: slot_of(id) as u16,
-            new_flow: false,
-        };
+        let outcome = server.outcome;
         if !server.reachable {
             return Outcome { verdict: Verdict::Drop(DropReason::NoNextHop), ..outcome };
         }

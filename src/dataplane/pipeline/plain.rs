@@ -1,23 +1,58 @@
-//! The short way: an untagged IPv4 packet of a flow that is known and needs no attention.
+//! The short way: an untagged packet without options, of a flow that is known and needs no attention.
 //!
 //! Owns the few steps that most packets need. Whatever does not fit is left untouched for the long way.
 
+use super::family::word64;
 use super::{Context, Lane, NOT_PLAIN};
-use crate::dataplane::flow::state::{self, State};
-use crate::dataplane::flow::{Entry, FlowTable, FlowV4, STAMP_MS, is_expired};
+use crate::dataplane::flow::state;
+use crate::dataplane::flow::{Entry, FlowTable, FlowV4, FlowV6, Ident, KeyV6, STAMP_MS, is_expired};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::rewrite;
-use crate::dataplane::snapshot::slot_of;
-use crate::dataplane::verdict::{Outcome, Verdict};
+use crate::dataplane::snapshot::ServerEntry;
+use crate::dataplane::verdict::Outcome;
 use crate::model::VerifyChecksums;
 
+/// The key of a plain IPv6 packet whose ports and protocol are known.
+#[inline(always)]
+pub(super) fn key_v6(bytes: &[u8], ident: Ident) -> Option<KeyV6> {
+    let addresses: &[u8; 32] = bytes.get(22..)?.first_chunk()?;
+    Some(KeyV6 {
+        source: [word64(&addresses[..8]), word64(&addresses[8..16])],
+        destination: [word64(&addresses[16..24]), word64(&addresses[24..])],
+        ports: ident.ports(),
+        protocol: ident.protocol(),
+    })
+}
+
 impl Context<'_> {
-    /// The short way: an untagged IPv4 packet of a known flow whose state, server and time stamp need no attention.
-    /// `None`: nothing was changed, and the long way decides.
+    /// An IPv4 packet. `None`: nothing was changed, and the long way decides.
     #[inline(always)]
-    pub(super) fn plain_hit<M: FrameMemory>(
+    pub(super) fn plain_hit_v4<M: FrameMemory>(
         &self,
         table: &mut FlowTable<FlowV4>,
+        memory: &mut M,
+        frame: &Frame,
+        lane: &Lane,
+    ) -> Option<Outcome> {
+        if self.verify == VerifyChecksums::All {
+            return None;
+        }
+        let entry = match table.at_home(lane.home, lane.ident) {
+            Some(entry) => entry,
+            None if lane.home == NOT_PLAIN => return None,
+            None => table.behind(lane.home, lane.ident)?,
+        };
+        let server = self.plain_entry(entry, frame, lane)?;
+        rewrite::direct_plain_v4(memory.bytes_mut(frame), server);
+        self.count(server, u32::from(lane.total));
+        Some(server.outcome)
+    }
+
+    /// An IPv6 packet. `None`: nothing was changed, and the long way decides.
+    #[inline(always)]
+    pub(super) fn plain_hit_v6<M: FrameMemory>(
+        &self,
+        table: &mut FlowTable<FlowV6>,
         memory: &mut M,
         frame: &Frame,
         lane: &Lane,
@@ -25,12 +60,19 @@ impl Context<'_> {
         if lane.home == NOT_PLAIN || self.verify == VerifyChecksums::All {
             return None;
         }
-        let entry = match table.at_home(lane.home, lane.ident) {
-            Some(entry) => entry,
-            None => table.behind(lane.home, lane.ident)?,
-        };
+        let key = key_v6(memory.bytes(frame), lane.ident)?;
+        let entry = table.from_home(lane.home, &key)?;
+        let server = self.plain_entry(entry, frame, lane)?;
+        rewrite::direct_plain_v6(memory.bytes_mut(frame), server);
+        self.count(server, u32::from(lane.total));
+        Some(server.outcome)
+    }
+
+    /// The server of a flow, once its time stamp and state were seen to.
+    #[inline(always)]
+    fn plain_entry<E: Entry>(&self, entry: &mut E, frame: &Frame, lane: &Lane) -> Option<&ServerEntry> {
         let server = self.snapshot.server(entry.server())?;
-        if frame.len > server.plain_limit {
+        if frame.len > u32::from(server.plain_limit) {
             return None;
         }
         if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
@@ -39,8 +81,7 @@ impl Context<'_> {
             }
             entry.set_stamp(self.now);
         }
-        // UDP packets have no flags, and their flows a state that no flags change.
-        if lane.tcp_flags != 0 || entry.state() != State::UDP {
+        if lane.tcp {
             let before = entry.state();
             let after = state::tcp_next(before, lane.tcp_flags);
             if after != before {
@@ -48,13 +89,6 @@ impl Context<'_> {
                 self.state_changed(server.id, before, after);
             }
         }
-        rewrite::direct_plain_v4(memory.bytes_mut(frame), server);
-        self.count(server, u32::from(lane.total));
-        Some(Outcome {
-            verdict: Verdict::Tx(server.port),
-            service: server.service,
-            server: slot_of(server.id) as u16,
-            new_flow: false,
-        })
+        Some(server)
     }
 }

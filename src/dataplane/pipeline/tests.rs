@@ -667,12 +667,13 @@ proptest! {
         for (port, flags, pause) in packets {
             short.now += pause;
             long.now = short.now;
-            let frame = tcp(port, 80, flags, b"payload");
-            let a = short.one(frame.clone());
-            let b = long.one(tagged(frame, 3));
-            prop_assert_eq!(a, b);
-            prop_assert_eq!(short.io.sent(0), long.io.sent(0));
-            prop_assert_eq!(short.counts(0), long.counts(0));
+            for (service, frame) in [(0, tcp(port, 80, flags, b"payload")), (3, tcp6(port, flags))] {
+                let a = short.one(frame.clone());
+                let b = long.one(tagged(frame, 3));
+                prop_assert_eq!(a, b);
+                prop_assert_eq!(short.io.sent(0), long.io.sent(0));
+                prop_assert_eq!(short.counts(service), long.counts(service));
+            }
         }
     }
 }

@@ -59,7 +59,7 @@ impl Table {
                     member: at as u16,
                     next: hash(word, KEY1) % size,
                     skip: hash(word, KEY2) % (size - 1) + 1,
-                    turns: (m.last_weight / divisor >> shift).max(1),
+                    turns: ((m.last_weight / divisor) >> shift).max(1),
                 }
             })
             .collect();

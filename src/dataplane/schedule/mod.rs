@@ -188,11 +188,11 @@ pub fn carry_over(scheduler: Scheduler, cursor: &Cursor, old: &[Listed], new: &[
         step(&list);
     }
     for (id, weight) in new {
-        if let Some(at) = list.iter().position(|l| l.0 == *id) {
-            if list[at].1 != *weight {
-                list[at].1 = *weight;
-                step(&list);
-            }
+        if let Some(at) = list.iter().position(|l| l.0 == *id)
+            && list[at].1 != *weight
+        {
+            list[at].1 = *weight;
+            step(&list);
         }
     }
     for added in new.iter().rev() {

@@ -1,0 +1,44 @@
+//! A script of frames, pauses and swapped snapshots through the pipeline, with the checks of `tests/hostile.rs`.
+//!
+//! Each step is one byte and what belongs to it: 0 to 199 a frame (two bytes of length, then as many bytes; an odd
+//! step takes the second interface), 200 to 229 a pause, 230 to 239 a swap, from 240 on the end of a batch.
+
+#![no_main]
+
+#[path = "../../tests/hostile_support/mod.rs"]
+#[allow(dead_code)]
+mod hostile_support;
+
+use evenkeel::dataplane::io::BATCH;
+use hostile_support::Random;
+use hostile_support::frames::repaired;
+use hostile_support::rig::Rig;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|script: &[u8]| {
+    let mut rig = Rig::new();
+    let mut batch: Vec<(u8, Vec<u8>)> = Vec::new();
+    let mut rest = script;
+    while let Some((&step, more)) = rest.split_first() {
+        rest = more;
+        match step {
+            0..200 => {
+                let Some((length, more)) = rest.split_first_chunk::<2>() else { break };
+                let length = usize::from(u16::from_le_bytes(*length) % 2000).min(more.len());
+                let (frame, more) = more.split_at(length);
+                rest = more;
+                // Checksums are too much to ask of a fuzzer: below 100 they are made right.
+                let frame = if step < 100 { repaired(frame.to_vec()) } else { frame.to_vec() };
+                batch.push((step & 1, frame));
+            }
+            200..230 => rig.pass_time(1 << (step - 200).min(20), 300),
+            230..240 => rig.swap(&mut Random::new(u64::from(step))),
+            _ => rig.batch(&std::mem::take(&mut batch)),
+        }
+        if batch.len() == BATCH {
+            rig.batch(&std::mem::take(&mut batch));
+        }
+    }
+    rig.batch(&batch);
+    rig.compare_loads();
+});

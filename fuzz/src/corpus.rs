@@ -1,0 +1,72 @@
+//! Writes the seeds of the fuzzers to `fuzz/corpus/`: one frame of every kind, scripts and captures of them, the
+//! example configurations, and requests. `fuzz/run.sh` calls it.
+
+#[path = "../../tests/hostile_support/mod.rs"]
+#[allow(dead_code)]
+mod hostile_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hostile_support::frames::bases;
+
+fn folder(target: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder).expect("folder");
+    folder
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) {
+    fs::write(folder(target).join(name), bytes).expect("seed");
+}
+
+/// A pcap file with one frame a millisecond.
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 262_144, 1] {
+        file.extend_from_slice(&word.to_le_bytes());
+    }
+    for (at, frame) in frames.iter().enumerate() {
+        for word in [1_700_000_000, at as u32 * 1000, frame.len() as u32, frame.len() as u32] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        file.extend_from_slice(frame);
+    }
+    file
+}
+
+fn main() {
+    let bases = bases();
+    for (at, frame) in bases.iter().enumerate() {
+        write("parse", &format!("base-{at:02}"), frame);
+    }
+    for (at, group) in bases.chunks(4).enumerate() {
+        let mut script = Vec::new();
+        for (step, frame) in group.iter().enumerate() {
+            script.push(step as u8);
+            script.extend_from_slice(&(frame.len() as u16).to_le_bytes());
+            script.extend_from_slice(frame);
+            script.push([240, 207, 230, 218][step]);
+        }
+        write("pipeline", &format!("script-{at:02}"), &script);
+        let mut capture = vec![at as u8];
+        capture.extend_from_slice(&pcap(group));
+        write("replay", &format!("capture-{at:02}"), &capture);
+    }
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    for entry in fs::read_dir(configs).expect("configs").flatten() {
+        let text = fs::read(entry.path()).expect("config");
+        write("config", &entry.file_name().to_string_lossy(), &text);
+    }
+    write("config", "replay.toml", include_bytes!("../replay.toml"));
+    for (name, line) in [
+        ("status", r#"{"version":1,"command":"status"}"#),
+        ("reload", r#"{"command":"reload","version":1}"#),
+        ("near", r#"{"version":1,"command":"statsu"}"#),
+        ("extra", r#"{"version":1,"command":"status","x":[1,null,"\u00e9"]}"#),
+        ("array", "[]"),
+    ] {
+        write("request", name, line.as_bytes());
+    }
+    println!("seeds are in {}", folder("").display());
+}

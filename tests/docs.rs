@@ -1,0 +1,224 @@
+//! The documentation says what the program does: every drop reason, command and limit, every link and example.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use evenkeel::control::config;
+use evenkeel::control::nexthop::Reason;
+use evenkeel::dataplane::flow::{FlowV4, FlowV6};
+use evenkeel::dataplane::stats::MAX_SERVERS;
+use evenkeel::dataplane::verdict::DropReason;
+use evenkeel::dataplane::xdp::{MAX_ADDRESSES, MAX_PORTS, MAX_RANGES};
+use evenkeel::model::{IoMode, Timeouts};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// All documents, below the root.
+fn documents() -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from).to_vec();
+    let mut folders = vec![PathBuf::from("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder)).expect("folder").flatten() {
+            let path = folder.join(entry.file_name());
+            if root().join(&path).is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                all.push(path);
+            }
+        }
+    }
+    assert!(all.len() > 12, "{all:?}");
+    all
+}
+
+/// Rows of the table whose head begins with `head`, as trimmed cells.
+fn table(text: &str, head: &str) -> Vec<Vec<String>> {
+    let lines = text.lines().skip_while(|line| !line.starts_with(head)).skip(2);
+    let rows: Vec<Vec<String>> = lines
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+        .collect();
+    assert!(!rows.is_empty(), "no table with the head {head}");
+    rows
+}
+
+fn unquoted(cell: &str) -> &str {
+    cell.trim_matches('`')
+}
+
+#[test]
+fn operations_explains_every_drop_reason_in_the_programs_own_words() {
+    let rows = table(&read("docs/operations.md"), "| reason | means |");
+    let found: Vec<(&str, &str)> = rows.iter().map(|row| (unquoted(&row[0]), row[1].as_str())).collect();
+    let expected: Vec<(&str, &str)> = DropReason::ALL.iter().map(|reason| (reason.name(), reason.describe())).collect();
+    assert_eq!(found, expected, "docs/operations.md, in the order of src/dataplane/verdict.rs");
+    for row in &rows {
+        assert!(row.len() == 3 && row[2].ends_with('.'), "what to do about {}?", row[0]);
+    }
+}
+
+#[test]
+fn the_packet_path_names_only_reasons_that_there_are_and_all_that_new_flows_meet() {
+    let text = read("docs/packet-path.md");
+    let names: BTreeSet<&str> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    for word in
+        quoted.iter().filter(|word| word.contains('-') && word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+    {
+        assert!(names.contains(word), "`{word}` is no drop reason");
+    }
+    for reason in ["loop", "wrong-mac", "martian-source", "own-source", "ttl-expired", "no-server", "flow-table-full"] {
+        assert!(quoted.contains(&reason), "{reason}");
+    }
+}
+
+#[test]
+fn operations_explains_every_reason_for_which_a_server_cannot_be_reached() {
+    let name = String::new;
+    let gateway = std::net::IpAddr::from([0; 4]);
+    let expected = [
+        Reason::NoRoute,
+        Reason::Local,
+        Reason::NotOnLink { gateway },
+        Reason::WrongInterface { name: name() },
+        Reason::LinkDown { name: name() },
+        Reason::Unresolved,
+        Reason::Failed,
+    ];
+    let rows = table(&read("docs/operations.md"), "| reason | what to do |");
+    let found: Vec<&str> = rows.iter().map(|row| unquoted(&row[0])).collect();
+    assert_eq!(found, expected.iter().map(Reason::word).collect::<Vec<_>>());
+}
+
+#[test]
+fn operations_names_every_mode() {
+    let rows = table(&read("docs/operations.md"), "| mode | is |");
+    let found: Vec<&str> = rows.iter().map(|row| unquoted(&row[0])).collect();
+    assert_eq!(found, IoMode::ALL.map(IoMode::name));
+}
+
+#[test]
+fn limits_and_sizes_are_the_programs() {
+    let text = read("docs/operations.md");
+    let limits: BTreeMap<String, String> =
+        table(&text, "| what | most |").into_iter().map(|row| (row[0].clone(), row[1].replace(',', ""))).collect();
+    for (what, number) in [
+        ("service addresses", MAX_ADDRESSES),
+        ("single ports over all services", MAX_PORTS),
+        ("port ranges of one address and protocol", MAX_RANGES),
+        ("servers over all services", MAX_SERVERS),
+    ] {
+        assert!(limits[what].split(' ').next() == Some(&number.to_string()), "{what}: {}, not {number}", limits[what]);
+    }
+    let bytes = |entry: usize, load: usize| entry * 100 / load;
+    use evenkeel::dataplane::flow::Entry;
+    let v4 = bytes(size_of::<FlowV4>(), FlowV4::LOAD_PERCENT);
+    let v6 = bytes(size_of::<FlowV6>(), FlowV6::LOAD_PERCENT);
+    for page in ["docs/operations.md", "docs/architecture.md", "docs/adr/0005-flow-table.md"] {
+        let text = read(page);
+        assert!(text.contains(&format!("{v4} ")) && text.contains(&format!("{v6} ")), "{page}: {v4} and {v6} bytes");
+    }
+}
+
+#[test]
+fn migration_has_the_default_timeouts() {
+    let rows = table(&read("docs/migration.md"), "| state | seconds |");
+    let found: BTreeMap<&str, u32> =
+        rows.iter().map(|row| (row[0].as_str(), row[1].parse().expect("number"))).collect();
+    let t = Timeouts::default();
+    let expected = BTreeMap::from([
+        ("TCP ESTABLISHED", t.tcp_established),
+        ("TCP SYN_SENT", t.tcp_syn_sent),
+        ("TCP SYN_RECV", t.tcp_syn_recv),
+        ("TCP FIN_WAIT", t.tcp_fin_wait),
+        ("TCP TIME_WAIT", t.tcp_time_wait),
+        ("TCP CLOSE", t.tcp_close),
+        ("TCP CLOSE_WAIT", t.tcp_close_wait),
+        ("TCP LAST_ACK", t.tcp_last_ack),
+        ("UDP", t.udp),
+        ("SCTP ESTABLISHED", t.sctp_established),
+    ]);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_readme_lists_every_command() {
+    let help = Command::new(env!("CARGO_BIN_EXE_evenkeel")).arg("--help").output().expect("runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let commands: BTreeSet<String> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|word| *word != "help")
+        .map(|word| format!("evenkeel {word}"))
+        .collect();
+    let rows = table(&read("README.md"), "| command | does |");
+    let listed: BTreeSet<String> = rows.iter().map(|row| unquoted(&row[0]).to_owned()).collect();
+    assert_eq!(listed, commands);
+}
+
+#[test]
+fn every_configuration_in_the_documents_is_sound() {
+    let mut seen = 0;
+    for path in documents() {
+        let text = read(&path.display().to_string());
+        for block in text.split("```toml\n").skip(1) {
+            let block = block.split("```").next().unwrap_or_default();
+            if !block.contains("[[interface]]") {
+                continue;
+            }
+            seen += 1;
+            let outcome = config::parse(block, 0);
+            assert!(outcome.problems.is_empty(), "{}:\n{block}\n{:?}", path.display(), outcome.problems);
+        }
+    }
+    assert!(seen >= 2, "{seen}");
+    let readme = read("README.md");
+    let block = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the README's");
+    assert!(block.lines().filter(|line| !line.is_empty()).count() <= 10, "ten lines");
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut broken = Vec::new();
+    for path in documents() {
+        let text = read(&path.display().to_string());
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap_or_default();
+            let file = target.split('#').next().unwrap_or_default();
+            if file.is_empty() || target.starts_with("https://") {
+                continue;
+            }
+            if !root().join(&path).parent().expect("folder").join(file).exists() {
+                broken.push(format!("{}: {target}", path.display()));
+            }
+        }
+        // Paths in the text, too, where they name what is in the repository.
+        for word in text.split('`').skip(1).step_by(2) {
+            let places = ["src/", "tests/", "docs/", "configs/", "fuzz/", "bench/"];
+            let whole = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+            if whole && places.iter().any(|place| word.starts_with(place)) && !root().join(word).exists() {
+                broken.push(format!("{}: `{word}`", path.display()));
+            }
+        }
+    }
+    // Made by runs, not kept.
+    broken.retain(|entry| !entry.contains("fuzz/artifacts") && !entry.contains("fuzz/kept/TARGET"));
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn the_changelog_knows_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(read("CHANGELOG.md").contains(&format!("## [{version}]")), "{version}");
+}
