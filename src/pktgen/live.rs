@@ -16,8 +16,8 @@ pub(super) const OBJECT: &[u8] = aya::include_bytes_aligned!("pktgen.o");
 
 /// `struct config` of `pktgen.c` in words of the machine's order: twelve numbers, then the header.
 const CONFIG_WORDS: usize = 12 + MAX_HEADER / 4;
-/// Frames of one call at full rate: some tens of milliseconds.
-const CHUNK: u64 = 1 << 17;
+/// Frames of one call at full rate: a tenth of a second and more.
+const CHUNK: u64 = 1 << 19;
 /// Frames that the kernel hands to the driver at once.
 const BATCH: u32 = 64;
 
@@ -93,6 +93,12 @@ pub(super) fn run(
     let seeds: Vec<[u64; 3]> = (1..=processors as u64).map(|n| [n.wrapping_mul(0x9e37_79b9_7f4a_7c15), 0, 0]).collect();
     let seeds = aya::maps::PerCpuValues::try_from(seeds).map_err(|e: std::io::Error| bpf("seeding")(e.into()))?;
     state.set(0, seeds, 0).map_err(|e| bpf("seeding")(e.into()))?;
+    // Each run puts the program on the kernel's list of XDP programs and waits for all processors before and after
+    // (`bpf_prog_change_xdp`), some ten milliseconds of silence followed by a burst, unless it is there already. So it is
+    // attached, in the mode that leaves the driver alone, and passes what arrives. Best effort: another program may be there.
+    let program = ebpf.program_mut("generate").ok_or_else(|| bpf("finding the program")("generate".into()))?;
+    let program: &mut Xdp = program.try_into().map_err(|e: ProgramError| bpf("finding the program")(e.into()))?;
+    let _ = program.attach_to_if_index(ifindex, XdpMode::Skb);
     let program = ebpf.program("generate").ok_or_else(|| bpf("finding the program")("generate".into()))?;
     let program: &Xdp = program.try_into().map_err(|e: ProgramError| bpf("finding the program")(e.into()))?;
 

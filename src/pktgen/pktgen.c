@@ -95,6 +95,9 @@ int generate(struct xdp_md *ctx) {
     struct state *s = bpf_map_lookup_elem(&state, &zero);
     if (!c || !s)
         return XDP_ABORTED;
+    // The program is also attached to the interface, see live.rs: what arrives there is no frame of ours.
+    if (ctx->ingress_ifindex == c->ifindex)
+        return XDP_PASS;
     u64 flow;
     if (c->random) {
         u64 x = s->random; // xorshift64
