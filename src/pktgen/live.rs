@@ -103,6 +103,7 @@ pub(super) fn run(
     let program: &Xdp = program.try_into().map_err(|e: ProgramError| bpf("finding the program")(e.into()))?;
 
     let mut sent = 0u64;
+    pace.start();
     while let Some(left) = bounds.left(sent) {
         let due = pace.due(sent, Instant::now());
         if due == 0 {

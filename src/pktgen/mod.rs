@@ -144,18 +144,28 @@ impl Bounds {
 /// How many packets are due.
 struct Pace {
     rate: u64,
+    /// When the first packet was due; moves when a pause is not made up for.
     began: Instant,
+    /// When sending began.
+    started: Instant,
 }
 
 impl Pace {
+    /// Everything is ready: what comes before, loading a program above all, is not made up for.
+    fn start(&mut self) {
+        self.started = Instant::now();
+        self.began = self.started;
+    }
+
     fn due(&mut self, sent: u64, now: Instant) -> u64 {
         if self.rate == 0 {
             return u64::MAX;
         }
         let due = ((now - self.began).as_secs_f64() * self.rate as f64) as u64;
         let behind = due.saturating_sub(sent);
-        // What a pause of more than 100 ms missed is not made up for by a burst.
-        let limit = (self.rate / 10).max(1);
+        // What a pause missed is made up for by a short burst only: a long one would overrun the receiver's ring and
+        // show as its loss.
+        let limit = (self.rate / 1000).max(64);
         if behind > limit {
             self.began += Duration::from_secs_f64((behind - limit) as f64 / self.rate as f64);
             return limit;
@@ -243,12 +253,12 @@ fn run(args: &PktgenArgs) -> Result<Report, PktgenError> {
     let random = args.order == Order::Random;
     let before = interface_tx_packets(&facts.name);
     let began = Instant::now();
-    let mut pace = Pace { rate: args.rate, began };
+    let mut pace = Pace { rate: args.rate, began, started: began };
     let (engine, packets) = match args.engine {
         Engine::LiveFrames => ("live-frames", live::run(&template, facts.ifindex, random, &bounds, &mut pace)?),
         Engine::Xsk => ("xsk", xsk::run(&template, &facts, random, &bounds, &mut pace)?),
     };
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = pace.started.elapsed().as_secs_f64();
     let interface_tx_packets = before.zip(interface_tx_packets(&facts.name)).map(|(before, after)| after - before);
     Ok(Report {
         engine,

@@ -39,6 +39,7 @@ pub(super) fn run(
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = 0u32;
     let mut sent = 0u64;
+    pace.start();
     while let Some(left) = bounds.left(sent) {
         let due = pace.due(sent, Instant::now()).min(left).min(BATCH as u64);
         for _ in 0..due {
