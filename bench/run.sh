@@ -33,8 +33,7 @@ facts() {
     echo "load:     $(cut -d' ' -f1-3 /proc/loadavg) before the first measurement"
 }
 facts | tee "$RESULTS/machine.txt"
-awk -F': *' 'BEGIN { printf "{" } { printf "%s\"%s\":\"%s\"", NR > 1 ? "," : "", $1, substr($0, index($0, $2)) } END { print "}" }' \
-    "$RESULTS/machine.txt" >"$RESULTS/machine.json"
+sed -e 's/"/\\"/g' -e 's/^\([a-z]*\): */"\1":"/' -e 's/$/"/' "$RESULTS/machine.txt" | paste -sd, | sed 's/^/{/; s/$/}/' >"$RESULTS/machine.json"
 
 cargo build --release --locked --bin evenkeel --examples
 
