@@ -108,6 +108,10 @@ fn solicitation(target: [u8; 16]) -> Vec<u8> {
     [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target].concat()
 }
 
+fn advertisement(target: [u8; 16]) -> Vec<u8> {
+    [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &target].concat()
+}
+
 fn hop_by_hop(words: u8) -> (u8, Vec<u8>) {
     (0, [vec![words], vec![1; 6 + usize::from(words) * 8]].concat())
 }
@@ -208,6 +212,8 @@ fn cases() -> Vec<(&'static str, bool, Vec<u8>)> {
         ("echo reply6", false, v6(ipv6(V6, &[], 58, &icmp(129)))),
         ("solicitation", true, v6(ipv6(solicited, &[], 58, &solicitation(V6)))),
         ("solicitation in a tag", true, { ethernet(&[0x8100], 0x86dd, &ipv6(solicited, &[], 58, &solicitation(V6))) }),
+        ("advertisement of ours by another", true, v6(ipv6(solicited, &[], 58, &advertisement(V6)))),
+        ("advertisement of another's", false, v6(ipv6(solicited, &[], 58, &advertisement(OTHER6)))),
         ("unicast solicitation", true, v6(ipv6(V6, &[], 58, &solicitation(V6)))),
         ("solicitation for another", false, v6(ipv6(solicited, &[], 58, &solicitation(OTHER6)))),
         ("short solicitation", false, v6(ipv6(solicited, &[], 58, &solicitation(V6)[..20]))),

@@ -1,5 +1,9 @@
 //! Writes the seeds of the fuzzers to `fuzz/corpus/`: one frame of every kind, scripts and captures of them, the
 //! example configurations, and requests. `fuzz/run.sh` calls it.
+//!
+//! It is a fuzzer without a target, for all that is built here needs libFuzzer's symbols.
+
+#![no_main]
 
 #[path = "../../tests/hostile_support/mod.rs"]
 #[allow(dead_code)]
@@ -35,7 +39,7 @@ fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-fn main() {
+fn write_all() {
     let bases = bases();
     for (at, frame) in bases.iter().enumerate() {
         write("parse", &format!("base-{at:02}"), frame);
@@ -70,3 +74,5 @@ fn main() {
     }
     println!("seeds are in {}", folder("").display());
 }
+
+libfuzzer_sys::fuzz_target!(init: write_all(), |_unused: &[u8]| {});

@@ -5,7 +5,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -99,7 +98,7 @@ impl Workers {
         let mut workers = Workers { list: Vec::new(), shared: shared.clone() };
         for (worker, (io, core)) in ios.into_iter().zip(&settings.cores).enumerate() {
             let stats = Arc::new(WorkerStats::default());
-            let (started, start) = mpsc::channel();
+            let (started, start) = crossbeam::channel::bounded(1);
             let (theirs, settings, shared, core) = (stats.clone(), settings.clone(), shared.clone(), *core);
             let body = move || {
                 // First the core, then the memory: it is touched first by who uses it.

@@ -222,7 +222,7 @@ pub static FILE: Table = Table {
         },
         Table {
             name: "service",
-            form: Form::Many { min: 0, max: 65_536 },
+            form: Form::Many { min: 0, max: 65_535 },
             also: &["services", "virtual_server", "virtual-server"],
             doc: "A virtual service: what clients connect to. No two services may share an address, a protocol and a port.",
             keys: SERVICE,

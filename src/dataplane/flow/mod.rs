@@ -64,14 +64,10 @@ impl FlowTable<FlowV4> {
     /// The flow's entry, if it lies in its home bucket.
     #[inline(always)]
     pub fn at_home(&mut self, home: u32, ident: Ident) -> Option<&mut FlowV4> {
-        let [first, second] = FlowV4::entries_mut(self.buckets.get_mut(home as usize)?);
-        if first.is(ident) {
-            Some(first)
-        } else if second.is(ident) {
-            Some(second)
-        } else {
-            None
-        }
+        let entries = FlowV4::entries_mut(self.buckets.get_mut(home as usize)?);
+        // Which of the two it is cannot be predicted: computed, not branched upon.
+        let second = entries[1].is(ident);
+        if entries[0].is(ident) | second { Some(&mut entries[usize::from(second)]) } else { None }
     }
 
     /// The flow's entry behind its home bucket, where that overflowed.
@@ -184,11 +180,9 @@ impl<E: Entry> FlowTable<E> {
         loop {
             let bucket = self.buckets.get(at)?;
             let entries = E::entries(bucket);
-            if E::matches(&entries[0], key) {
-                return Some(Place { bucket: at, way: 0 });
-            }
-            if E::matches(&entries[1], key) {
-                return Some(Place { bucket: at, way: 1 });
+            let second = E::matches(&entries[1], key);
+            if E::matches(&entries[0], key) | second {
+                return Some(Place { bucket: at, way: usize::from(second) });
             }
             if E::overflow(&entries[0]) == 0 {
                 return None;

@@ -229,8 +229,9 @@ INLINE int take_icmpv6(struct xdp_md *ctx, u32 bits, u32 offset) {
     u8 *icmp = at(ctx, offset, 8);
     if (!icmp)
         return 0;
-    if (icmp[0] == 135) {
-        // Neighbour solicitation: the target decides, not the destination, which is mostly a multicast group.
+    if (icmp[0] == 135 || icmp[0] == 136) {
+        // Neighbour solicitation and advertisement: the target decides, not the destination, which is mostly a
+        // multicast group. An advertisement of an owned address is another host's claim to it.
         icmp = at(ctx, offset, 24);
         if (!icmp)
             return 0;

@@ -166,7 +166,7 @@ impl Matcher {
             return self.is_service(frame, address, bits, next, offset);
         }
         let icmp = at(frame, offset, 8)?;
-        if icmp[0] == 135 {
+        if icmp[0] == 135 || icmp[0] == 136 {
             let icmp = at(frame, offset, 24)?;
             return Some(self.bits(address6(&icmp[8..])) & OWNED != 0);
         }

@@ -1,4 +1,4 @@
-//! What AF_XDP needs of the system and of the processor: the raw calls, and the prefetch hint.
+//! What AF_XDP needs of the system: the raw calls.
 //!
 //! Owns every system call of the AF_XDP sockets, as safe functions that return `io::Result`. Never keeps state and
 //! never decides what an error means. The constants and layouts are those of `include/uapi/linux/if_xdp.h`.
@@ -15,21 +15,6 @@ use libc::{c_int, c_void, socklen_t};
 const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 const SO_PREFER_BUSY_POLL: c_int = 69;
 const SO_BUSY_POLL_BUDGET: c_int = 70;
-
-/// Asks the processor to bring the cache line of `value` close, for a read that will come soon. A hint without effect
-/// on what the program computes; nothing where the processor has no such instruction.
-#[inline(always)]
-pub fn prefetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that the program can observe and never faults; the address comes from a
-        // live reference anyway. SSE is part of every x86_64 processor.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
-}
 
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

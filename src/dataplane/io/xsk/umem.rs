@@ -112,7 +112,7 @@ impl Umem {
     #[inline]
     pub(super) fn prefetch(&self, frame: &Frame) {
         if let Some(first) = self.bytes(frame).first() {
-            sys::prefetch(first);
+            crate::dataplane::sys::prefetch(first);
         }
     }
 
