@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum;
 use super::io::Frame;
-use super::parse::{Kind, Parsed};
+use super::parse::Parsed;
 use super::snapshot::{Port, Snapshot};
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::MacAddr;
@@ -250,9 +250,4 @@ pub fn is_martian(source: IpAddr) -> bool {
         IpAddr::V4(a) => a.octets()[0] == 0 || a.is_loopback() || a.is_multicast() || a.octets()[0] >= 240,
         IpAddr::V6(a) => a.is_unspecified() || a.is_loopback() || a.is_multicast() || a.to_ipv4_mapped().is_some(),
     }
-}
-
-/// Whether a parsed frame is one of those that this file answers.
-pub fn concerns(kind: Kind) -> bool {
-    matches!(kind, Kind::Arp | Kind::Icmp4 | Kind::Icmp6)
 }

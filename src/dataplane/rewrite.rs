@@ -40,10 +40,9 @@ pub fn direct<M: FrameMemory>(
 #[inline(always)]
 pub fn direct_plain_v4(bytes: &mut [u8], server: &ServerEntry) {
     if let Some(head) = bytes.first_chunk_mut::<34>() {
-        head[22] -= 1;
-        let sum = u32::from(u16::from_be_bytes([head[24], head[25]])) + 0x0100;
-        let check = (sum + u32::from(sum >= 0xffff)) as u16;
-        head[24..26].copy_from_slice(&check.to_be_bytes());
+        if let Some(word) = head[22..].first_chunk_mut() {
+            lower_ttl(word);
+        }
         head[..12].copy_from_slice(&server.macs);
     }
 }
@@ -57,6 +56,16 @@ pub fn direct_plain_v6(bytes: &mut [u8], server: &ServerEntry) {
     }
 }
 
+/// Takes one off an IPv4 TTL that is not 0; `word` holds TTL, protocol and header checksum.
+#[inline(always)]
+fn lower_ttl(word: &mut [u8; 4]) {
+    word[0] -= 1;
+    // The TTL is the high byte of its word: one less there is 0x0100 more in the checksum, with end-around carry.
+    let sum = u32::from(u16::from_be_bytes([word[2], word[3]])) + 0x0100;
+    let check = (sum + u32::from(sum >= 0xffff)) as u16;
+    word[2..4].copy_from_slice(&check.to_be_bytes());
+}
+
 /// Decrements the TTL or hop limit.
 #[inline(always)]
 fn age(bytes: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {
@@ -67,11 +76,7 @@ fn age(bytes: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {
         if head[0] < 2 {
             return Err(DropReason::TtlExpired);
         }
-        head[0] -= 1;
-        // The TTL is the high byte of its word: one less there is 0x0100 more in the checksum, with end-around carry.
-        let sum = u32::from(u16::from_be_bytes([head[2], head[3]])) + 0x0100;
-        let check = (sum + u32::from(sum >= 0xffff)) as u16;
-        head[2..4].copy_from_slice(&check.to_be_bytes());
+        lower_ttl(head);
     } else {
         let hop = bytes.get_mut(l3 + 7).ok_or(DropReason::Truncated)?;
         if *hop < 2 {

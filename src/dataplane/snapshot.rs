@@ -11,7 +11,7 @@ use super::flow::state::STATES;
 use super::parse::NO_VLAN;
 use super::schedule::{Cursor, Load, Member, Selector};
 use super::verdict::{DropReason, Outcome, Verdict};
-use crate::model::{MacAddr, Protocol, Service, ServiceKey};
+use crate::model::{MacAddr, Service, ServiceKey};
 
 /// A port of the data plane: one interface of the engine.
 #[derive(Clone, Copy, Debug)]
@@ -234,10 +234,5 @@ impl Snapshot {
     /// Addresses owned, in no order.
     pub fn owned(&self) -> impl Iterator<Item = IpAddr> {
         self.owned.iter().copied()
-    }
-
-    /// Whether some service has this address and protocol.
-    pub fn serves(&self, address: IpAddr, protocol: Protocol) -> bool {
-        self.by_address.contains_key(&(address, protocol.number()))
     }
 }
