@@ -157,9 +157,20 @@ impl FromStr for MacAddr {
 /// How packets reach a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[repr(u8)]
 pub enum Method {
     /// Direct routing: only the Ethernet addresses change; the server answers the client itself (`ipvsadm -g`).
     Dr,
+    /// Destination NAT: the server sees the client's address and answers through the appliance (`ipvsadm -m`).
+    Nat,
+    /// NAT of both addresses: the server sees one of the service's local addresses and answers to it.
+    FullNat,
+    /// IP in IP, in all four combinations of families (`ipvsadm -i`; RFC 2003, 2473, 4213).
+    Ipip,
+    /// Generic UDP encapsulation, version 0 (`ipvsadm -i --tun-type gue`).
+    Gue,
+    /// Generic routing encapsulation without options (`ipvsadm -i --tun-type gre`; RFC 2784).
+    Gre,
 }
 
 impl Method {
@@ -167,7 +178,47 @@ impl Method {
     pub const fn name(self) -> &'static str {
         match self {
             Method::Dr => "dr",
+            Method::Nat => "nat",
+            Method::FullNat => "full-nat",
+            Method::Ipip => "ipip",
+            Method::Gue => "gue",
+            Method::Gre => "gre",
         }
+    }
+
+    /// Whether packets are put into an outer packet.
+    pub const fn is_tunnel(self) -> bool {
+        matches!(self, Method::Ipip | Method::Gue | Method::Gre)
+    }
+
+    /// Whether addresses are translated, and the server's answers come back through the appliance.
+    pub const fn is_nat(self) -> bool {
+        matches!(self, Method::Nat | Method::FullNat)
+    }
+}
+
+/// UDP port of generic UDP encapsulation (IANA), the default of `ipvsadm --tun-port` too.
+pub const GUE_PORT: u16 = 6080;
+
+/// How a service's tunnelled packets are wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelSettings {
+    /// Outer source address towards IPv4 servers; `None` takes that of the route to the server.
+    pub source_v4: Option<std::net::Ipv4Addr>,
+    /// Outer source address towards IPv6 servers; `None` takes that of the route to the server.
+    pub source_v6: Option<std::net::Ipv6Addr>,
+    /// Outer TTL or hop limit; `None` copies the inner one, as IPVS does.
+    pub ttl: Option<u8>,
+    /// UDP destination port of GUE.
+    pub gue_port: u16,
+    /// IPIP and GRE: low bits of the outer source address that vary with the flow, so that receivers spread the load over their
+    /// queues (0: none). Receivers must accept such sources.
+    pub source_spread_bits: u8,
+}
+
+impl Default for TunnelSettings {
+    fn default() -> Self {
+        TunnelSettings { source_v4: None, source_v6: None, ttl: None, gue_port: GUE_PORT, source_spread_bits: 0 }
     }
 }
 
@@ -241,8 +292,16 @@ pub struct Service {
     pub key: ServiceKey,
     /// How a server is chosen for a new flow.
     pub scheduler: Scheduler,
-    /// How packets reach the servers.
+    /// How packets reach the servers, where a server does not say otherwise.
     pub method: Method,
+    /// Full NAT: addresses of the appliance from which servers are asked, of the service's family.
+    pub local_addresses: Vec<IpAddr>,
+    /// Full NAT over TCP: tell the server the client's address by PROXY protocol version 2.
+    pub proxy_protocol: bool,
+    /// Largest TCP segment that a SYN may announce, in bytes; `None` leaves the option as it is.
+    pub mss_clamp: Option<u16>,
+    /// How tunnelled packets are wrapped.
+    pub tunnel: TunnelSettings,
     /// The real servers, in the order of the file.
     pub servers: Vec<Server>,
 }
@@ -252,8 +311,36 @@ pub struct Service {
 pub struct Server {
     /// The server's own address, on which its MAC is resolved; not the virtual address.
     pub address: IpAddr,
+    /// Its port, host order, where NAT changes it; `None` keeps the client's destination port.
+    pub port: Option<u16>,
     /// Scheduling weight; 0 takes no new flows (quiescent).
     pub weight: u16,
+    /// How packets reach it.
+    pub method: Method,
+}
+
+impl Server {
+    /// A server by direct routing.
+    pub const fn dr(address: IpAddr, weight: u16) -> Server {
+        Server { address, port: None, weight, method: Method::Dr }
+    }
+}
+
+impl Service {
+    /// A service by direct routing with IPVS's defaults.
+    pub fn dr(name: &str, key: ServiceKey, scheduler: Scheduler, servers: Vec<Server>) -> Service {
+        Service {
+            name: name.to_owned(),
+            key,
+            scheduler,
+            method: Method::Dr,
+            local_addresses: Vec::new(),
+            proxy_protocol: false,
+            mss_clamp: None,
+            tunnel: TunnelSettings::default(),
+            servers,
+        }
+    }
 }
 
 /// A next hop fixed by the config instead of the kernel's neighbour table.
@@ -367,6 +454,16 @@ pub struct EngineSettings {
     pub flows_ipv6: u32,
     /// Transport checksums verified.
     pub verify_checksums: VerifyChecksums,
+    /// Ports of each local address that full NAT uses, shared out among the workers.
+    pub local_ports: PortRange,
+    /// Most local addresses of full NAT, over all services.
+    pub local_addresses: u32,
+    /// Fragmented packets that one worker follows at a time.
+    pub fragments: u32,
+    /// Fragments that one worker lets wait for their first one, at most.
+    pub fragments_waiting: u32,
+    /// Milliseconds that a fragment waits for its first one.
+    pub fragment_wait_ms: u32,
 }
 
 impl Default for EngineSettings {
@@ -385,6 +482,11 @@ impl Default for EngineSettings {
             flows: 1_000_000,
             flows_ipv6: 250_000,
             verify_checksums: VerifyChecksums::NewFlows,
+            local_ports: PortRange { first: 1024, last: u16::MAX },
+            local_addresses: 16,
+            fragments: 1024,
+            fragments_waiting: 256,
+            fragment_wait_ms: 1000,
         }
     }
 }
@@ -453,6 +555,9 @@ pub struct Desired {
     pub interfaces: Vec<Interface>,
     /// Static next hops.
     pub neighbors: Vec<Neighbor>,
+    /// Addresses that the engine owns without a service, for example the servers' gateway: it answers ARP, neighbour
+    /// discovery and echo for them.
+    pub addresses: Vec<IpAddr>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
 }

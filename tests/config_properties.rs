@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
 use evenkeel::model::{
-    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Method, Neighbor, Polling, PortRange,
+    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Neighbor, Polling, PortRange,
     Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, VerifyChecksums,
 };
 use proptest::prelude::*;
@@ -48,16 +48,11 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
     proptest::collection::vec(one, 0..6).prop_map(|all| {
         all.into_iter()
             .enumerate()
-            .map(|(index, (v6, protocol, ports, scheduler, servers))| Service {
-                name: format!("s{index}/[x]@+:_-."),
+            .map(|(index, (v6, protocol, ports, scheduler, servers))| {
                 // Each service has its own address, so none overlap.
-                key: ServiceKey { address: unicast(v6, u32::try_from(index).unwrap()), protocol, ports },
-                scheduler,
-                method: Method::Dr,
-                servers: servers
-                    .into_iter()
-                    .map(|(number, weight)| Server { address: unicast(v6, number), weight })
-                    .collect(),
+                let key = ServiceKey { address: unicast(v6, u32::try_from(index).unwrap()), protocol, ports };
+                let servers = servers.into_iter().map(|(number, weight)| Server::dr(unicast(v6, number), weight));
+                Service::dr(&format!("s{index}/[x]@+:_-."), key, scheduler, servers.collect())
             })
             .collect()
     })
@@ -88,6 +83,7 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
                     flows: flows.0,
                     flows_ipv6: flows.1,
                     verify_checksums: v,
+                    ..EngineSettings::default()
                 }
             },
         )
@@ -143,6 +139,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 })
                 .collect(),
             interfaces,
+            addresses: Vec::new(),
             services,
         },
     )

@@ -30,15 +30,15 @@ const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 fn desired(scheduler: Scheduler, servers: &[(u8, u16)]) -> Desired {
     let key =
         ServiceKey { address: IpAddr::from([192, 0, 2, 10]), protocol: Protocol::Udp, ports: PortRange::single(53) };
-    let servers =
-        servers.iter().map(|(n, weight)| Server { address: IpAddr::from([10, 0, 0, *n]), weight: *weight }).collect();
+    let servers = servers.iter().map(|(n, weight)| Server::dr(IpAddr::from([10, 0, 0, *n]), *weight)).collect();
     Desired {
         engine: EngineSettings::default(),
         timeouts: Timeouts::default(),
         control_socket: "/nonexistent".into(),
         interfaces: Vec::new(),
         neighbors: Vec::new(),
-        services: vec![Service { name: "dns".into(), key, scheduler, method: Method::Dr, servers }],
+        addresses: Vec::new(),
+        services: vec![Service::dr("dns", key, scheduler, servers)],
     }
 }
 

@@ -60,6 +60,9 @@ impl FrameMemory for Memory {
     fn headroom(&self, frame: &Frame) -> usize {
         frame.addr as usize % CHUNK
     }
+    fn allocate(&mut self, _: u8, _: u32) -> Option<Frame> {
+        None
+    }
 }
 
 impl Frames {
@@ -98,7 +101,7 @@ impl Frames {
                 let check = if check == 0 { 0xffff } else { check };
                 frame[60..62].copy_from_slice(&check.to_ne_bytes());
             }
-            self.frames[lane] = Frame { addr: start as u64, len: len as u32, port: 0 };
+            self.frames[lane] = Frame { addr: start as u64, len: len as u32, ..Frame::default() };
         }
     }
 }
@@ -122,22 +125,18 @@ fn snapshot(v6: bool, scheduler: Scheduler) -> Snapshot {
             } else {
                 IpAddr::from([10, 0, 0, n])
             };
-            Server { address, weight: u16::from(n) }
+            Server::dr(address, u16::from(n))
         })
         .collect();
+    let key = ServiceKey { address: vip(v6).0, protocol: Protocol::Udp, ports: PortRange::single(53) };
     let desired = Desired {
         engine: EngineSettings::default(),
         timeouts: Timeouts::default(),
         control_socket: "/nonexistent".into(),
         interfaces: vec![Interface { name: "eth0".into(), queues: None }],
         neighbors: Vec::new(),
-        services: vec![Service {
-            name: "dns".into(),
-            key: ServiceKey { address: vip(v6).0, protocol: Protocol::Udp, ports: PortRange::single(53) },
-            scheduler,
-            method: Method::Dr,
-            servers,
-        }],
+        addresses: Vec::new(),
+        services: vec![Service::dr("dns", key, scheduler, servers)],
     };
     let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };
     let ports = vec![Port::new(OWN, 1500, true)];
@@ -236,6 +235,7 @@ impl Rig {
                         kind: parse::Kind::Flow4,
                         protocol: 17,
                         tcp_flags: 0,
+                        part: parse::Part::Whole,
                         tags: 0,
                         vlan: parse::NO_VLAN,
                         l3: 14,

@@ -9,9 +9,25 @@ use std::sync::Arc;
 
 use crate::dataplane::flow::state::timeouts_ms;
 use crate::dataplane::schedule::{Cursor, Listed, Load, Member, Selector, carry_over};
-use crate::dataplane::snapshot::{NextHop, Port, ServiceEntry, Snapshot, server_id, slot_of};
+use crate::dataplane::snapshot::{
+    Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
+};
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::model::{Desired, Scheduler, Server, Service, ServiceKey};
+
+/// How one server of a service is reached.
+fn place(service: &Service, address: IpAddr, hop: Option<NextHop>) -> Placed {
+    let server = Endpoint { address, port: None };
+    let target = Target {
+        server,
+        service: Endpoint { address: service.key.address, port: None },
+        tunnel: None,
+        mss: service.mss_clamp.unwrap_or(0),
+        proxy: service.proxy_protocol,
+        locals: Arc::from([]),
+    };
+    Placed { hop, way: Way::Dr, target }
+}
 
 /// More servers than slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +95,7 @@ impl Registry {
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
         let mut entries = Vec::with_capacity(desired.services.len());
-        let mut hops: HashMap<u32, NextHop> = HashMap::new();
+        let mut placed: HashMap<u32, Placed> = HashMap::new();
         // Slots that go are given out again only after all that stay were taken over.
         let wanted: HashMap<ServiceKey, &Service> = desired.services.iter().map(|s| (s.key, s)).collect();
         let mut gone: Vec<u32> = Vec::new();
@@ -101,9 +117,7 @@ impl Registry {
                 .iter()
                 .map(|r| {
                     let hop = next_hop(r.address);
-                    if let Some(hop) = hop {
-                        hops.insert(r.id, hop);
-                    }
+                    placed.insert(r.id, place(service, r.address, hop));
                     Member {
                         id: r.id,
                         weight: r.weight,
@@ -124,9 +138,15 @@ impl Registry {
             self.services.insert(service.key, record);
         }
         self.generation += 1;
-        let snapshot = Snapshot::new(self.generation, ports, entries, timeouts_ms(&desired.timeouts), |member| {
-            hops.get(&member.id).copied()
-        });
+        let snapshot = Snapshot::new(
+            self.generation,
+            ports,
+            entries,
+            timeouts_ms(&desired.timeouts),
+            Vec::new(),
+            &desired.addresses,
+            |_, member| placed[&member.id].clone(),
+        );
         Ok(Compiled { snapshot, added, removed })
     }
 
@@ -181,13 +201,10 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EngineSettings, MacAddr, Method, PortRange, Protocol, Timeouts};
+    use crate::model::{EngineSettings, MacAddr, PortRange, Protocol, Timeouts};
 
     fn desired(servers: &[(u8, u16)]) -> Desired {
-        let servers = servers
-            .iter()
-            .map(|(n, weight)| Server { address: IpAddr::from([10, 0, 0, *n]), weight: *weight })
-            .collect();
+        let servers = servers.iter().map(|(n, weight)| Server::dr(IpAddr::from([10, 0, 0, *n]), *weight)).collect();
         let key = ServiceKey {
             address: IpAddr::from([192, 0, 2, 10]),
             protocol: Protocol::Tcp,
@@ -199,7 +216,8 @@ mod tests {
             control_socket: "/x".into(),
             interfaces: Vec::new(),
             neighbors: Vec::new(),
-            services: vec![Service { name: "web".into(), key, scheduler: Scheduler::Wlc, method: Method::Dr, servers }],
+            addresses: Vec::new(),
+            services: vec![Service::dr("web", key, Scheduler::Wlc, servers)],
         }
     }
 
@@ -251,7 +269,7 @@ mod tests {
     fn too_many_servers_are_refused() {
         let mut registry = Registry::default();
         let mut config = desired(&[]);
-        let server = |n: u32| Server { address: IpAddr::from((n + 0x0a00_0000).to_be_bytes()), weight: 1 };
+        let server = |n: u32| Server::dr(IpAddr::from((n + 0x0a00_0000).to_be_bytes()), 1);
         config.services[0].servers = (0..=MAX_SERVERS as u32).map(server).collect();
         assert_eq!(
             registry.compile(&config, Vec::new(), |_| None).map(|_| ()),

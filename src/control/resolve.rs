@@ -31,6 +31,7 @@ pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Optio
         control_socket: control_socket?.value.into(),
         interfaces,
         neighbors,
+        addresses: Vec::new(),
         services,
     };
     if out.problems.iter().all(|problem| problem.severity == Severity::Warning) {
@@ -92,6 +93,7 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
             "off" => VerifyChecksums::Off,
             _ => VerifyChecksums::NewFlows,
         },
+        ..EngineSettings::default()
     })
 }
 
@@ -209,7 +211,7 @@ fn services(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Service> {
         let servers = servers(entry, key.map(|(key, _)| key), out);
         let method = entry.word("method").map(|_| Method::Dr);
         if let (Some(name), Some((key, _)), Some(scheduler), Some(method)) = (name, key, scheduler, method) {
-            found.push(Service { name, key, scheduler, method, servers });
+            found.push(Service { method, ..Service::dr(&name, key, scheduler, servers) });
         }
     }
     found
@@ -335,7 +337,7 @@ fn servers(service: &Entry, key: Option<ServiceKey>, out: &mut Collector<'_>) ->
             problem.help("remove the key");
         }
         if let (Some(address), Some(weight)) = (address, weight) {
-            found.push(Server { address: address.value, weight: u16::try_from(weight.value).unwrap_or(u16::MAX) });
+            found.push(Server::dr(address.value, u16::try_from(weight.value).unwrap_or(u16::MAX)));
         }
     }
     if entries.is_empty() {

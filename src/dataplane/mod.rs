@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod checksum;
+pub mod directory;
 pub mod flow;
 pub mod io;
 pub mod parse;

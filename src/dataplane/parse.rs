@@ -57,6 +57,19 @@ pub enum Kind {
     Other,
 }
 
+/// Whether an IP packet is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// It is.
+    #[default]
+    Whole,
+    /// The first fragment: it has the transport header.
+    First,
+    /// Another fragment: [`Parsed::l4`] is where its payload begins, and its ports are in
+    /// [`super::io::Frame::hint`] once they are known.
+    Later,
+}
+
 /// The result of a parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
@@ -66,6 +79,8 @@ pub struct Parsed {
     pub protocol: u8,
     /// TCP flags; 0 for other protocols.
     pub tcp_flags: u8,
+    /// Whether the packet is whole.
+    pub part: Part,
     /// VLAN tags in the frame.
     pub tags: u8,
     /// Outermost VLAN id (12 bits), or [`NO_VLAN`].
@@ -173,6 +188,7 @@ pub fn parse_plain_v4(bytes: &[u8]) -> Option<Parsed> {
         kind: Kind::Flow4,
         protocol: plain.protocol,
         tcp_flags: plain.tcp_flags,
+        part: Part::Whole,
         tags: 0,
         vlan: NO_VLAN,
         l3: 14,
@@ -186,8 +202,17 @@ pub fn parse_plain_v4(bytes: &[u8]) -> Option<Parsed> {
 /// # Errors
 /// The reason for which the frame must be dropped, if it turns out to be for an owned address.
 pub fn parse(bytes: &[u8]) -> Result<Parsed, DropReason> {
-    let mut parsed =
-        Parsed { kind: Kind::Other, protocol: 0, tcp_flags: 0, tags: 0, vlan: NO_VLAN, l3: 14, l4: 0, l4_len: 0 };
+    let mut parsed = Parsed {
+        kind: Kind::Other,
+        protocol: 0,
+        tcp_flags: 0,
+        part: Part::Whole,
+        tags: 0,
+        vlan: NO_VLAN,
+        l3: 14,
+        l4: 0,
+        l4_len: 0,
+    };
     let mut ethertype = be16(bytes, 12).ok_or(DropReason::Truncated)?;
     while ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ {
         if parsed.tags == 2 {

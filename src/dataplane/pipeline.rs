@@ -11,6 +11,7 @@ mod plain;
 
 use std::sync::Arc;
 
+use super::directory::Peers;
 use super::flow::state::State;
 use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
 use super::io::{BATCH, Frame, FrameMemory};
@@ -58,7 +59,13 @@ pub struct Pipeline {
     slots: Box<[Slot; BATCH]>,
     stats: Arc<WorkerStats>,
     verify: VerifyChecksums,
+    /// Frames that the pipeline made itself or had kept, with what becomes of them.
+    extra: Vec<(Frame, Outcome)>,
+    peers: Option<Peers>,
 }
+
+/// Most frames that a batch can bring forth besides its own.
+pub const MAX_EXTRA: usize = 4 * BATCH;
 
 impl Pipeline {
     /// A pipeline with empty flow tables of the configured capacity.
@@ -75,7 +82,25 @@ impl Pipeline {
             slots: Box::new([empty; BATCH]),
             stats,
             verify: settings.verify_checksums,
+            extra: Vec::with_capacity(MAX_EXTRA),
+            peers: None,
         })
+    }
+
+    /// Makes it one of several workers, which know each other's flows by their directory.
+    pub fn join(&mut self, peers: Peers) {
+        self.peers = Some(peers);
+    }
+
+    /// Takes the frames that the last batch brought forth besides its own, into `frames` and `outcomes`, and returns how
+    /// many; to be called until it returns 0. They are acted upon and settled like those of a batch.
+    pub fn take_extra(&mut self, frames: &mut [Frame], outcomes: &mut [Outcome]) -> usize {
+        let count = self.extra.len().min(frames.len()).min(outcomes.len());
+        for (at, (frame, outcome)) in self.extra.drain(..count).enumerate() {
+            frames[at] = frame;
+            outcomes[at] = outcome;
+        }
+        count
     }
 
     /// The counters.
@@ -147,6 +172,8 @@ impl Pipeline {
                 Verdict::Tx(_) => {}
                 Verdict::Reply(_) => self.stats.replies.add(1),
                 Verdict::Pass => self.stats.passed.add(1),
+                Verdict::Hand(_) => self.stats.handed.add(1),
+                Verdict::Kept => self.stats.kept.add(1),
                 Verdict::Drop(reason) => self.stats.count_drop(reason),
             }
         }

@@ -2,6 +2,9 @@
 //!
 //! Changes frames in place. Never decides where a frame goes.
 
+pub mod nat;
+pub mod tunnel;
+
 use super::io::{Frame, FrameMemory};
 use super::parse::{Kind, NO_VLAN, Parsed};
 use super::snapshot::ServerEntry;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::flow::state::STATES;
 use super::parse::NO_VLAN;
+use super::rewrite::tunnel::Tunnel;
 use super::schedule::{Cursor, Load, Member, Selector};
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{MacAddr, Service, ServiceKey};
@@ -86,9 +87,79 @@ pub struct ServerEntry {
     pub outcome: Outcome,
     /// Whether the next hop is resolved.
     pub reachable: bool,
+    /// How its packets reach it. [`ServerEntry::plain_limit`] is 0 for every method but direct routing.
+    pub way: Way,
+}
+
+/// How packets reach a server, as the forwarding path tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Way {
+    /// Direct routing.
+    Dr,
+    /// Destination NAT.
+    Nat,
+    /// NAT of both addresses.
+    FullNat,
+    /// Any tunnel; [`Target::tunnel`] says which.
+    Tunnel,
+    /// The server is this machine: its packets are the kernel's (IPVS "Local").
+    Local,
+}
+
+/// What rewriting needs to know of a server beyond its [`ServerEntry`]; indexed by slot, read only for methods that
+/// change more than Ethernet addresses.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The server: address, and port where it differs from the service's.
+    pub server: Endpoint,
+    /// The service as the client sees it: address, and port where the server's differs.
+    pub service: Endpoint,
+    /// The outer header.
+    pub tunnel: Option<Tunnel>,
+    /// Largest TCP segment that a SYN may announce; 0 leaves it.
+    pub mss: u16,
+    /// Whether the client's address goes ahead by PROXY protocol version 2.
+    pub proxy: bool,
+    /// Full NAT: slots of the service's local addresses, in [`Snapshot::locals`].
+    pub locals: Arc<[u16]>,
+}
+
+/// An address and, where it changes, a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address.
+    pub address: IpAddr,
+    /// The port, host order; `None` leaves the packet's.
+    pub port: Option<u16>,
 }
 
 const _: () = assert!(size_of::<ServerEntry>() == 32);
+
+impl ServerEntry {
+    /// A slot without a server.
+    pub const EMPTY: ServerEntry = ServerEntry {
+        id: 0,
+        vlan: NO_VLAN,
+        max_frame: 0,
+        plain_limit: 0,
+        macs: [0; 12],
+        outcome: Outcome::drop(DropReason::NoNextHop),
+        reachable: false,
+        way: Way::Dr,
+    };
+}
+
+/// What the compiler knows of one server when a snapshot is built.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Where its frames leave, if that is known.
+    pub hop: Option<NextHop>,
+    /// How they reach it.
+    pub way: Way,
+    /// What rewriting needs.
+    pub target: Target,
+}
 
 /// The slot in a stable server id.
 #[inline(always)]
@@ -147,36 +218,35 @@ pub struct Snapshot {
     /// Timeouts in milliseconds, by state.
     pub timeouts_ms: [u32; STATES],
     servers: Vec<ServerEntry>,
+    targets: Vec<Option<Target>>,
+    /// Local addresses of full NAT by their stable slot; `None` where a slot is free.
+    pub locals: Vec<Option<IpAddr>>,
     loads: Vec<Option<Arc<Load>>>,
     by_address: Map<(IpAddr, u8), Ports>,
     owned: HashSet<IpAddr, foldhash::fast::RandomState>,
 }
 
 impl Snapshot {
-    /// A snapshot of services whose members carry their next hops.
+    /// A snapshot of services, and of addresses that are owned without one.
     ///
-    /// `next_hop` is asked for each member's. Members' slots must be below [`super::stats::MAX_SERVERS`].
+    /// `place` is asked for each member, with the index of its service. Members' slots must be below
+    /// [`super::stats::MAX_SERVERS`].
     pub fn new(
         generation: u64,
         ports: Vec<Port>,
         services: Vec<ServiceEntry>,
         timeouts_ms: [u32; STATES],
-        next_hop: impl Fn(&Member) -> Option<NextHop>,
+        locals: Vec<Option<IpAddr>>,
+        addresses: &[IpAddr],
+        place: impl Fn(usize, &Member) -> Placed,
     ) -> Self {
         let slots = services.iter().flat_map(|s| &s.members).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
-        let empty = ServerEntry {
-            id: 0,
-            vlan: NO_VLAN,
-            max_frame: 0,
-            plain_limit: 0,
-            macs: [0; 12],
-            outcome: Outcome::drop(DropReason::NoNextHop),
-            reachable: false,
-        };
-        let mut servers = vec![empty; slots];
+        let mut servers = vec![ServerEntry::EMPTY; slots];
+        let mut targets = vec![None; slots];
         let mut loads = vec![None; slots];
         let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
-        let mut owned = HashSet::default();
+        let mut owned: HashSet<IpAddr, _> = addresses.iter().copied().collect();
+        owned.extend(locals.iter().flatten());
         for (index, service) in services.iter().enumerate() {
             let key = service.config.key;
             owned.insert(key.address);
@@ -186,12 +256,19 @@ impl Snapshot {
                 index as u16,
             ));
             for member in &service.members {
-                let hop = next_hop(member);
+                let Placed { hop, way, target } = place(index, member);
+                targets[slot_of(member.id)] = Some(target);
                 let entry = &mut servers[slot_of(member.id)];
-                *entry = ServerEntry { id: member.id, ..empty };
+                *entry = ServerEntry { id: member.id, way, ..ServerEntry::EMPTY };
                 entry.outcome.service = index as u16;
                 entry.outcome.server = slot_of(member.id) as u16;
                 loads[slot_of(member.id)] = Some(member.load.clone());
+                if way == Way::Local {
+                    entry.outcome.verdict = Verdict::Pass;
+                    entry.max_frame = u16::MAX;
+                    entry.reachable = true;
+                    continue;
+                }
                 let Some(hop) = hop else { continue };
                 let Some(port) = ports.get(usize::from(hop.port)) else { continue };
                 entry.macs[..6].copy_from_slice(&hop.mac.0);
@@ -199,20 +276,26 @@ impl Snapshot {
                 entry.vlan = hop.vlan.unwrap_or(NO_VLAN);
                 entry.outcome.verdict = Verdict::Tx(hop.port);
                 entry.max_frame = u16::try_from(port.max_frame).unwrap_or(u16::MAX);
-                entry.plain_limit = if hop.vlan.is_none() { entry.max_frame } else { 0 };
+                entry.plain_limit = if hop.vlan.is_none() && way == Way::Dr { entry.max_frame } else { 0 };
                 entry.reachable = true;
             }
         }
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
-        Snapshot { generation, ports, services, timeouts_ms, servers, loads, by_address, owned }
+        Snapshot { generation, ports, services, timeouts_ms, servers, targets, locals, loads, by_address, owned }
     }
 
     /// The server with this stable id, unless it is gone.
     #[inline(always)]
     pub fn server(&self, id: u32) -> Option<&ServerEntry> {
         self.servers.get(slot_of(id)).filter(|s| s.id == id)
+    }
+
+    /// What rewriting needs to know of the server with this stable id.
+    #[inline]
+    pub fn target(&self, id: u32) -> Option<&Target> {
+        self.targets.get(slot_of(id))?.as_ref()
     }
 
     /// The connection counts of the server with this stable id, unless it is gone.

@@ -62,6 +62,20 @@ pub struct WorkerStats {
     pub replies: Counter,
     /// Frames left to the kernel.
     pub passed: Counter,
+    /// Frames handed to the worker that has their flow.
+    pub handed: Counter,
+    /// Frames that other workers handed to this one.
+    pub taken_over: Counter,
+    /// Fragments that had to wait for their first one.
+    pub kept: Counter,
+    /// Packets from a server that answer no flow: the kernel's.
+    pub unmatched: Counter,
+    /// ICMP errors sent to clients and servers.
+    pub icmp_errors: Counter,
+    /// Flows that found no room in the directory: only this worker knows them.
+    pub directory_full: Counter,
+    /// Ports of local addresses in use.
+    pub local_ports: Counter,
     /// Batches that held at least one frame.
     pub batches: Counter,
     /// Turns of the worker's loop.
@@ -127,6 +141,13 @@ impl Default for WorkerStats {
             forwarded: Counter::default(),
             replies: Counter::default(),
             passed: Counter::default(),
+            handed: Counter::default(),
+            taken_over: Counter::default(),
+            kept: Counter::default(),
+            unmatched: Counter::default(),
+            icmp_errors: Counter::default(),
+            directory_full: Counter::default(),
+            local_ports: Counter::default(),
             batches: Counter::default(),
             loops: Counter::default(),
             sleeps: Counter::default(),

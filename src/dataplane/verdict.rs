@@ -13,6 +13,10 @@ pub enum Verdict {
     Reply(PortIndex),
     /// Not for a service or an owned address: the kernel's.
     Pass,
+    /// Another worker's flow: hand it to that worker.
+    Hand(u8),
+    /// A fragment that waits for its first one: it was copied, its frame is free again.
+    Kept,
     /// Dropped and counted.
     Drop(DropReason),
 }
@@ -99,8 +103,16 @@ drop_reasons! {
     BadTcpFlags = "bad-tcp-flags",
     /// A TCP reset for a flow that is not known.
     NoFlow = "no-flow",
-    /// A fragment: its flow cannot be told.
+    /// A fragment that cannot be forwarded: of a protocol without ports, or of SCTP where NAT changes the port.
     Fragment = "fragment",
+    /// Fragments of one packet overlap, which no sane sender makes (RFC 5722): the whole packet is refused.
+    FragmentOverlap = "fragment-overlap",
+    /// A first fragment without its whole transport header, or one that begins inside it (RFC 1858, RFC 7112).
+    FragmentTiny = "fragment-tiny",
+    /// A fragment whose first one did not come in time.
+    FragmentTimeout = "fragment-timeout",
+    /// Too many fragmented packets, or too many fragments that wait, at once.
+    FragmentLimit = "fragment-limit",
     /// The source address cannot be a client (unspecified, loopback, multicast, broadcast).
     MartianSource = "martian-source",
     /// The source address is one of the appliance's own service addresses.
@@ -115,8 +127,18 @@ drop_reasons! {
     NoServer = "no-server",
     /// The flow's server has no resolved next hop.
     NoNextHop = "no-next-hop",
-    /// The frame is larger than the MTU towards the server.
+    /// The packet is larger than the MTU on its way, and the sender was not told (ICMP is limited in rate).
     TooBig = "too-big",
+    /// No room before the frame for the outer header of a tunnel.
+    NoHeadroom = "no-headroom",
+    /// No free frame for a packet that has to be sent in pieces.
+    NoFrame = "no-frame",
+    /// Full NAT: every port of the service's local addresses is in use.
+    NoLocalPort = "no-local-port",
+    /// NAT: the way back to the client is not known any more, or too many different ones are.
+    NoReturnHop = "no-return-hop",
+    /// The worker that has the flow does not keep up with what others hand to it.
+    PeerBusy = "peer-busy",
     /// The flow table has no room and nothing in it can give way.
     FlowTableFull = "flow-table-full",
     /// More VLAN tags than are supported, or no room to push one.

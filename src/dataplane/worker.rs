@@ -80,6 +80,7 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
             pipeline.process(snapshot, io.memory(), frames, outcomes, now);
             act(io, frames, outcomes);
             pipeline.settle(outcomes);
+            act_on_extra(io, pipeline);
         }
         // The debt never exceeds one round: a worker that was stopped for long does not sweep in circles.
         let round = pipeline.sweep_length() as f64;
@@ -106,6 +107,20 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
     stats.io.publish(&io.stats());
 }
 
+/// Acts on the frames that a batch brought forth besides its own.
+pub fn act_on_extra<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline) {
+    let mut frames = [Frame::default(); BATCH];
+    let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
+    loop {
+        let count = pipeline.take_extra(&mut frames, &mut outcomes);
+        if count == 0 {
+            return;
+        }
+        act(io, &frames[..count], &mut outcomes[..count]);
+        pipeline.settle(&outcomes[..count]);
+    }
+}
+
 /// Sends, answers, passes or releases each frame; a transmission that fails becomes a drop.
 pub fn act<I: PacketIo>(io: &mut I, frames: &[Frame], outcomes: &mut [Outcome]) {
     for (frame, outcome) in frames.iter().zip(outcomes) {
@@ -121,7 +136,8 @@ pub fn act<I: PacketIo>(io: &mut I, frames: &[Frame], outcomes: &mut [Outcome]) 
                     outcome.verdict = Verdict::Drop(DropReason::NotOurs);
                 }
             }
-            Verdict::Drop(_) => io.release(*frame),
+            // Handing over copies the frame; what was kept was copied.
+            Verdict::Drop(_) | Verdict::Kept | Verdict::Hand(_) => io.release(*frame),
         }
     }
 }

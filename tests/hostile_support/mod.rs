@@ -85,12 +85,10 @@ fn services() -> Vec<Service> {
         (v4, Tcp, one(701), Scheduler::Rr, vec![]),
     ]
     .into_iter()
-    .map(|(address, protocol, ports, scheduler, servers)| Service {
-        name: format!("{address}-{protocol}-{ports}"),
-        key: ServiceKey { address, protocol, ports },
-        scheduler,
-        method: Method::Dr,
-        servers: servers.into_iter().map(|n| server(address, n)).collect(),
+    .map(|(address, protocol, ports, scheduler, servers)| {
+        let key = ServiceKey { address, protocol, ports };
+        let servers = servers.into_iter().map(|n| server(address, n)).collect();
+        Service::dr(&format!("{address}-{protocol}-{ports}"), key, scheduler, servers)
     })
     .collect()
 }
@@ -100,7 +98,7 @@ fn server(family: IpAddr, n: u8) -> Server {
         IpAddr::V4(_) => IpAddr::from([10, 0, 0, n]),
         IpAddr::V6(_) => IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]),
     };
-    Server { address, weight: 1 }
+    Server::dr(address, 1)
 }
 
 fn number(address: IpAddr) -> u8 {
@@ -125,6 +123,7 @@ impl Site {
             control_socket: "/nonexistent".into(),
             interfaces: Vec::new(),
             neighbors: Vec::new(),
+            addresses: Vec::new(),
             services: self.services.clone(),
         };
         let unreachable = self.unreachable.clone();

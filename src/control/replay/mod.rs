@@ -110,39 +110,52 @@ pub fn main(args: ReplayArgs) -> ExitCode {
 const CHUNK: usize = 1 << 17;
 const HEADROOM: usize = 256;
 
-/// One batch's frames.
-struct Memory(Vec<u8>);
+/// One batch's frames, those that the pipeline makes behind those that it is given.
+struct Memory {
+    bytes: Vec<u8>,
+    made: usize,
+}
 
 impl Memory {
     fn new() -> Self {
-        Memory(vec![0; CHUNK * BATCH])
+        Memory { bytes: vec![0; CHUNK * BATCH * 2], made: 0 }
     }
 
     fn put(&mut self, chunk: usize, bytes: &[u8], port: PortIndex) -> Frame {
+        self.made = 0;
         let addr = chunk * CHUNK + HEADROOM;
         let len = bytes.len().min(CHUNK - HEADROOM - 64);
-        self.0[addr..addr + len].copy_from_slice(&bytes[..len]);
-        Frame { addr: addr as u64, len: len as u32, port }
+        self.bytes[addr..addr + len].copy_from_slice(&bytes[..len]);
+        Frame { addr: addr as u64, len: len as u32, port, ..Frame::default() }
     }
 
     fn range(&self, frame: &Frame) -> std::ops::Range<usize> {
-        let start = (frame.addr as usize).min(self.0.len());
-        start..(start + frame.len as usize).min(self.0.len())
+        let start = (frame.addr as usize).min(self.bytes.len());
+        start..(start + frame.len as usize).min(self.bytes.len())
     }
 }
 
 impl FrameMemory for Memory {
     fn bytes(&self, frame: &Frame) -> &[u8] {
-        &self.0[self.range(frame)]
+        &self.bytes[self.range(frame)]
     }
 
     fn bytes_mut(&mut self, frame: &Frame) -> &mut [u8] {
         let range = self.range(frame);
-        &mut self.0[range]
+        &mut self.bytes[range]
     }
 
     fn headroom(&self, frame: &Frame) -> usize {
         frame.addr as usize % CHUNK
+    }
+
+    fn allocate(&mut self, port: PortIndex, len: u32) -> Option<Frame> {
+        if self.made == BATCH || len as usize > CHUNK - HEADROOM {
+            return None;
+        }
+        let addr = (BATCH + self.made) * CHUNK + HEADROOM;
+        self.made += 1;
+        Some(Frame { addr: addr as u64, len, port, ..Frame::default() })
     }
 }
 

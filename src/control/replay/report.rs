@@ -67,6 +67,8 @@ impl<'a> Report<'a> {
                 self.pass += 1;
                 ("pass", None)
             }
+            // One pipeline has no peers to hand to.
+            Verdict::Kept | Verdict::Hand(_) => ("kept", None),
             Verdict::Drop(reason) => {
                 *self.drops.entry(reason.name()).or_default() += 1;
                 ("drop", None)

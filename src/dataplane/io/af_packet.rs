@@ -65,7 +65,6 @@ pub struct AfPacketIo {
     memory: HeapMemory,
     poll: Vec<libc::pollfd>,
     next: usize,
-    held: u64,
     partial_checksums: u64,
     stats: IoStats,
 }
@@ -110,7 +109,6 @@ impl AfPacketIo {
             memory: HeapMemory::new(frames, frame_size),
             poll,
             next: 0,
-            held: 0,
             partial_checksums: 0,
             stats: IoStats::default(),
         })
@@ -127,7 +125,7 @@ impl AfPacketIo {
         FrameAccount {
             free: self.memory.free() as u64,
             rx: 0,
-            held: self.held,
+            held: self.memory.held,
             tx: 0,
             total: self.memory.frames() as u64,
         }
@@ -201,7 +199,7 @@ impl PacketIo for AfPacketIo {
             }
         }
         self.stats.rx_frames += filled as u64;
-        self.held += filled as u64;
+        self.memory.held += filled as u64;
         filled
     }
 
@@ -233,8 +231,8 @@ impl PacketIo for AfPacketIo {
     }
 
     fn release(&mut self, frame: Frame) {
-        debug_assert!(self.held > 0, "a frame was released that the worker did not hold");
-        self.held -= 1;
+        debug_assert!(self.memory.held > 0, "a frame was released that the worker did not hold");
+        self.memory.held -= 1;
         self.memory.give(frame.addr);
     }
 

@@ -14,6 +14,8 @@ pub struct HeapMemory {
     bytes: Vec<u8>,
     frame_size: usize,
     free: Vec<u64>,
+    /// Frames in the hands of the worker.
+    pub(super) held: u64,
 }
 
 impl HeapMemory {
@@ -21,7 +23,12 @@ impl HeapMemory {
     pub fn new(frames: u32, frame_size: u32) -> HeapMemory {
         assert!(frame_size.is_power_of_two() && frame_size as usize > HEADROOM, "frame size {frame_size}");
         let free = (0..u64::from(frames)).rev().map(|frame| frame * u64::from(frame_size)).collect();
-        HeapMemory { bytes: vec![0; frames as usize * frame_size as usize], frame_size: frame_size as usize, free }
+        HeapMemory {
+            bytes: vec![0; frames as usize * frame_size as usize],
+            frame_size: frame_size as usize,
+            free,
+            held: 0,
+        }
     }
 
     /// Bytes that a frame can have.
@@ -42,7 +49,7 @@ impl HeapMemory {
     /// Takes a chunk; the frame in it has the full capacity.
     pub(super) fn take(&mut self, port: PortIndex) -> Option<Frame> {
         let chunk = self.free.pop()?;
-        Some(Frame { addr: chunk + HEADROOM as u64, len: self.capacity() as u32, port })
+        Some(Frame { addr: chunk + HEADROOM as u64, len: self.capacity() as u32, port, ..Frame::default() })
     }
 
     pub(super) fn give(&mut self, addr: u64) {
@@ -76,6 +83,15 @@ impl FrameMemory for HeapMemory {
     fn headroom(&self, frame: &Frame) -> usize {
         frame.addr as usize & (self.frame_size - 1)
     }
+
+    fn allocate(&mut self, port: PortIndex, len: u32) -> Option<Frame> {
+        if len as usize > self.capacity() {
+            return None;
+        }
+        let frame = self.take(port)?;
+        self.held += 1;
+        Some(Frame { len, ..frame })
+    }
 }
 
 /// Frame I/O without a kernel: frames are put in and taken out by the caller.
@@ -87,7 +103,6 @@ pub struct MemoryIo {
     passed: Vec<Vec<u8>>,
     /// Most frames that each port's output holds before [`PacketIo::transmit`] refuses.
     tx_limit: usize,
-    held: u64,
     stats: IoStats,
 }
 
@@ -100,7 +115,6 @@ impl MemoryIo {
             output: vec![Vec::new(); ports],
             passed: Vec::new(),
             tx_limit: usize::MAX,
-            held: 0,
             stats: IoStats::default(),
         }
     }
@@ -138,7 +152,7 @@ impl MemoryIo {
         FrameAccount {
             free: self.memory.free() as u64,
             rx: self.input.iter().map(|queue| queue.len() as u64).sum(),
-            held: self.held,
+            held: self.memory.held,
             tx: 0,
             total: self.memory.frames() as u64,
         }
@@ -163,7 +177,7 @@ impl PacketIo for MemoryIo {
             }
         }
         self.stats.rx_frames += filled as u64;
-        self.held += filled as u64;
+        self.memory.held += filled as u64;
         filled
     }
 
@@ -187,8 +201,8 @@ impl PacketIo for MemoryIo {
     }
 
     fn release(&mut self, frame: Frame) {
-        debug_assert!(self.held > 0, "a frame was released that the worker did not hold");
-        self.held -= 1;
+        debug_assert!(self.memory.held > 0, "a frame was released that the worker did not hold");
+        self.memory.held -= 1;
         self.memory.give(frame.addr);
     }
 

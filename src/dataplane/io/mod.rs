@@ -32,6 +32,10 @@ pub struct Frame {
     pub len: u32,
     /// Interface on which it arrived.
     pub port: PortIndex,
+    /// How often workers handed it on to each other.
+    pub hops: u8,
+    /// Ports of a fragment that has none itself, source then destination, as they lie in its first fragment; else 0.
+    pub hint: u32,
 }
 
 /// The memory in which frames lie.
@@ -42,6 +46,9 @@ pub trait FrameMemory {
     fn bytes_mut(&mut self, frame: &Frame) -> &mut [u8];
     /// Bytes free before the frame in its own chunk.
     fn headroom(&self, frame: &Frame) -> usize;
+    /// Takes a free chunk for a frame of `len` bytes that the worker makes itself; it lies behind the usual headroom.
+    /// `None`: no chunk is free, or the frame does not fit one. The frame is in the hands of the worker then.
+    fn allocate(&mut self, port: PortIndex, len: u32) -> Option<Frame>;
 }
 
 /// Counters that an I/O backend keeps, all since start.

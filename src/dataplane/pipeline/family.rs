@@ -83,6 +83,7 @@ impl Family for FlowV6 {
             kind: Kind::Flow6,
             protocol,
             tcp_flags: 0,
+            part: parse::Part::Whole,
             tags: 0,
             vlan: parse::NO_VLAN,
             l3: l3 as u16,

@@ -23,14 +23,9 @@ const CLIENT: [u8; 4] = [198, 51, 100, 7];
 const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
 fn service(address: IpAddr, protocol: Protocol, ports: PortRange, servers: &[(u8, u16)]) -> Service {
-    let servers = servers.iter().map(|(n, weight)| Server { address: server_address(address, *n), weight: *weight });
-    Service {
-        name: format!("{protocol}-{ports}"),
-        key: ServiceKey { address, protocol, ports },
-        scheduler: Scheduler::Rr,
-        method: Method::Dr,
-        servers: servers.collect(),
-    }
+    let servers = servers.iter().map(|(n, weight)| Server::dr(server_address(address, *n), *weight));
+    let key = ServiceKey { address, protocol, ports };
+    Service::dr(&format!("{protocol}-{ports}"), key, Scheduler::Rr, servers.collect())
 }
 
 fn server_address(family: IpAddr, n: u8) -> IpAddr {
@@ -136,6 +131,7 @@ fn compile(registry: &mut Registry, services: Vec<Service>) -> Snapshot {
         control_socket: "/nonexistent".into(),
         interfaces: Vec::new(),
         neighbors: Vec::new(),
+        addresses: Vec::new(),
         services,
     };
     let second = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -429,7 +425,7 @@ fn a_quiescent_or_unreachable_server_keeps_or_loses_its_flows_with_a_reason() {
     rig.swap(services.clone());
     assert_eq!(rig.drops(udp(CLIENT, 5000)), None);
     assert_eq!(rig.drops(udp(CLIENT, 5001)), Some(DropReason::NoServer));
-    services[1].servers = vec![Server { address: IpAddr::from([10, 0, 0, 3]), weight: 1 }];
+    services[1].servers = vec![Server::dr(IpAddr::from([10, 0, 0, 3]), 1)];
     // The same server without a next hop: its flows are dropped by name, not moved.
     let desired_hop = |address: IpAddr| if address == IpAddr::from([10, 0, 0, 3]) { None } else { hop(address) };
     let desired = Desired {
@@ -438,6 +434,7 @@ fn a_quiescent_or_unreachable_server_keeps_or_loses_its_flows_with_a_reason() {
         control_socket: "/nonexistent".into(),
         interfaces: Vec::new(),
         neighbors: Vec::new(),
+        addresses: Vec::new(),
         services,
     };
     let ports = vec![Port::new(OWN, 1500, true)];

@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use super::{BATCH, Frame, IoStats, PacketIo, PortIndex};
+use super::{BATCH, Frame, FrameMemory, IoStats, PacketIo, PortIndex};
 use crate::dataplane::xdp::XdpAttach;
 use crate::model::{EngineSettings, IoMode};
 pub use report::{FrameAccount, OpenError, OpenReport, Refusal, SocketReport};
@@ -56,7 +56,6 @@ pub struct XskIo {
     ports: Vec<(u16, u16)>,
     poll: Vec<libc::pollfd>,
     next: usize,
-    held: u32,
     stats: IoStats,
 }
 
@@ -178,7 +177,7 @@ impl XskIo {
             .iter()
             .map(|socket| libc::pollfd { fd: socket.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 })
             .collect();
-        (XskIo { sockets, umem, ports, poll, next: 0, held: 0, stats: IoStats::default() }, report)
+        (XskIo { sockets, umem, ports, poll, next: 0, stats: IoStats::default() }, report)
     }
 
     /// The sockets, to be registered in the filters: port, queue, descriptor.
@@ -188,12 +187,7 @@ impl XskIo {
 
     /// Takes a frame off the free list, for what the worker sends on its own. It lies behind [`HEADROOM`] bytes.
     pub fn allocate(&mut self, port: PortIndex, len: u32) -> Option<Frame> {
-        if len > self.umem.frame_size() - HEADROOM as u32 {
-            return None;
-        }
-        let chunk = self.umem.take()?;
-        self.held += 1;
-        Some(Frame { addr: chunk + HEADROOM as u64, len, port })
+        self.umem.allocate(port, len)
     }
 
     /// Where all frames are.
@@ -201,7 +195,7 @@ impl XskIo {
         FrameAccount {
             free: self.umem.free() as u64,
             rx: self.sockets.iter().map(|socket| u64::from(socket.rx_frames())).sum(),
-            held: u64::from(self.held),
+            held: u64::from(self.umem.held),
             tx: self.sockets.iter().map(|socket| u64::from(socket.tx_frames())).sum(),
             total: u64::from(self.umem.frames()),
         }
@@ -329,7 +323,7 @@ impl PacketIo for XskIo {
             self.umem.prefetch(frame);
         }
         self.stats.rx_frames += filled as u64;
-        self.held += filled as u32;
+        self.umem.held += filled as u32;
         filled
     }
 
@@ -354,8 +348,8 @@ impl PacketIo for XskIo {
             }
         }
         if sent {
-            debug_assert!(self.held > 0, "a frame was sent that the worker did not hold");
-            self.held -= 1;
+            debug_assert!(self.umem.held > 0, "a frame was sent that the worker did not hold");
+            self.umem.held -= 1;
             self.stats.tx_frames += 1;
             self.stats.tx_bytes += u64::from(frame.len);
         } else {
@@ -373,8 +367,8 @@ impl PacketIo for XskIo {
 
     #[inline]
     fn release(&mut self, frame: Frame) {
-        debug_assert!(self.held > 0, "a frame was released that the worker did not hold");
-        self.held -= 1;
+        debug_assert!(self.umem.held > 0, "a frame was released that the worker did not hold");
+        self.umem.held -= 1;
         self.umem.give(frame.addr);
     }
 

@@ -165,7 +165,7 @@ impl Socket {
         for frame in &mut out[..ready] {
             let descriptor = self.rx.pop();
             bytes += u64::from(descriptor.len);
-            *frame = Frame { addr: descriptor.addr, len: descriptor.len, port: self.port };
+            *frame = Frame { addr: descriptor.addr, len: descriptor.len, port: self.port, hops: 0, hint: 0 };
         }
         self.rx.release();
         self.rx_frames -= ready as u32;

@@ -8,7 +8,7 @@
 use std::io;
 
 use super::sys::{self, Mapping};
-use crate::dataplane::io::{Frame, FrameMemory};
+use crate::dataplane::io::{Frame, FrameMemory, PortIndex};
 use crate::model::HugePages;
 
 /// `XDP_PACKET_HEADROOM`: bytes before a received frame in its chunk.
@@ -45,6 +45,8 @@ pub struct Umem {
     frames: u32,
     /// First bytes of free chunks. Last in, first out: what was used last is still in the cache.
     free: Vec<u64>,
+    /// Frames in the hands of the worker.
+    pub(super) held: u32,
 }
 
 impl Umem {
@@ -68,7 +70,7 @@ impl Umem {
         };
         // The lowest chunk on top.
         let free = (0..u64::from(frames)).rev().map(|frame| frame * u64::from(frame_size)).collect();
-        Ok(Umem { memory, pages, frame_size, frames, free })
+        Ok(Umem { memory, pages, frame_size, frames, free, held: 0 })
     }
 
     pub(super) fn memory(&self) -> &Mapping {
@@ -154,6 +156,15 @@ impl FrameMemory for Umem {
     fn headroom(&self, frame: &Frame) -> usize {
         (frame.addr & u64::from(self.frame_size - 1)) as usize
     }
+
+    fn allocate(&mut self, port: PortIndex, len: u32) -> Option<Frame> {
+        if len > self.frame_size - HEADROOM as u32 {
+            return None;
+        }
+        let chunk = self.take()?;
+        self.held += 1;
+        Some(Frame { addr: chunk + HEADROOM as u64, len, port, ..Frame::default() })
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +174,7 @@ mod tests {
     #[test]
     fn frames_outside_the_memory_or_across_chunks_are_empty() {
         let mut umem = Umem::new(4, 2048, HugePages::Never).expect("memory");
-        let frame = |addr, len| Frame { addr, len, port: 0 };
+        let frame = |addr, len| Frame { addr, len, ..Frame::default() };
         assert_eq!(umem.bytes(&frame(256, 1792)).len(), 1792);
         assert_eq!(umem.bytes(&frame(256, 1793)).len(), 0);
         assert_eq!(umem.bytes(&frame(4 * 2048, 1)).len(), 0);
