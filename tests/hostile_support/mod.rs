@@ -11,7 +11,7 @@ use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
-    Desired, EngineSettings, MacAddr, Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
+    Desired, EngineSettings, MacAddr, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
 };
 
 pub const MTU: u32 = 1500;

@@ -73,6 +73,8 @@ impl Rig {
                     passed += 1;
                     "pass"
                 }
+                Verdict::Kept => "kept",
+                Verdict::Hand(worker) => panic!("handed to worker {worker} where there is one"),
                 Verdict::Drop(reason) => {
                     // What a full ring refuses has its flow: the client sends it again, to the same server.
                     let had_its_way = reason == DropReason::TxFull;
