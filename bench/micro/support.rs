@@ -18,8 +18,8 @@ use evenkeel::dataplane::stats::WorkerStats;
 use evenkeel::dataplane::sys;
 use evenkeel::dataplane::verdict::{Outcome, Verdict};
 use evenkeel::model::{
-    Desired, EngineSettings, Interface, MAGLEV_DEFAULT_SIZE, MacAddr, Method, PortRange, Protocol, Scheduler, Server,
-    Service, ServiceKey, Timeouts,
+    Desired, EngineSettings, Interface, MAGLEV_DEFAULT_SIZE, MacAddr, PortRange, Protocol, Scheduler, Server, Service,
+    ServiceKey, Timeouts,
 };
 
 const CHUNK: usize = 2048;
