@@ -42,9 +42,9 @@ const fn owner(word: u64) -> u8 {
 }
 
 impl Directory {
-    /// A directory with room for `entries` entries.
+    /// A directory with room for `entries` entries, at 60 % load: fuller ones refuse some for want of room in both buckets.
     pub fn new(entries: usize) -> Directory {
-        let buckets = (entries * 5).div_ceil(WAYS * 4).max(1);
+        let buckets = (entries * 5).div_ceil(WAYS * 3).max(1);
         let empty = || Bucket([const { AtomicU64::new(0) }; WAYS]);
         Directory { buckets: (0..buckets).map(|_| empty()).collect() }
     }
@@ -153,7 +153,7 @@ mod tests {
         let full = (0..100_000u64).filter(|n| directory.insert(hash(*n), (n % 7) as u8).is_err()).count();
         assert_eq!(full, 0);
         assert!((0..100_000u64).all(|n| directory.find(hash(n)) == Some((n % 7) as u8)));
-        assert!(directory.bytes() <= 100_000 * 10 + 64);
+        assert!(directory.bytes() <= 100_000 * 14 + 64);
     }
 
     #[test]
