@@ -54,6 +54,11 @@ impl Directory {
         size_of_val(&*self.buckets)
     }
 
+    /// Whether no flow is in it.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|bucket| bucket.0.iter().all(|entry| entry.load(Relaxed) == 0))
+    }
+
     /// The two buckets in which a hash can lie.
     fn places(&self, hash: u64) -> [&Bucket; 2] {
         let count = self.buckets.len() as u64;

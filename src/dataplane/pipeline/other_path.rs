@@ -9,7 +9,7 @@ use super::kit::Kit;
 use crate::dataplane::answer::{self, Answer};
 use crate::dataplane::flow::{FlowTable, FlowV4, FlowV6, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
-use crate::dataplane::parse::{self, Kind, Parsed};
+use crate::dataplane::parse::{self, Kind, Parsed, SCTP, TCP, UDP};
 use crate::dataplane::rewrite::nat;
 use crate::dataplane::snapshot::Port;
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
@@ -150,11 +150,24 @@ fn inner_l4_v4(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let head: &[u8; 20] = bytes.get(at..)?.first_chunk()?;
     let header = usize::from(head[0] & 15) * 4;
     let first = u16::from_be_bytes([head[6], head[7]]) & 0x1fff == 0;
-    (head[0] >> 4 == 4 && header >= 20 && first && bytes.len() >= at + header + 8).then_some((head[9], at + header))
+    let flows = matches!(head[9], TCP | UDP | SCTP);
+    (head[0] >> 4 == 4 && header >= 20 && first && flows && bytes.len() >= at + header + 8)
+        .then_some((head[9], at + header))
 }
 
-/// The same for IPv6; extension headers before the transport are not followed here.
+/// The same for IPv6, behind at most eight extension headers; `None` for a fragment other than the first.
 fn inner_l4_v6(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let head: &[u8; 40] = bytes.get(at..)?.first_chunk()?;
-    (head[0] >> 4 == 6 && bytes.len() >= at + 48).then_some((head[6], at + 40))
+    let (mut next, mut l4) = (head[6], at + 40);
+    for _ in 0..8 {
+        let first: &[u8; 8] = bytes.get(l4..)?.first_chunk()?;
+        l4 += match next {
+            0 | 43 | 60 => (usize::from(first[1]) + 1) * 8,
+            44 if u16::from_be_bytes([first[2], first[3]]) & 0xfff8 == 0 => 8,
+            51 => (usize::from(first[1]) + 2) * 4,
+            _ => break,
+        };
+        next = first[0];
+    }
+    (head[0] >> 4 == 6 && matches!(next, TCP | UDP | SCTP) && bytes.len() >= l4 + 8).then_some((next, l4))
 }
