@@ -174,6 +174,9 @@ pub enum Method {
 }
 
 impl Method {
+    /// All methods, in the order of the documentation.
+    pub const ALL: [Method; 6] = [Method::Dr, Method::Nat, Method::FullNat, Method::Ipip, Method::Gue, Method::Gre];
+
     /// Name as in configs and JSON.
     pub const fn name(self) -> &'static str {
         match self {
