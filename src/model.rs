@@ -225,6 +225,16 @@ impl Default for TunnelSettings {
     }
 }
 
+impl TunnelSettings {
+    /// The outer source address towards a server, where one is written.
+    pub fn source_towards(&self, server: IpAddr) -> Option<IpAddr> {
+        match server {
+            IpAddr::V4(_) => self.source_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.source_v6.map(IpAddr::V6),
+        }
+    }
+}
+
 /// Scheduler of a service, by its IPVS name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheduler {

@@ -52,7 +52,7 @@ fn capacity(desired: &Desired, out: &mut Collector<'_>) {
             .expected(format!("at most {MAX_SERVERS}"))
             .help("split the services over two appliances");
     }
-    if let Err(error) = Matcher::new(&filter_table(desired)) {
+    if let Err(error) = Matcher::new(&filter_table(desired, &HashSet::new())) {
         out.error(0, "service", error.to_string()).help("the filter in the kernel has tables of fixed size");
     }
 }
