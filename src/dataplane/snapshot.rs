@@ -197,6 +197,8 @@ impl ServerEntry {
 pub struct Placed {
     /// Where its frames leave, if that is known.
     pub hop: Option<NextHop>,
+    /// Largest packet on the route there, in bytes, where the route has a limit of its own.
+    pub mtu: Option<u32>,
     /// How they reach it.
     pub way: Way,
     /// What rewriting needs.
@@ -301,7 +303,7 @@ impl Snapshot {
                 index as u16,
             ));
             for member in &service.members {
-                let Placed { hop, way, target } = place(index, member);
+                let Placed { hop, mtu, way, target } = place(index, member);
                 if way == Way::Nat {
                     plain_nat[slot_of(member.id)] = PlainNat::new(target.service, target.server);
                 }
@@ -323,7 +325,8 @@ impl Snapshot {
                 entry.macs[6..].copy_from_slice(&port.mac().0);
                 entry.vlan = hop.vlan.unwrap_or(NO_VLAN);
                 entry.outcome.verdict = Verdict::Tx(hop.port);
-                entry.max_frame = u16::try_from(port.max_frame).unwrap_or(u16::MAX);
+                let most = port.max_frame.min(mtu.map_or(u32::MAX, |mtu| mtu.saturating_add(14)));
+                entry.max_frame = u16::try_from(most).unwrap_or(u16::MAX);
                 entry.plain_limit = if hop.vlan.is_none() && way == Way::Dr { entry.max_frame } else { 0 };
                 entry.reachable = true;
             }
