@@ -7,6 +7,8 @@ pub mod flow;
 pub mod io;
 pub mod parse;
 pub mod pipeline;
+pub mod ports;
+pub mod proxy;
 pub mod rewrite;
 pub mod schedule;
 pub mod snapshot;

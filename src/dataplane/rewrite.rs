@@ -2,7 +2,10 @@
 //!
 //! Changes frames in place. Never decides where a frame goes.
 
+pub mod mss;
 pub mod nat;
+pub mod options;
+pub mod plain;
 pub mod tunnel;
 
 use super::io::{Frame, FrameMemory};
