@@ -131,7 +131,7 @@ pub fn insert<M: FrameMemory>(
         Kind::Flow6 => (l3 + 4, l3 + 40),
         _ => return Err(DropReason::BadTransportHeader),
     };
-    if l4 < header_end || l3 % 2 != 0 || l4 % 2 != 0 {
+    if l4 < header_end || !(l3 | l4).is_multiple_of(2) {
         return Err(DropReason::BadTransportHeader);
     }
     let old_length = [bytes[length_at], bytes[length_at + 1]];
