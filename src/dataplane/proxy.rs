@@ -27,7 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::checksum::{adjust, gain, sum};
 use super::io::{Frame, FrameMemory};
-use super::parse::{Kind, Parsed, Part, TCP, tcp_flag};
+use super::parse::{Kind, Parsed, Part, tcp_flag};
 use super::rewrite::{mss, options};
 use super::verdict::DropReason;
 
@@ -131,7 +131,7 @@ pub fn insert<M: FrameMemory>(
         Kind::Flow6 => (l3 + 4, l3 + 40),
         _ => return Err(DropReason::BadTransportHeader),
     };
-    if l4 < header_end || l3 % 2 != 0 || l4 % 2 != 0 {
+    if l4 < header_end || !(l3 | l4).is_multiple_of(2) {
         return Err(DropReason::BadTransportHeader);
     }
     let old_length = [bytes[length_at], bytes[length_at + 1]];
@@ -191,6 +191,9 @@ pub fn client_segment(
     length: u32,
     progress: Progress,
 ) -> Result<Step, DropReason> {
+    if parsed.part == Part::Later {
+        return Ok(Step::Untouched);
+    }
     let end = options::header_end(bytes, parsed).ok_or(DropReason::BadTransportHeader)?;
     let l4 = usize::from(parsed.l4);
     let flags = bytes[l4 + 13];
@@ -254,6 +257,9 @@ pub fn server_segment(
     length: u32,
     progress: Progress,
 ) -> Result<Step, DropReason> {
+    if parsed.part == Part::Later {
+        return Ok(Step::Untouched);
+    }
     options::header_end(bytes, parsed).ok_or(DropReason::BadTransportHeader)?;
     let l4 = usize::from(parsed.l4);
     let flags = bytes[l4 + 13];
