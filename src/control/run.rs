@@ -137,7 +137,6 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let server = Server::bind(&desired.control_socket, poll.registry(), SOCKET)?;
     let Opened { workers: ios, gates, report } = open::open(&desired.interfaces, &desired.engine)?;
     startup::report(&report, &desired);
-    startup::notes(&desired);
 
     let now = Instant::now();
     let mut tracker = Tracker::open(&desired, now)?;
@@ -151,6 +150,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     if let Some(why) = startup::kernel_in_the_way(&desired, &report.modes, &tracker.facts().addresses) {
         return Err(RunError::KernelInTheWay(why));
     }
+    startup::notes(&desired, &tracker.facts().addresses);
     let groups = Groups::new(&report.interfaces);
     let machine = machine(&desired, &tracker, &report, now);
     let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
@@ -417,12 +417,14 @@ impl Engine {
     fn note_unreachable(&mut self) {
         let mut now = self.cut_off();
         // Seen for a moment only: it resolves, or fails.
-        for (address, why) in now.extract_if(.., |_, why| *why == Reason::Unresolved).collect::<Vec<_>>() {
-            let _ = why;
-            if let Some(known) = self.unreachable.get(&address) {
-                now.insert(address, known.clone());
+        now.retain(|address, why| {
+            if *why == Reason::Unresolved
+                && let Some(known) = self.unreachable.get(address)
+            {
+                why.clone_from(known);
             }
-        }
+            *why != Reason::Unresolved
+        });
         for (address, why) in now.iter().filter(|(address, why)| self.unreachable.get(*address) != Some(*why)) {
             warn!("server {address} cannot be reached: {why}");
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns sentences. Changes nothing but a configuration's parts that a running engine cannot take.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
 
@@ -94,7 +94,7 @@ fn nat_families(desired: &Desired) -> impl Iterator<Item = bool> {
 }
 
 /// Says what is no fault, but surprises.
-pub fn notes(desired: &Desired) {
+pub fn notes(desired: &Desired, kernel: &HashSet<IpAddr>) {
     for v4 in nat_families(desired).filter(|v4| !forwards(*v4)) {
         info!(
             "{} is 0: of what servers by NAT send through the appliance, only their answers to clients go on; to be their \
@@ -103,6 +103,20 @@ pub fn notes(desired: &Desired) {
             forwarding(v4)
         );
     }
+    let shared: BTreeSet<&IpAddr> = shared_locals(desired, kernel).collect();
+    for address in shared {
+        info!(
+            "the kernel has the local address {address}: answers to ports {} of it are taken from the kernel's own \
+             connections, so keep `net.ipv4.ip_local_port_range` and `engine.local_ports` apart, or take a free address",
+            desired.engine.local_ports
+        );
+    }
+}
+
+/// Local addresses of full NAT that the kernel has.
+fn shared_locals<'a>(desired: &'a Desired, kernel: &'a HashSet<IpAddr>) -> impl Iterator<Item = &'a IpAddr> {
+    let locals = desired.services.iter().flat_map(|service| &service.local_addresses);
+    locals.filter(|address| kernel.contains(*address))
 }
 
 /// Why the kernel would act on packets that are the engine's. Only in AF_PACKET mode does it see them.
@@ -117,8 +131,7 @@ pub fn kernel_in_the_way(desired: &Desired, modes: &[IoMode], kernel: &HashSet<I
             forwarding(v4)
         ));
     }
-    let mut locals = desired.services.iter().flat_map(|service| &service.local_addresses);
-    locals.find(|address| kernel.contains(*address)).map(|address| {
+    shared_locals(desired, kernel).next().map(|address| {
         format!(
             "in AF_PACKET mode the kernel would refuse the servers' answers to the local address {address}, which it has: \
              take it off (`ip address del`), the engine answers for it"
