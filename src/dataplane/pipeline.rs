@@ -6,6 +6,7 @@
 
 mod family;
 mod flow_path;
+mod fragment_path;
 mod other_path;
 mod plain;
 
@@ -14,13 +15,15 @@ use std::sync::Arc;
 use super::directory::Peers;
 use super::flow::state::State;
 use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
+use super::fragment::FragmentTable;
 use super::io::{BATCH, Frame, FrameMemory};
-use super::parse::{self, Kind, Parsed, SCTP, TCP};
+use super::parse::{self, Kind, Parsed, Part, SCTP, TCP};
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{EngineSettings, HugePages, VerifyChecksums};
 use family::{Family, word64};
+use fragment_path::Fragments;
 
 /// What the first pass found out about a frame that is not plain.
 #[derive(Clone, Copy)]
@@ -55,6 +58,7 @@ struct Context<'a> {
 pub struct Pipeline {
     v4: FlowTable<FlowV4>,
     v6: FlowTable<FlowV6>,
+    fragments: FragmentTable,
     lanes: Box<[Lane; BATCH]>,
     slots: Box<[Slot; BATCH]>,
     stats: Arc<WorkerStats>,
@@ -78,6 +82,13 @@ impl Pipeline {
         Ok(Pipeline {
             v4: FlowTable::new(settings.flows as usize, seeds, huge)?,
             v6: FlowTable::new(settings.flows_ipv6 as usize, seeds, huge)?,
+            fragments: FragmentTable::new(
+                settings.fragments as usize,
+                settings.fragments_waiting as usize,
+                settings.frame_size as usize,
+                settings.fragment_wait_ms,
+                seeds,
+            ),
             lanes: Box::new([Lane::default(); BATCH]),
             slots: Box::new([empty; BATCH]),
             stats,
@@ -132,7 +143,7 @@ impl Pipeline {
             let bytes = memory.bytes(frame);
             *lane = tables.inspect(&snapshot.ports, frame, bytes);
             if lane.home == NOT_PLAIN {
-                *slot = tables.inspect_other(bytes);
+                *slot = tables.inspect_other(frame, bytes);
             }
         }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
@@ -146,9 +157,11 @@ impl Pipeline {
                 Some(outcome) => outcome,
                 None => {
                     if lane.home != NOT_PLAIN {
-                        *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(memory.bytes(frame));
+                        *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(frame, memory.bytes(frame));
                     }
-                    context.any_packet(&mut self.v4, &mut self.v6, memory, frame, *slot)
+                    let mut fragments =
+                        Fragments { table: &mut self.fragments, extra: &mut self.extra, peers: self.peers.as_ref() };
+                    context.any_packet(&mut self.v4, &mut self.v6, &mut fragments, memory, frame, *slot)
                 }
             };
         }
@@ -199,6 +212,7 @@ impl Pipeline {
     pub fn prefault(&mut self) {
         self.v4.prefault();
         self.v6.prefault();
+        self.fragments.prefault();
     }
 
     /// Publishes the flow tables' fill.
@@ -267,15 +281,15 @@ impl Tables<'_> {
     }
 
     #[inline(never)]
-    fn inspect_other(self, bytes: &[u8]) -> Slot {
+    fn inspect_other(self, frame: &Frame, bytes: &[u8]) -> Slot {
         let parsed = parse::parse(bytes);
         let mut hash = 0;
         if let Ok(parsed) = &parsed {
             if parsed.kind == Kind::Flow6 {
-                hash = FlowV6::key_of(bytes, parsed).map_or(0, |key| self.v6.hash(&key));
+                hash = FlowV6::key_of(bytes, parsed, frame.hint).map_or(0, |key| self.v6.hash(&key));
                 self.v6.prefetch(hash);
             } else if parsed.kind == Kind::Flow4 {
-                hash = FlowV4::key_of(bytes, parsed).map_or(0, |key| self.v4.hash(&key));
+                hash = FlowV4::key_of(bytes, parsed, frame.hint).map_or(0, |key| self.v4.hash(&key));
                 self.v4.prefetch(hash);
             }
         }
@@ -305,11 +319,13 @@ impl Context<'_> {
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
+        fragments: &mut Fragments<'_>,
         memory: &mut M,
         frame: &mut Frame,
         slot: Slot,
     ) -> Outcome {
         match slot.parsed {
+            Ok(parsed) if parsed.part != Part::Whole => self.fragment_packet(v4, v6, fragments, memory, frame, &parsed),
             Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, memory, frame, &parsed, slot.hash),
             Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, memory, frame, &parsed, slot.hash),
             Ok(parsed) => self.other_packet(v4, v6, memory, frame, &parsed),

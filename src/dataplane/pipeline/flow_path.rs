@@ -10,7 +10,7 @@ use crate::dataplane::answer;
 use crate::dataplane::flow::state::{self, State};
 use crate::dataplane::flow::{FlowTable, Full, Place, STAMP_MS};
 use crate::dataplane::io::{Frame, FrameMemory};
-use crate::dataplane::parse::{self, Parsed, SCTP, TCP, tcp_flag};
+use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP, tcp_flag};
 use crate::dataplane::rewrite;
 use crate::dataplane::schedule::{Client, fold_address};
 use crate::dataplane::snapshot::slot_of;
@@ -29,7 +29,7 @@ impl Context<'_> {
         hash: u64,
     ) -> Outcome {
         let bytes = memory.bytes(frame);
-        let Some(key) = E::key_of(bytes, parsed) else { return Outcome::drop(DropReason::Truncated) };
+        let Some(key) = E::key_of(bytes, parsed, frame.hint) else { return Outcome::drop(DropReason::Truncated) };
         if let Some(reason) = self.foreign(bytes, frame) {
             return self.not_for_our_mac::<E>(&key, reason);
         }
@@ -61,7 +61,9 @@ impl Context<'_> {
         {
             return Outcome { verdict: Verdict::Drop(reason), ..outcome };
         }
-        let after = if parsed.protocol == TCP {
+        let after = if parsed.part == Part::Later {
+            before
+        } else if parsed.protocol == TCP {
             state::tcp_next(before, parsed.tcp_flags)
         } else if parsed.protocol == SCTP {
             sctp_after(before, memory.bytes(frame), parsed)
@@ -115,6 +117,10 @@ impl Context<'_> {
         let mut outcome = Outcome::plain(Verdict::Drop(DropReason::NotOurs));
         outcome.service = index;
         let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
+        // The flow of its first fragment is gone: no other server could make anything of the rest.
+        if parsed.part == Part::Later {
+            return refuse(DropReason::Fragment);
+        }
         if let Err(reason) = self.admit(memory.bytes(frame), parsed, source) {
             return refuse(reason);
         }

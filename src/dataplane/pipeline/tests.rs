@@ -1,6 +1,7 @@
 //! The pipeline over in-memory I/O: verdicts, rewriting, states, counts, and every way a frame can be refused.
 
 mod answers;
+mod fragments;
 
 use std::net::IpAddr;
 
@@ -339,7 +340,7 @@ fn each_bad_packet_has_its_reason() {
         (fix_ip(change(46, 0xf0)), BadTransportHeader),
         (partial, PartialChecksum),
         (fix_ip(change(22, 1)), TtlExpired),
-        (fix_ip(change(20, 0x20)), Fragment),
+        (fix_ip(change(20, 0x20)), BadLength),
         (tcp(1, 80, S | F, b""), BadTcpFlags),
         (tcp(1, 80, S | R, b""), BadTcpFlags),
         (tcp(1, 80, 0, b""), BadTcpFlags),
