@@ -7,23 +7,30 @@
 mod family;
 mod flow_path;
 mod fragment_path;
+mod kit;
+mod new_flow;
 mod other_path;
 mod plain;
+mod send;
 
 use std::sync::Arc;
 
 use super::directory::Peers;
 use super::flow::state::State;
-use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
+use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds};
 use super::fragment::FragmentTable;
+use super::icmp::Limiter;
 use super::io::{BATCH, Frame, FrameMemory};
+use super::last_hop::LastHops;
 use super::parse::{self, Kind, Parsed, Part, SCTP, TCP};
+use super::ports::PortPool;
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
+use super::split::MOST_PIECES;
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, Outcome, Verdict};
-use crate::model::{EngineSettings, HugePages, VerifyChecksums};
+use crate::model::{EngineSettings, HugePages, PortRange, VerifyChecksums};
 use family::{Family, word64};
-use fragment_path::Fragments;
+use kit::Kit;
 
 /// What the first pass found out about a frame that is not plain.
 #[derive(Clone, Copy)]
@@ -46,6 +53,24 @@ struct Lane {
 
 const NOT_PLAIN: u32 = u32::MAX;
 
+impl Lane {
+    /// What a parse would say of the packet.
+    fn parsed(&self) -> Parsed {
+        let header = if self.v6 { 40 } else { 20 };
+        Parsed {
+            kind: if self.v6 { Kind::Flow6 } else { Kind::Flow4 },
+            protocol: self.ident.protocol(),
+            tcp_flags: self.tcp_flags,
+            part: parse::Part::Whole,
+            tags: 0,
+            vlan: parse::NO_VLAN,
+            l3: 14,
+            l4: 14 + header,
+            l4_len: self.total - header,
+        }
+    }
+}
+
 /// What the paths of both families share.
 struct Context<'a> {
     snapshot: &'a Snapshot,
@@ -58,18 +83,16 @@ struct Context<'a> {
 pub struct Pipeline {
     v4: FlowTable<FlowV4>,
     v6: FlowTable<FlowV6>,
-    fragments: FragmentTable,
     lanes: Box<[Lane; BATCH]>,
     slots: Box<[Slot; BATCH]>,
     stats: Arc<WorkerStats>,
     verify: VerifyChecksums,
-    /// Frames that the pipeline made itself or had kept, with what becomes of them.
-    extra: Vec<(Frame, Outcome)>,
-    peers: Option<Peers>,
+    kit: Kit,
+    local_ports: PortRange,
 }
 
 /// Most frames that a batch can bring forth besides its own.
-pub const MAX_EXTRA: usize = 4 * BATCH;
+pub const MAX_EXTRA: usize = 16 * BATCH;
 
 impl Pipeline {
     /// A pipeline with empty flow tables of the configured capacity.
@@ -82,32 +105,44 @@ impl Pipeline {
         Ok(Pipeline {
             v4: FlowTable::new(settings.flows as usize, seeds, huge)?,
             v6: FlowTable::new(settings.flows_ipv6 as usize, seeds, huge)?,
-            fragments: FragmentTable::new(
-                settings.fragments as usize,
-                settings.fragments_waiting as usize,
-                settings.frame_size as usize,
-                settings.fragment_wait_ms,
-                seeds,
-            ),
             lanes: Box::new([Lane::default(); BATCH]),
             slots: Box::new([empty; BATCH]),
             stats,
             verify: settings.verify_checksums,
-            extra: Vec::with_capacity(MAX_EXTRA),
-            peers: None,
+            local_ports: settings.local_ports,
+            kit: Kit {
+                hops: LastHops::default(),
+                extra: Vec::with_capacity(MAX_EXTRA),
+                peers: None,
+                fragments: FragmentTable::new(
+                    settings.fragments as usize,
+                    settings.fragments_waiting as usize,
+                    settings.frame_size as usize,
+                    settings.fragment_wait_ms,
+                    seeds,
+                ),
+                pieces: Vec::with_capacity(MOST_PIECES),
+                ports: PortPool::new(settings.local_addresses as usize, settings.local_ports, 0, 1),
+                locals: vec![None; settings.local_addresses as usize],
+                generation: 0,
+                limiter: Limiter::default(),
+                next_id: 0,
+            },
         })
     }
 
     /// Makes it one of several workers, which know each other's flows by their directory.
     pub fn join(&mut self, peers: Peers) {
-        self.peers = Some(peers);
+        let (slots, range) = (self.kit.locals.len(), self.local_ports);
+        self.kit.ports = PortPool::new(slots, range, peers.me, peers.count);
+        self.kit.peers = Some(peers);
     }
 
     /// Takes the frames that the last batch brought forth besides its own, into `frames` and `outcomes`, and returns how
     /// many; to be called until it returns 0. They are acted upon and settled like those of a batch.
     pub fn take_extra(&mut self, frames: &mut [Frame], outcomes: &mut [Outcome]) -> usize {
-        let count = self.extra.len().min(frames.len()).min(outcomes.len());
-        for (at, (frame, outcome)) in self.extra.drain(..count).enumerate() {
+        let count = self.kit.extra.len().min(frames.len()).min(outcomes.len());
+        for (at, (frame, outcome)) in self.kit.extra.drain(..count).enumerate() {
             frames[at] = frame;
             outcomes[at] = outcome;
         }
@@ -137,6 +172,9 @@ impl Pipeline {
         now: u32,
     ) {
         let count = frames.len().min(BATCH).min(outcomes.len());
+        if snapshot.generation != self.kit.generation {
+            self.kit.follow(snapshot);
+        }
         let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
         let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
         for ((frame, lane), slot) in frames.iter().zip(&mut self.lanes[..]).zip(&mut *slots) {
@@ -149,9 +187,9 @@ impl Pipeline {
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
         for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
             let hit = if lane.v6 {
-                context.plain_hit_v6(&mut self.v6, memory, frame, lane)
+                context.plain_hit_v6(&mut self.v6, &mut self.kit, memory, frame, lane)
             } else {
-                context.plain_hit_v4(&mut self.v4, memory, frame, lane)
+                context.plain_hit_v4(&mut self.v4, &mut self.kit, memory, frame, lane)
             };
             *outcome = match hit {
                 Some(outcome) => outcome,
@@ -159,9 +197,7 @@ impl Pipeline {
                     if lane.home != NOT_PLAIN {
                         *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(frame, memory.bytes(frame));
                     }
-                    let mut fragments =
-                        Fragments { table: &mut self.fragments, extra: &mut self.extra, peers: self.peers.as_ref() };
-                    context.any_packet(&mut self.v4, &mut self.v6, &mut fragments, memory, frame, *slot)
+                    context.any_packet(&mut self.v4, &mut self.v6, &mut self.kit, memory, frame, *slot)
                 }
             };
         }
@@ -195,12 +231,15 @@ impl Pipeline {
     /// Ends flows that outlived their timeout, looking at `budget` buckets of each table.
     pub fn sweep(&mut self, snapshot: &Snapshot, budget: usize, now: u32) {
         let mut expired = 0;
-        let mut each = |gone: Gone| {
-            close(snapshot, gone);
+        let kit = &mut self.kit;
+        self.v4.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+            kit.close(snapshot, &gone, now);
             expired += 1;
-        };
-        self.v4.sweep(budget, now, &snapshot.timeouts_ms, &mut each);
-        self.v6.sweep(budget, now, &snapshot.timeouts_ms, &mut each);
+        });
+        self.v6.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+            kit.close(snapshot, &gone, now);
+            expired += 1;
+        });
         if expired > 0 {
             self.stats.expired.add(expired);
         }
@@ -212,13 +251,15 @@ impl Pipeline {
     pub fn prefault(&mut self) {
         self.v4.prefault();
         self.v6.prefault();
-        self.fragments.prefault();
+        self.kit.fragments.prefault();
     }
 
     /// Publishes the flow tables' fill.
     fn publish(&self) {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
+        let slots = 0..self.kit.locals.len() as u16;
+        self.stats.local_ports.set(slots.map(|slot| u64::from(self.kit.ports.in_use(slot))).sum());
     }
 
     /// Buckets of the larger table, for pacing [`Pipeline::sweep`].
@@ -306,12 +347,6 @@ fn is_foreign(ports: &[Port], frame: &Frame, bytes: &[u8]) -> bool {
     port.is_own(word64(&head[6..14])) || !port.accepts(word64(&head[..8]))
 }
 
-fn close(snapshot: &Snapshot, gone: Gone) {
-    if let Some(load) = snapshot.load(gone.server) {
-        load.close(gone.state.is_active());
-    }
-}
-
 impl Context<'_> {
     /// The long way for any frame.
     #[inline(never)]
@@ -319,16 +354,16 @@ impl Context<'_> {
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
-        fragments: &mut Fragments<'_>,
+        kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
         slot: Slot,
     ) -> Outcome {
         match slot.parsed {
-            Ok(parsed) if parsed.part != Part::Whole => self.fragment_packet(v4, v6, fragments, memory, frame, &parsed),
-            Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, memory, frame, &parsed, slot.hash),
-            Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, memory, frame, &parsed, slot.hash),
-            Ok(parsed) => self.other_packet(v4, v6, memory, frame, &parsed),
+            Ok(parsed) if parsed.part != Part::Whole => self.fragment_packet(v4, v6, kit, memory, frame, &parsed),
+            Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, kit, memory, frame, &parsed, slot.hash),
+            Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, kit, memory, frame, &parsed, slot.hash),
+            Ok(parsed) => self.other_packet(v4, v6, kit, memory, frame, &parsed),
             Err(reason) => self.broken_packet(memory.bytes(frame), reason),
         }
     }

@@ -412,7 +412,8 @@ pub fn fragments(random: &mut Random) -> Vec<Vec<u8>> {
     let many = random.one_in(8);
     let pieces = if many { 60 + random.below(100) } else { 2 + random.below(12) };
     let size = if many { 8 } else { 8 * (1 + random.below(20)) };
-    let body = udp(if random.one_in(4) { 5003 } else { 5000 }, &vec![5; (pieces * size) as usize - random.index(8) - 8]);
+    let body =
+        udp(if random.one_in(4) { 5003 } else { 5000 }, &vec![5; (pieces * size) as usize - random.index(8) - 8]);
     let (id, client) = (random.byte(), 1 + random.below(20) as u8);
     let one = |start: usize, end: usize| {
         let (more, end) = (end < body.len(), end.min(body.len()));

@@ -1,26 +1,21 @@
 //! The way of a fragment: which worker follows its packet, where the first one goes and so all others, and what waits.
 //!
-//! Owns the order of these decisions. Never looks behind the headers of a first fragment; [`FragmentTable`] remembers.
+//! Owns the order of these decisions. Never looks behind the headers of a first fragment; [`crate::dataplane::fragment`]
+//! remembers.
 
 use super::family::Family;
+use super::kit::Kit;
 use super::{Context, MAX_EXTRA, Pipeline};
-use crate::dataplane::directory::Peers;
 use crate::dataplane::flow::{FlowTable, FlowV4, FlowV6};
-use crate::dataplane::fragment::{Decision, FragmentTable, MOST_WAITING, Noted, Place};
+use crate::dataplane::fragment::{Decision, MOST_WAITING, Noted, Place};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::parse::{self, Kind, Parsed, Part};
 use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::split::MOST_PIECES;
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 
 /// Packets that one turn looks after once their time is over.
 const BUDGET: usize = 64;
-
-/// What following fragments takes besides the flow tables.
-pub(super) struct Fragments<'a> {
-    pub(super) table: &'a mut FragmentTable,
-    pub(super) extra: &'a mut Vec<(Frame, Outcome)>,
-    pub(super) peers: Option<&'a Peers>,
-}
 
 impl Context<'_> {
     /// A fragment of any packet.
@@ -29,7 +24,7 @@ impl Context<'_> {
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
-        fragments: &mut Fragments<'_>,
+        kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
         parsed: &Parsed,
@@ -47,10 +42,10 @@ impl Context<'_> {
         }
         // The worker that follows its packet sent it here: its flow is this worker's.
         if frame.hops > 0 && frame.hint != 0 {
-            return self.flow_of_fragment(v4, v6, memory, frame, parsed);
+            return self.flow_of_fragment(v4, v6, kit, memory, frame, parsed);
         }
-        let hash = fragments.table.hash(&fragment.id);
-        if let Some(peers) = fragments.peers
+        let hash = kit.fragments.hash(&fragment.id);
+        if let Some(peers) = &kit.peers
             && frame.hops == 0
         {
             let follower = (((hash >> 32) * u64::from(peers.count)) >> 32) as u8;
@@ -58,20 +53,20 @@ impl Context<'_> {
                 return Outcome::plain(Verdict::Hand(follower));
             }
         }
-        let noted = fragments.table.note(hash, &fragment, self.now);
-        self.count_lost(DropReason::FragmentLimit, fragments.table.take_given_way());
+        let noted = kit.fragments.note(hash, &fragment, self.now);
+        self.count_lost(DropReason::FragmentLimit, kit.fragments.take_given_way());
         match noted {
-            Noted::Decided(decision) => self.follow(v4, v6, memory, frame, parsed, decision),
+            Noted::Decided(decision) => self.follow(v4, v6, kit, memory, frame, parsed, decision),
             Noted::Duplicate => Outcome::drop(DropReason::FragmentOverlap),
             Noted::Full => self.broken_packet(bytes, DropReason::FragmentLimit),
             Noted::Refused(place, reason) => {
-                self.release(v4, v6, fragments, memory, place, Decision::Drop(reason));
+                self.release(v4, v6, kit, memory, place, Decision::Drop(reason));
                 Outcome::drop(reason)
             }
             Noted::Undecided(place) if parsed.part == Part::First => {
                 let ports = bytes.get(usize::from(parsed.l4)..).and_then(|l4| l4.first_chunk()).copied();
                 frame.hint = ports.map_or(0, u32::from_ne_bytes);
-                let outcome = self.flow_of_fragment(v4, v6, memory, frame, parsed);
+                let outcome = self.flow_of_fragment(v4, v6, kit, memory, frame, parsed);
                 let decision = match outcome.verdict {
                     Verdict::Tx(_) | Verdict::Hand(_) => {
                         Decision::Follow { ports: frame.hint, protocol: parsed.protocol }
@@ -81,14 +76,14 @@ impl Context<'_> {
                     // The sender was told that the packet cannot go on, for whatever reason.
                     Verdict::Reply(_) | Verdict::Kept => Decision::Drop(DropReason::Fragment),
                 };
-                fragments.table.decide(place, decision, self.now);
-                self.release(v4, v6, fragments, memory, place, decision);
-                fragments.table.finish(place);
+                kit.fragments.decide(place, decision, self.now);
+                self.release(v4, v6, kit, memory, place, decision);
+                kit.fragments.finish(place);
                 outcome
             }
             Noted::Undecided(place) => {
-                let kept = fragments.table.wait(place, bytes, frame.port, self.now);
-                self.count_lost(DropReason::FragmentLimit, fragments.table.take_given_way());
+                let kept = kit.fragments.wait(place, bytes, frame.port, self.now);
+                self.count_lost(DropReason::FragmentLimit, kit.fragments.take_given_way());
                 if kept {
                     return Outcome::plain(Verdict::Kept);
                 }
@@ -98,18 +93,20 @@ impl Context<'_> {
                     Verdict::Drop(reason) => Decision::Drop(reason),
                     _ => Decision::Pass,
                 };
-                fragments.table.decide(place, decision, self.now);
-                self.release(v4, v6, fragments, memory, place, decision);
+                kit.fragments.decide(place, decision, self.now);
+                self.release(v4, v6, kit, memory, place, decision);
                 outcome
             }
         }
     }
 
     /// A fragment whose packet's way is known.
+    #[allow(clippy::too_many_arguments)]
     fn follow<M: FrameMemory>(
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
+        kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
         parsed: &Parsed,
@@ -123,7 +120,7 @@ impl Context<'_> {
                 if parsed.protocol != protocol {
                     parse::adopt_protocol(&mut parsed, true, protocol);
                 }
-                self.flow_of_fragment(v4, v6, memory, frame, &parsed)
+                self.flow_of_fragment(v4, v6, kit, memory, frame, &parsed)
             }
             Decision::Pass => Outcome::plain(Verdict::Pass),
             Decision::Drop(reason) => Outcome::drop(reason),
@@ -135,6 +132,7 @@ impl Context<'_> {
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
+        kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
         parsed: &Parsed,
@@ -143,11 +141,11 @@ impl Context<'_> {
         match parsed.kind {
             Kind::Flow4 => {
                 let hash = FlowV4::key_of(bytes, parsed, frame.hint).map_or(0, |key| v4.hash(&key));
-                self.flow_packet(v4, memory, frame, parsed, hash)
+                self.flow_packet(v4, kit, memory, frame, parsed, hash)
             }
             Kind::Flow6 => {
                 let hash = FlowV6::key_of(bytes, parsed, frame.hint).map_or(0, |key| v6.hash(&key));
-                self.flow_packet(v6, memory, frame, parsed, hash)
+                self.flow_packet(v6, kit, memory, frame, parsed, hash)
             }
             _ => self.broken_packet(bytes, DropReason::Fragment),
         }
@@ -158,32 +156,33 @@ impl Context<'_> {
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
-        fragments: &mut Fragments<'_>,
+        kit: &mut Kit,
         memory: &mut M,
         place: Place,
         decision: Decision,
     ) {
-        while let Some(waiting) = fragments.table.next_waiting(place) {
+        while let Some(waiting) = kit.fragments.next_waiting(place) {
             if let Decision::Drop(reason) = decision {
-                fragments.table.free(waiting);
+                kit.fragments.free(waiting);
                 self.count_lost(reason, 1);
                 continue;
             }
-            let (bytes, port) = fragments.table.waiting_frame(&waiting);
-            let room = fragments.extra.len() < MAX_EXTRA;
+            let (bytes, port) = kit.fragments.waiting_frame(&waiting);
+            // Each may come out in pieces.
+            let room = kit.extra.len() + MOST_PIECES < MAX_EXTRA;
             let frame = if room { memory.allocate(port, bytes.len() as u32) } else { None };
             let Some(mut frame) = frame else {
-                fragments.table.free(waiting);
+                kit.fragments.free(waiting);
                 self.count_lost(DropReason::NoFrame, 1);
                 continue;
             };
             memory.bytes_mut(&frame).copy_from_slice(bytes);
-            fragments.table.free(waiting);
+            kit.fragments.free(waiting);
             let outcome = match parse::parse(memory.bytes(&frame)) {
-                Ok(parsed) => self.follow(v4, v6, memory, &mut frame, &parsed, decision),
+                Ok(parsed) => self.follow(v4, v6, kit, memory, &mut frame, &parsed, decision),
                 Err(reason) => Outcome::drop(reason),
             };
-            fragments.extra.push((frame, outcome));
+            kit.extra.push((frame, outcome));
         }
     }
 
@@ -198,7 +197,7 @@ impl Pipeline {
     /// Whether [`Pipeline::expire_fragments`] has anything to do.
     #[inline]
     pub fn fragments_are_due(&self, now: u32) -> bool {
-        self.fragments.is_due(now)
+        self.kit.fragments.is_due(now)
     }
 
     /// Ends the wait of fragments whose first one did not come in time: those for an owned address are dropped and
@@ -206,21 +205,20 @@ impl Pipeline {
     /// bounded number of either.
     pub fn expire_fragments<M: FrameMemory>(&mut self, snapshot: &Snapshot, memory: &mut M, now: u32) {
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
-        let mut fragments =
-            Fragments { table: &mut self.fragments, extra: &mut self.extra, peers: self.peers.as_ref() };
+        let kit = &mut self.kit;
         for _ in 0..BUDGET {
-            if fragments.extra.len() + MOST_WAITING > MAX_EXTRA {
+            if kit.extra.len() + MOST_WAITING + MOST_PIECES >= MAX_EXTRA {
                 break;
             }
-            let Some((place, id)) = fragments.table.overdue(now) else { break };
+            let Some((place, id)) = kit.fragments.overdue(now) else { break };
             let owned = snapshot.owns(id.destination());
             let decision = if owned { Decision::Drop(DropReason::FragmentTimeout) } else { Decision::Pass };
-            fragments.table.decide(place, decision, now);
-            context.release(&mut self.v4, &mut self.v6, &mut fragments, memory, place, decision);
+            kit.fragments.decide(place, decision, now);
+            context.release(&mut self.v4, &mut self.v6, kit, memory, place, decision);
             if owned {
-                fragments.table.remove(place);
+                kit.fragments.remove(place);
             }
         }
-        fragments.table.forget(BUDGET, now);
+        kit.fragments.forget(BUDGET, now);
     }
 }

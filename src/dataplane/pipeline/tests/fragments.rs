@@ -124,10 +124,10 @@ impl Rig {
 
     fn expire(&mut self) -> Vec<Verdict> {
         while self.pipeline.fragments_are_due(self.now) {
-            let waiting = self.pipeline.fragments.waiting();
-            let followed = self.pipeline.fragments.len();
+            let waiting = self.pipeline.kit.fragments.waiting();
+            let followed = self.pipeline.kit.fragments.len();
             self.pipeline.expire_fragments(&self.snapshot, self.io.memory(), self.now);
-            assert!((self.pipeline.fragments.waiting(), self.pipeline.fragments.len()) != (waiting, followed));
+            assert!((self.pipeline.kit.fragments.waiting(), self.pipeline.kit.fragments.len()) != (waiting, followed));
         }
         let all = self.extra();
         self.sound();
@@ -195,7 +195,7 @@ fn four_fragments_in_any_order_reach_one_server() {
                 }
                 let (macs, body) = reassembled(sent);
                 assert_eq!((macs.len(), body), (1, frame[l4..].to_vec()), "{order:?}");
-                assert!(rig.pipeline.fragments.is_empty(), "a packet that is whole is forgotten");
+                assert!(rig.pipeline.kit.fragments.is_empty(), "a packet that is whole is forgotten");
             }
             assert_eq!((rig.pipeline.tables().0.len(), rig.pipeline.tables().1.len()), (2, 1));
         }
@@ -254,7 +254,7 @@ fn what_becomes_of_the_first_becomes_of_all() {
             let expected = |v: &Verdict| *v == Verdict::Drop(reason) || (reverse && *v == Verdict::Kept);
             assert!(verdicts.iter().all(expected), "{reason:?}: {verdicts:?}");
             assert_eq!(rig.dropped(reason), pieces.len() as u64, "{reason:?}");
-            assert!(rig.pipeline.tables().0.is_empty() && rig.pipeline.fragments.is_empty());
+            assert!(rig.pipeline.tables().0.is_empty() && rig.pipeline.kit.fragments.is_empty());
         }
     }
     // The kernel's: another port of the address.
@@ -269,7 +269,7 @@ fn what_becomes_of_the_first_becomes_of_all() {
         passed.sort();
         pieces.sort();
         assert_eq!(passed, pieces, "as they came");
-        assert!(rig.pipeline.fragments.is_empty());
+        assert!(rig.pipeline.kit.fragments.is_empty());
     }
 }
 
@@ -334,7 +334,7 @@ fn waiting_ends_in_time_for_the_owned_and_for_the_others() {
     assert_eq!(rig.each(&[others[2].clone(), others[0].clone()]), [Verdict::Pass; 2]);
     rig.now += FOLLOWED_MS;
     rig.expire();
-    assert!(rig.pipeline.fragments.is_empty());
+    assert!(rig.pipeline.kit.fragments.is_empty());
 }
 
 #[test]
@@ -471,6 +471,6 @@ proptest! {
             let (macs, found) = reassembled(mine);
             prop_assert_eq!((macs.len(), found), (1, body));
         }
-        prop_assert!(rig.pipeline.fragments.is_empty() && rig.pipeline.fragments.waiting() == 0);
+        prop_assert!(rig.pipeline.kit.fragments.is_empty() && rig.pipeline.kit.fragments.waiting() == 0);
     }
 }
