@@ -400,7 +400,8 @@ fn one_worker_follows_all_fragments_of_a_packet() {
     }
     let mut seen = [0; 3];
     for id in 0..60 {
-        let pieces = cut(&udp4(CLIENT, 5000, 120), id, 32);
+        // A client each: no flow is another worker's.
+        let pieces = cut(&udp4([198, 51, 100, id as u8], 5000, 120), id, 32);
         let mut owners: Vec<u8> = Vec::new();
         for (at, piece) in pieces.iter().enumerate() {
             let me = (usize::from(id) + at) % 3;
