@@ -49,7 +49,7 @@ pub fn filter_table(desired: &Desired) -> FilterTable {
     owned.sort_unstable();
     owned.dedup();
     let entries = keys().map(|key| FilterEntry { address: key.address, protocol: key.protocol, ports: key.ports });
-    FilterTable { entries: entries.collect(), owned }
+    FilterTable { entries: entries.collect(), owned, ..FilterTable::default() }
 }
 
 /// The data plane's ports: what the kernel says now, else what it said at start.

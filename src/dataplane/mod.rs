@@ -4,6 +4,7 @@ pub mod answer;
 pub mod checksum;
 pub mod directory;
 pub mod flow;
+pub mod handover;
 pub mod io;
 pub mod parse;
 pub mod pipeline;

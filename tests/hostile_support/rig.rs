@@ -47,7 +47,7 @@ impl Rig {
         let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
         let outcomes = &mut outcomes[..count];
         self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], outcomes, self.now);
-        worker::act(&mut self.io, &batch[..count], outcomes);
+        worker::act(&mut self.io, &[], &batch[..count], outcomes);
         self.pipeline.settle(outcomes);
         self.io.service();
 
