@@ -9,10 +9,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -31,7 +29,7 @@ use super::nexthop::{Path as Way, Reason};
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::status::{ConfigStatus, EngineStatus, Status};
-use super::workers::{WorkerError, Workers};
+use super::workers::{self, WorkerError, Workers};
 use super::{collect, startup};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
@@ -155,7 +153,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let machine = machine(&desired, &tracker, &report, now);
     let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
     let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
-    let shared = Arc::new(Shared { snapshot: ArcSwap::from_pointee(snapshot), stop: AtomicBool::new(false) });
+    let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
     let workers = Workers::start(ios, &desired.engine, &shared)?;
     let mut engine = Engine {
         file: file.to_owned(),
