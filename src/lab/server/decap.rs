@@ -1,0 +1,43 @@
+//! The receiving end of tunnels on the real servers, by `evenkeel realserver decap`.
+//!
+//! Owns its start on the servers that stand behind a tunnel. It brings the service address with it: programs can listen
+//! there from then on.
+
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::lab::error::LabError;
+use crate::lab::process::Process;
+use crate::lab::site::{Family, Reach, Site};
+
+/// Starts it on every server of the site that tunnels lead to, and waits until each has its service addresses.
+pub fn start_all(site: &Site, program: &Path) -> Result<Vec<Process>, LabError> {
+    let behind = site.servers.iter().filter(|server| server.reach == Reach::Tunnel);
+    behind.map(|server| start(site, &server.name, program)).collect()
+}
+
+fn start(site: &Site, node: &str, program: &Path) -> Result<Process, LabError> {
+    let mut command = Command::new(program);
+    command.args(["realserver", "decap"]);
+    for family in [Family::V4, Family::V6] {
+        command.arg("--address").arg(site.vip(family).to_string());
+    }
+    command.env("NO_COLOR", "1");
+    let process = site.lab.start(node, &format!("{node}-decap"), &command)?;
+    let within = Duration::from_secs(10);
+    let start = Instant::now();
+    let bound = || [Family::V4, Family::V6].iter().all(|&family| std::net::UdpSocket::bind((site.vip(family), 0)).is_ok());
+    while !site.lab.node(node)?.run(bound)? {
+        if process.ended().is_some() || start.elapsed() > within {
+            return Err(LabError::Timeout {
+                what: format!("the service addresses on {node}, by evenkeel realserver decap"),
+                after: start.elapsed(),
+                detail: format!("; its last words:\n    {}", process.last_words(10)),
+            });
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(process)
+}
