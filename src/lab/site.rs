@@ -293,6 +293,27 @@ impl Site {
         self.options.plan.address(self.back(), family, self.options.plan.first_local + index)
     }
 
+    /// The gateway address beside the appliance's interface to the servers, or to the router before them.
+    pub fn gateway_beside(&self, family: Family) -> IpAddr {
+        let network = if self.options.shape == Shape::TwoArm { Network::Back } else { Network::Front };
+        self.options.plan.address(network, family, self.options.plan.gateway)
+    }
+
+    /// The router's address on the segment of the servers behind it.
+    pub fn router_address(&self, family: Family) -> IpAddr {
+        self.options.plan.address(Network::Far, family, self.options.plan.router)
+    }
+
+    /// The clients' network.
+    pub fn clients_network(&self, family: Family) -> Cidr {
+        Cidr::new(self.options.plan.address(Network::Front, family, 0), prefix(family))
+    }
+
+    /// The network of the servers beside the appliance.
+    pub fn servers_network(&self, family: Family) -> Cidr {
+        Cidr::new(self.options.plan.address(self.back(), family, 0), prefix(family))
+    }
+
     /// The address on which a server is asked: its own behind NAT, else the service's.
     pub fn served_address(&self, server: &SiteServer, family: Family) -> IpAddr {
         match server.reach {
@@ -418,5 +439,13 @@ impl Site {
         let plan = self.options.plan;
         self.lab.address(node, interface, Cidr::new(plan.v4(network, host), 24))?;
         self.lab.address(node, interface, Cidr::new(plan.v6(network, host), 64))
+    }
+}
+
+/// Bits of a network's prefix.
+fn prefix(family: Family) -> u8 {
+    match family {
+        Family::V4 => 24,
+        Family::V6 => 64,
     }
 }

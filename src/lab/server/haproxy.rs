@@ -13,32 +13,47 @@ use crate::lab::site::{Site, SiteServer};
 
 /// Starts HAProxy on `server`, on `port` of every address; connections must begin with a PROXY header.
 pub fn start(site: &Site, server: &SiteServer, port: u16) -> Result<Process, LabError> {
-    let haproxy = require("haproxy", "haproxy")?;
     let name = &server.name;
-    let file = site.lab.path(&format!("{name}-haproxy.cfg"));
-    fs::write(&file, configuration(name, port)).doing(|| format!("writing {}", file.display()))?;
-    let mut command = Command::new(haproxy);
-    command.arg("-db").arg("-f").arg(&file);
-    let process = site.lab.start(name, &format!("{name}-haproxy"), &command)?;
-    await_listener(site, name, &process, SocketAddr::new(server.v4, port))?;
-    Ok(process)
-}
-
-fn configuration(name: &str, port: u16) -> String {
-    format!(
-        "global
-    maxconn 4096
-defaults
-    mode http
-    timeout client 60s
+    let answer = format!(
+        "    mode http
     timeout http-request 5s
-    timeout connect 5s
-    timeout server 60s
-frontend web
-    bind 0.0.0.0:{port} accept-proxy
-    bind [::]:{port} v6only accept-proxy
     http-request return status 200 content-type text/plain string \"{name}\" hdr X-Server \"{name}\" \
 hdr X-Client \"%[src] %[src_port]\"
 "
+    );
+    run(site, server, port, &answer)
+}
+
+/// Starts HAProxy on `server`, on `port` of every address: it takes the PROXY header off and hands the bytes to `inside`.
+pub fn relay(site: &Site, server: &SiteServer, port: u16, inside: SocketAddr) -> Result<Process, LabError> {
+    let onward = format!("    mode tcp\n    default_backend inside\nbackend inside\n    mode tcp\n    server inside {inside}\n");
+    run(site, server, port, &onward)
+}
+
+fn run(site: &Site, server: &SiteServer, port: u16, body: &str) -> Result<Process, LabError> {
+    let haproxy = require("haproxy", "haproxy")?;
+    let name = format!("{}-haproxy-{port}", server.name);
+    let file = site.lab.path(&format!("{name}.cfg"));
+    fs::write(&file, configuration(port, body)).doing(|| format!("writing {}", file.display()))?;
+    let mut command = Command::new(haproxy);
+    command.arg("-db").arg("-f").arg(&file);
+    let process = site.lab.start(&server.name, &name, &command)?;
+    await_listener(site, &server.name, &process, SocketAddr::new(server.v4, port))?;
+    Ok(process)
+}
+
+fn configuration(port: u16, body: &str) -> String {
+    format!(
+        "global
+    maxconn 2048
+    nbthread 1
+defaults
+    timeout client 60s
+    timeout connect 5s
+    timeout server 60s
+frontend front
+    bind 0.0.0.0:{port} accept-proxy
+    bind [::]:{port} v6only accept-proxy
+{body}"
     )
 }
