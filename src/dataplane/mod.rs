@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod directory;
 pub mod flow;
 pub mod io;
+pub mod last_hop;
 pub mod parse;
 pub mod pipeline;
 pub mod rewrite;

@@ -6,21 +6,26 @@
 
 mod family;
 mod flow_path;
+mod kit;
+mod new_flow;
 mod other_path;
 mod plain;
+mod send;
 
 use std::sync::Arc;
 
 use super::directory::Peers;
 use super::flow::state::State;
-use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
+use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds};
 use super::io::{BATCH, Frame, FrameMemory};
+use super::last_hop::LastHops;
 use super::parse::{self, Kind, Parsed, SCTP, TCP};
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{EngineSettings, HugePages, VerifyChecksums};
 use family::{Family, word64};
+use kit::Kit;
 
 /// What the first pass found out about a frame that is not plain.
 #[derive(Clone, Copy)]
@@ -59,9 +64,7 @@ pub struct Pipeline {
     slots: Box<[Slot; BATCH]>,
     stats: Arc<WorkerStats>,
     verify: VerifyChecksums,
-    /// Frames that the pipeline made itself or had kept, with what becomes of them.
-    extra: Vec<(Frame, Outcome)>,
-    peers: Option<Peers>,
+    kit: Kit,
 }
 
 /// Most frames that a batch can bring forth besides its own.
@@ -82,21 +85,20 @@ impl Pipeline {
             slots: Box::new([empty; BATCH]),
             stats,
             verify: settings.verify_checksums,
-            extra: Vec::with_capacity(MAX_EXTRA),
-            peers: None,
+            kit: Kit { hops: LastHops::default(), extra: Vec::with_capacity(MAX_EXTRA), peers: None, next_id: 0 },
         })
     }
 
     /// Makes it one of several workers, which know each other's flows by their directory.
     pub fn join(&mut self, peers: Peers) {
-        self.peers = Some(peers);
+        self.kit.peers = Some(peers);
     }
 
     /// Takes the frames that the last batch brought forth besides its own, into `frames` and `outcomes`, and returns how
     /// many; to be called until it returns 0. They are acted upon and settled like those of a batch.
     pub fn take_extra(&mut self, frames: &mut [Frame], outcomes: &mut [Outcome]) -> usize {
-        let count = self.extra.len().min(frames.len()).min(outcomes.len());
-        for (at, (frame, outcome)) in self.extra.drain(..count).enumerate() {
+        let count = self.kit.extra.len().min(frames.len()).min(outcomes.len());
+        for (at, (frame, outcome)) in self.kit.extra.drain(..count).enumerate() {
             frames[at] = frame;
             outcomes[at] = outcome;
         }
@@ -148,7 +150,7 @@ impl Pipeline {
                     if lane.home != NOT_PLAIN {
                         *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(memory.bytes(frame));
                     }
-                    context.any_packet(&mut self.v4, &mut self.v6, memory, frame, *slot)
+                    context.any_packet(&mut self.v4, &mut self.v6, &mut self.kit, memory, frame, *slot)
                 }
             };
         }
@@ -182,12 +184,15 @@ impl Pipeline {
     /// Ends flows that outlived their timeout, looking at `budget` buckets of each table.
     pub fn sweep(&mut self, snapshot: &Snapshot, budget: usize, now: u32) {
         let mut expired = 0;
-        let mut each = |gone: Gone| {
-            close(snapshot, gone);
+        let kit = &mut self.kit;
+        self.v4.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+            kit.close(snapshot, &gone);
             expired += 1;
-        };
-        self.v4.sweep(budget, now, &snapshot.timeouts_ms, &mut each);
-        self.v6.sweep(budget, now, &snapshot.timeouts_ms, &mut each);
+        });
+        self.v6.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+            kit.close(snapshot, &gone);
+            expired += 1;
+        });
         if expired > 0 {
             self.stats.expired.add(expired);
         }
@@ -292,12 +297,6 @@ fn is_foreign(ports: &[Port], frame: &Frame, bytes: &[u8]) -> bool {
     port.is_own(word64(&head[6..14])) || !port.accepts(word64(&head[..8]))
 }
 
-fn close(snapshot: &Snapshot, gone: Gone) {
-    if let Some(load) = snapshot.load(gone.server) {
-        load.close(gone.state.is_active());
-    }
-}
-
 impl Context<'_> {
     /// The long way for any frame.
     #[inline(never)]
@@ -305,14 +304,15 @@ impl Context<'_> {
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
+        kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
         slot: Slot,
     ) -> Outcome {
         match slot.parsed {
-            Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, memory, frame, &parsed, slot.hash),
-            Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, memory, frame, &parsed, slot.hash),
-            Ok(parsed) => self.other_packet(v4, v6, memory, frame, &parsed),
+            Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, kit, memory, frame, &parsed, slot.hash),
+            Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, kit, memory, frame, &parsed, slot.hash),
+            Ok(parsed) => self.other_packet(v4, v6, kit, memory, frame, &parsed),
             Err(reason) => self.broken_packet(memory.bytes(frame), reason),
         }
     }

@@ -221,6 +221,7 @@ pub struct Snapshot {
     targets: Vec<Option<Target>>,
     /// Local addresses of full NAT by their stable slot; `None` where a slot is free.
     pub locals: Vec<Option<IpAddr>>,
+    local_slots: Map<IpAddr, u16>,
     loads: Vec<Option<Arc<Load>>>,
     by_address: Map<(IpAddr, u8), Ports>,
     owned: HashSet<IpAddr, foldhash::fast::RandomState>,
@@ -283,7 +284,21 @@ impl Snapshot {
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
-        Snapshot { generation, ports, services, timeouts_ms, servers, targets, locals, loads, by_address, owned }
+        let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
+        let local_slots = slots.collect();
+        Snapshot {
+            generation,
+            ports,
+            services,
+            timeouts_ms,
+            servers,
+            targets,
+            locals,
+            local_slots,
+            loads,
+            by_address,
+            owned,
+        }
     }
 
     /// The server with this stable id, unless it is gone.
@@ -307,6 +322,11 @@ impl Snapshot {
     /// The service for a destination.
     pub fn service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u16> {
         self.by_address.get(&(address, protocol))?.find(port)
+    }
+
+    /// The slot of a local address of full NAT.
+    pub fn local_slot(&self, address: IpAddr) -> Option<u16> {
+        self.local_slots.get(&address).copied()
     }
 
     /// Whether the appliance owns this address.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::dataplane::flow::{Entry, FlowV4, FlowV6, KeyV4, KeyV6};
 use crate::dataplane::parse::{self, Kind, Parsed};
+use crate::dataplane::snapshot::Endpoint;
 
 /// A family's way of reading its key and of telling its client.
 pub(super) trait Family: Entry {
@@ -16,6 +17,23 @@ pub(super) trait Family: Entry {
     fn destination(key: &Self::Key) -> IpAddr;
     /// Source and destination port, host order.
     fn ports(key: &Self::Key) -> (u16, u16);
+    /// The key of packets between two ends of this family, both with their ports.
+    fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<Self::Key>;
+
+    /// Address and port of the source.
+    fn source_end(key: &Self::Key) -> Endpoint {
+        Endpoint { address: Self::source(key), port: Some(Self::ports(key).0) }
+    }
+
+    /// Address and port of the destination.
+    fn destination_end(key: &Self::Key) -> Endpoint {
+        Endpoint { address: Self::destination(key), port: Some(Self::ports(key).1) }
+    }
+}
+
+fn join_ports(source: u16, destination: u16) -> u32 {
+    let ([a, b], [c, d]) = (source.to_be_bytes(), destination.to_be_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 pub(super) fn word64(bytes: &[u8]) -> u64 {
@@ -54,6 +72,13 @@ impl Family for FlowV4 {
 
     fn ports(key: &KeyV4) -> (u16, u16) {
         split_ports(key.ports)
+    }
+
+    fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<KeyV4> {
+        let (IpAddr::V4(from), IpAddr::V4(to)) = (source.address, destination.address) else { return None };
+        let ([a, b, c, d], [e, f, g, h]) = (from.octets(), to.octets());
+        let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        Some(KeyV4 { addresses, ports: join_ports(source.port?, destination.port?), protocol })
     }
 }
 
@@ -104,5 +129,15 @@ impl Family for FlowV6 {
 
     fn ports(key: &KeyV6) -> (u16, u16) {
         split_ports(key.ports)
+    }
+
+    fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<KeyV6> {
+        let (IpAddr::V6(from), IpAddr::V6(to)) = (source.address, destination.address) else { return None };
+        let words = |address: std::net::Ipv6Addr| {
+            let bytes = address.octets();
+            [word64(&bytes[..8]), word64(&bytes[8..])]
+        };
+        let ports = join_ports(source.port?, destination.port?);
+        Some(KeyV6 { source: words(from), destination: words(to), ports, protocol })
     }
 }

@@ -4,7 +4,7 @@
 
 use super::family::word64;
 use super::{Context, Lane, NOT_PLAIN};
-use crate::dataplane::flow::state;
+use crate::dataplane::flow::state::{self, Side};
 use crate::dataplane::flow::{Entry, FlowTable, FlowV4, FlowV6, Ident, KeyV6, STAMP_MS, is_expired};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::rewrite;
@@ -83,7 +83,7 @@ impl Context<'_> {
         }
         if lane.tcp {
             let before = entry.state();
-            let after = state::tcp_next(before, lane.tcp_flags);
+            let after = state::tcp_next(Side::Only, before, lane.tcp_flags);
             if after != before {
                 entry.set_state(after);
                 self.state_changed(server.id, before, after);

@@ -1,6 +1,8 @@
 //! The pipeline over in-memory I/O: verdicts, rewriting, states, counts, and every way a frame can be refused.
 
 mod answers;
+mod peers;
+mod translation;
 
 use std::net::IpAddr;
 
@@ -97,6 +99,7 @@ impl Rig {
         self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], &mut outcomes, self.now);
         worker::act(&mut self.io, &batch[..count], &mut outcomes);
         self.pipeline.settle(&outcomes);
+        worker::act_on_extra(&mut self.io, &mut self.pipeline);
         assert!(self.io.frames_accounted().balanced());
         assert_eq!(self.io.frames_accounted().held, 0, "the worker kept a frame");
         outcomes
