@@ -90,7 +90,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let modes: Vec<_> = opened.report.modes.iter().map(ToString::to_string).collect();
     eprintln!("forwarder: {}", modes.join(", "));
     let entries = [Protocol::Tcp, Protocol::Udp].map(|protocol| FilterEntry { address, protocol, ports });
-    opened.gates[0].widen(&FilterTable { entries: entries.to_vec(), owned: vec![] })?;
+    opened.gates[0].widen(&FilterTable { entries: entries.to_vec(), owned: vec![], replies: vec![] })?;
     if let Some(core) = arguments.core {
         let mut set = nix::sched::CpuSet::new();
         set.set(core)?;

@@ -28,6 +28,7 @@ fn table() -> FilterTable {
             entry(v6, Protocol::Sctp, PortRange::ANY),
         ],
         owned: vec![v4, v6],
+        replies: vec![],
     }
 }
 
@@ -310,7 +311,7 @@ fn tables_widen_and_narrow() {
         protocol: Protocol::Tcp,
         ports: PortRange { first: 1000 + i * 100, last: 1000 + i * 100 + 10 + i },
     });
-    filter.narrow(&FilterTable { entries: entries.collect(), owned: vec![] }).expect("twenty ranges");
+    filter.narrow(&FilterTable { entries: entries.collect(), owned: vec![], replies: vec![] }).expect("twenty ranges");
     for i in 0..20u16 {
         let first = 1000 + i * 100;
         for (port, ours) in [(first - 1, false), (first, true), (first + 10 + i, true), (first + 11 + i, false)] {
@@ -320,7 +321,7 @@ fn tables_widen_and_narrow() {
     filter.narrow(&FilterTable::default()).expect("empty");
     assert!(!filter.takes(&tcp(1005)).expect("run"));
     let any = FilterEntry { address: IpAddr::V6(Ipv6Addr::from(V6)), protocol: Protocol::Tcp, ports: PortRange::ANY };
-    filter.narrow(&FilterTable { entries: vec![any], owned: vec![] }).expect("any");
+    filter.narrow(&FilterTable { entries: vec![any], owned: vec![], replies: vec![] }).expect("any");
     assert!(filter.takes(&ethernet(&[], 0x86dd, &ipv6(V6, &[], 6, &udp(1)))).expect("run"));
 }
 

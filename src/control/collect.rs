@@ -4,7 +4,6 @@
 //! be microseconds apart.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::apply::{Applied, totals};
 use super::nexthop::{Facts, Reach};
@@ -15,7 +14,7 @@ use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
-use crate::model::{Desired, IoMode, MacAddr, Scheduler, Server};
+use crate::model::{Desired, IoMode, MacAddr, Scheduler, Server, Service};
 
 /// The interfaces.
 pub fn interfaces(report: &IoReport, facts: &Facts, applied: &Applied) -> Vec<InterfaceStatus> {
@@ -88,12 +87,12 @@ pub fn drops(workers: &Workers) -> BTreeMap<String, u64> {
 }
 
 /// The services of a snapshot, with their servers in the order of the file.
-pub fn services<'r>(
+pub fn services(
     snapshot: &Snapshot,
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
-    hop: impl Fn(IpAddr) -> Option<&'r Reach>,
+    reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();
     for service in &snapshot.services {
@@ -101,7 +100,7 @@ pub fn services<'r>(
         let servers: Vec<ServerStatus> = config
             .servers
             .iter()
-            .map(|configured| server(configured, service, desired, applied, workers, hop(configured.address)))
+            .map(|configured| server(configured, service, desired, applied, workers, reach(config, configured)))
             .collect();
         let flags = match config.scheduler {
             Scheduler::Mh { port, fallback, .. } => [(port, "mh-port"), (fallback, "mh-fallback")]
@@ -135,9 +134,12 @@ fn server(
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
-    reach: Option<&Reach>,
+    reach: Reach,
 ) -> ServerStatus {
-    let member = service.members.iter().find(|member| member.address == configured.address);
+    let member = {
+        let port = configured.port.or(service.config.key.ports.as_single()).unwrap_or(0);
+        service.members.iter().find(|member| (member.address, member.port) == (configured.address, port))
+    };
     let [packets, bytes, connections] = member.map_or([0; 3], |member| {
         let base = applied.baselines.get(&member.id).copied().unwrap_or_default();
         let now = totals(workers, member.id);
@@ -145,12 +147,11 @@ fn server(
     });
     let interface = |port: u8| desired.interfaces.get(usize::from(port)).map_or(String::new(), |i| i.name.clone());
     let (next_hop, unreachable) = match reach {
-        Some(Ok(hop)) => {
+        Ok(hop) => {
             let (mac, interface, vlan) = (hop.mac.to_string(), interface(hop.port), hop.vlan);
             (Some(NextHopStatus { mac, interface, vlan }), None)
         }
-        Some(Err(why)) => (None, Some(Unreachable { reason: why.word().to_owned(), detail: why.to_string() })),
-        None => (None, None),
+        Err(why) => (None, Some(Unreachable { reason: why.word().to_owned(), detail: why.to_string() })),
     };
     ServerStatus {
         address: configured.address.to_string(),

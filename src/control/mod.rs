@@ -6,6 +6,7 @@ pub mod cli;
 pub mod collect;
 pub mod compile;
 pub mod config;
+pub mod groups;
 pub mod netlink;
 pub mod nexthop;
 pub mod replay;

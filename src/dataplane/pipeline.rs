@@ -17,13 +17,16 @@ use std::sync::Arc;
 use super::directory::Peers;
 use super::flow::state::State;
 use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds};
+use super::icmp::Limiter;
 use super::io::{BATCH, Frame, FrameMemory};
 use super::last_hop::LastHops;
 use super::parse::{self, Kind, Parsed, SCTP, TCP};
+use super::ports::PortPool;
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
+use super::split::MOST_PIECES;
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, Outcome, Verdict};
-use crate::model::{EngineSettings, HugePages, VerifyChecksums};
+use crate::model::{EngineSettings, HugePages, PortRange, VerifyChecksums};
 use family::{Family, word64};
 use kit::Kit;
 
@@ -48,6 +51,24 @@ struct Lane {
 
 const NOT_PLAIN: u32 = u32::MAX;
 
+impl Lane {
+    /// What a parse would say of the packet.
+    fn parsed(&self) -> Parsed {
+        let header = if self.v6 { 40 } else { 20 };
+        Parsed {
+            kind: if self.v6 { Kind::Flow6 } else { Kind::Flow4 },
+            protocol: self.ident.protocol(),
+            tcp_flags: self.tcp_flags,
+            part: parse::Part::Whole,
+            tags: 0,
+            vlan: parse::NO_VLAN,
+            l3: 14,
+            l4: 14 + header,
+            l4_len: self.total - header,
+        }
+    }
+}
+
 /// What the paths of both families share.
 struct Context<'a> {
     snapshot: &'a Snapshot,
@@ -65,10 +86,11 @@ pub struct Pipeline {
     stats: Arc<WorkerStats>,
     verify: VerifyChecksums,
     kit: Kit,
+    local_ports: PortRange,
 }
 
 /// Most frames that a batch can bring forth besides its own.
-pub const MAX_EXTRA: usize = 4 * BATCH;
+pub const MAX_EXTRA: usize = 16 * BATCH;
 
 impl Pipeline {
     /// A pipeline with empty flow tables of the configured capacity.
@@ -85,12 +107,25 @@ impl Pipeline {
             slots: Box::new([empty; BATCH]),
             stats,
             verify: settings.verify_checksums,
-            kit: Kit { hops: LastHops::default(), extra: Vec::with_capacity(MAX_EXTRA), peers: None, next_id: 0 },
+            local_ports: settings.local_ports,
+            kit: Kit {
+                hops: LastHops::default(),
+                extra: Vec::with_capacity(MAX_EXTRA),
+                peers: None,
+                pieces: Vec::with_capacity(MOST_PIECES),
+                ports: PortPool::new(settings.local_addresses as usize, settings.local_ports, 0, 1),
+                locals: vec![None; settings.local_addresses as usize],
+                generation: 0,
+                limiter: Limiter::default(),
+                next_id: 0,
+            },
         })
     }
 
     /// Makes it one of several workers, which know each other's flows by their directory.
     pub fn join(&mut self, peers: Peers) {
+        let (slots, range) = (self.kit.locals.len(), self.local_ports);
+        self.kit.ports = PortPool::new(slots, range, peers.me, peers.count);
         self.kit.peers = Some(peers);
     }
 
@@ -128,6 +163,9 @@ impl Pipeline {
         now: u32,
     ) {
         let count = frames.len().min(BATCH).min(outcomes.len());
+        if snapshot.generation != self.kit.generation {
+            self.kit.follow(snapshot);
+        }
         let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
         let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
         for ((frame, lane), slot) in frames.iter().zip(&mut self.lanes[..]).zip(&mut *slots) {
@@ -140,9 +178,9 @@ impl Pipeline {
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
         for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
             let hit = if lane.v6 {
-                context.plain_hit_v6(&mut self.v6, memory, frame, lane)
+                context.plain_hit_v6(&mut self.v6, &mut self.kit, memory, frame, lane)
             } else {
-                context.plain_hit_v4(&mut self.v4, memory, frame, lane)
+                context.plain_hit_v4(&mut self.v4, &mut self.kit, memory, frame, lane)
             };
             *outcome = match hit {
                 Some(outcome) => outcome,
@@ -186,11 +224,11 @@ impl Pipeline {
         let mut expired = 0;
         let kit = &mut self.kit;
         self.v4.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
-            kit.close(snapshot, &gone);
+            kit.close(snapshot, &gone, now);
             expired += 1;
         });
         self.v6.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
-            kit.close(snapshot, &gone);
+            kit.close(snapshot, &gone, now);
             expired += 1;
         });
         if expired > 0 {
@@ -210,6 +248,8 @@ impl Pipeline {
     fn publish(&self) {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
+        let slots = 0..self.kit.locals.len() as u16;
+        self.stats.local_ports.set(slots.map(|slot| u64::from(self.kit.ports.in_use(slot))).sum());
     }
 
     /// Buckets of the larger table, for pacing [`Pipeline::sweep`].

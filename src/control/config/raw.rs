@@ -55,6 +55,8 @@ impl Entry {
         boolean -> bool, Boolean(b) => *b;
         /// The integer under a key.
         integer -> u32, Integer(n) => *n;
+        /// The integer under a key; inside, `None` is the word in its place.
+        integer_or -> Option<u32>, IntegerOr(n) => *n;
         /// The list of integers under a key; inside, `None` is the word for all.
         integers -> Option<Vec<u32>>, Integers(list) => list.clone();
         /// The word under a key.
@@ -63,6 +65,8 @@ impl Entry {
         words -> Vec<&'static str>, Words(words) => words.clone();
         /// The address under a key.
         address -> IpAddr, Address(address) => *address;
+        /// The addresses under a key.
+        addresses -> Vec<IpAddr>, Addresses(addresses) => addresses.clone();
         /// The Ethernet address under a key.
         mac -> MacAddr, Mac(mac) => *mac;
         /// The ports under a key.

@@ -88,7 +88,7 @@ pub enum ReplayError {
     },
     /// More servers than slots.
     #[error(transparent)]
-    TooManyServers(#[from] crate::control::compile::TooManyServers),
+    Compile(#[from] crate::control::compile::CompileError),
     /// Output to the terminal failed.
     #[error("cannot write the report, or no memory for the flow table: {0}")]
     Report(#[from] std::io::Error),

@@ -67,6 +67,8 @@ pub mod flag {
     pub const PROXY: u8 = 0x02;
     /// That header was sent.
     pub const PROXY_SENT: u8 = 0x04;
+    /// The server has acknowledged it.
+    pub const PROXY_DONE: u8 = 0x08;
     /// The flow is being put in: it does not give way.
     pub(super) const FRESH: u8 = 0x80;
 }
@@ -185,6 +187,11 @@ impl<E: Entry> FlowTable<E> {
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
         (((hash >> 32) * self.homes()) >> 32) as usize
+    }
+
+    /// The number of a hash's home bucket, as [`FlowTable::approach`] gives it.
+    pub fn home_of(&self, hash: u64) -> u32 {
+        self.home(hash) as u32
     }
 
     /// Asks the CPU to fetch the home bucket of a hash.

@@ -25,6 +25,8 @@ impl State {
     pub const TCP_SYN_RECV: State = State(3);
     /// TCP closing, client's FIN seen.
     pub const TCP_FIN_WAIT: State = State(4);
+    /// TCP closed by both ends.
+    pub const TCP_TIME_WAIT: State = State(5);
     /// TCP closed or picked up in mid-stream.
     pub const TCP_CLOSE: State = State(6);
     /// UDP, which has one state.

@@ -6,7 +6,7 @@
 use super::Context;
 use super::family::Family;
 use super::kit::Kit;
-use super::send::Plan;
+use super::send::{Plan, Proxy};
 use crate::dataplane::flow::state::{self, Side, State};
 use crate::dataplane::flow::{FlowTable, Place, STAMP_MS, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
@@ -48,7 +48,7 @@ impl Context<'_> {
                 return self.replace_flow(table, kit, place, memory, frame, parsed, &key, hash);
             }
             table.entry(place).set_stamp(self.now);
-            if entry.partner() != 0 && (self.now ^ entry.stamp()) & !(HOP_CHECK_MS - 1) != 0 {
+            if entry.partner() != 0 && wants_hop_check(self.now, entry.stamp()) {
                 self.renew_hop(table, kit, place, memory.bytes(frame), frame, parsed);
             }
         }
@@ -115,7 +115,7 @@ impl Context<'_> {
                 let reverse = table.entry(partner).key();
                 plan.source = Some(E::destination_end(&reverse));
                 plan.destination = Some(target.server);
-                plan.proxy = table.entry(place).flags() & flag::PROXY != 0;
+                plan.proxy = Proxy::of(table, place, true);
             }
             Way::Tunnel => plan.tunnel = target.tunnel.as_ref(),
             Way::Dr | Way::Local => {}
@@ -142,7 +142,7 @@ impl Context<'_> {
             let partner = table.partner(place).ok_or(DropReason::NoReturnHop)?;
             let forward = table.entry(partner).key();
             plan.destination = Some(E::source_end(&forward));
-            plan.proxy = table.entry(place).flags() & flag::PROXY != 0;
+            plan.proxy = Proxy::of(table, partner, false);
         }
         Ok(plan)
     }
@@ -186,7 +186,7 @@ impl Context<'_> {
         hash: u64,
     ) -> Outcome {
         let gone = table.remove(place);
-        kit.close(self.snapshot, &gone);
+        kit.close(self.snapshot, &gone, self.now);
         self.miss(table, kit, memory, frame, parsed, key, hash)
     }
 
@@ -197,6 +197,11 @@ impl Context<'_> {
             counters.out_bytes.add(u64::from(bytes));
         }
     }
+}
+
+/// Whether a flow that was last seen at `stamp` has its way back compared now.
+pub(super) fn wants_hop_check(now: u32, stamp: u32) -> bool {
+    (now ^ stamp) & !(HOP_CHECK_MS - 1) != 0
 }
 
 /// Bytes of an IP packet by its own length fields, which is what IPVS counts.

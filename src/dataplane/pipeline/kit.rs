@@ -2,12 +2,17 @@
 //!
 //! Owns how a flow's possessions are given back when it ends.
 
+use std::net::IpAddr;
+
 use super::family::Family;
 use crate::dataplane::directory::{Peers, Refused};
 use crate::dataplane::flow::Gone;
+use crate::dataplane::flow::state::State;
+use crate::dataplane::icmp::Limiter;
 use crate::dataplane::io::Frame;
 use crate::dataplane::last_hop::LastHops;
-use crate::dataplane::snapshot::Snapshot;
+use crate::dataplane::ports::PortPool;
+use crate::dataplane::snapshot::{Endpoint, Snapshot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::Outcome;
 
@@ -19,21 +24,31 @@ pub(super) struct Kit {
     pub extra: Vec<(Frame, Outcome)>,
     /// The worker's place among others.
     pub peers: Option<Peers>,
+    /// Pieces of the packet that is being cut up.
+    pub pieces: Vec<Frame>,
+    /// How many ICMP errors may be sent.
+    pub limiter: Limiter,
+    /// Local ports of full NAT that are this worker's.
+    pub ports: PortPool,
+    /// The local addresses for which they are.
+    pub locals: Vec<Option<IpAddr>>,
+    /// Generation of the snapshot that was seen last.
+    pub generation: u64,
     /// IPv4 identification of the next outer header that may be fragmented.
     pub next_id: u16,
 }
 
 impl Kit {
     /// Ends a flow: its server has one less, the directory forgets it, and what it had is free again.
-    pub fn close<E: Family>(&mut self, snapshot: &Snapshot, gone: &Gone<E>) {
+    pub fn close<E: Family>(&mut self, snapshot: &Snapshot, gone: &Gone<E>, now: u32) {
         if let Some(load) = snapshot.load(gone.entry.server()) {
             load.close(gone.entry.state().is_active());
         }
-        self.forget(gone);
+        self.forget(gone, now);
     }
 
     /// Takes a flow's keys out of the directory and frees what it had.
-    pub fn forget<E: Family>(&mut self, gone: &Gone<E>) {
+    pub fn forget<E: Family>(&mut self, gone: &Gone<E>, now: u32) {
         if let Some(peers) = &self.peers {
             peers.directory.remove(gone.hash, peers.me);
             if let Some((_, hash)) = gone.reverse {
@@ -42,6 +57,31 @@ impl Kit {
         }
         if let Some((reverse, _)) = &gone.reverse {
             self.hops.give(reverse.extra() as u16);
+            // A flow that its two ends closed needs its port no more; one that was cut off may live on at the server.
+            let state = gone.entry.state();
+            let closed = matches!(state, State::TCP_TIME_WAIT | State::TCP_CLOSE | State::UDP);
+            self.give_local(E::destination_end(&reverse.key()), now, !closed);
+        }
+    }
+
+    /// Gives back a local port. An end that is no local address (NAT, or one that was removed) is none of its business.
+    pub fn give_local(&mut self, end: Endpoint, now: u32, rest: bool) {
+        let slot = self.locals.iter().position(|local| *local == Some(end.address));
+        if let (Some(slot), Some(port)) = (slot, end.port) {
+            self.ports.give(slot as u16, port, now, rest);
+        }
+    }
+
+    /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew.
+    #[cold]
+    pub fn follow(&mut self, snapshot: &Snapshot) {
+        self.generation = snapshot.generation;
+        for (slot, known) in (0u16..).zip(&mut self.locals) {
+            let local = snapshot.locals.get(usize::from(slot)).copied().flatten();
+            if local != *known {
+                *known = local;
+                self.ports.reset(slot);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use super::flow_path::{after, ip_length};
 use super::kit::Kit;
 use crate::dataplane::answer;
 use crate::dataplane::flow::state::{self, Side, State};
-use crate::dataplane::flow::{FlowTable, Full, Place};
+use crate::dataplane::flow::{FlowTable, Full, Place, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::last_hop::Hop;
 use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP, tcp_flag};
@@ -101,7 +101,7 @@ impl Context<'_> {
                 let state = state(Side::Client);
                 let hop = Hop::of(bytes, parsed, frame.port);
                 hop.ok_or(Refusal::Drop(DropReason::MartianSource))
-                    .and_then(|hop| self.insert_pair(table, kit, parsed, key, hash, server, state, hop))
+                    .and_then(|hop| self.insert_pair(table, kit, bytes, parsed, key, hash, server, state, hop))
                     .map(|place| (place, state))
             }
             Way::Dr | Way::Tunnel | Way::Local => {
@@ -120,7 +120,7 @@ impl Context<'_> {
         };
         if let Verdict::Drop(_) | Verdict::Reply(_) = sent.verdict {
             let gone = table.remove(place);
-            kit.forget(&gone);
+            kit.forget(&gone, self.now);
             return sent;
         }
         self.opened(member, server, state, parsed);
@@ -149,7 +149,7 @@ impl Context<'_> {
         match table.insert(key, hash, server.id, state, self.now, &self.snapshot.timeouts_ms) {
             Ok((place, gone)) => {
                 if let Some(gone) = gone {
-                    kit.close(self.snapshot, &gone);
+                    kit.close(self.snapshot, &gone, self.now);
                     self.stats.evicted.add(1);
                 }
                 Ok(place)
@@ -167,6 +167,7 @@ impl Context<'_> {
         &self,
         table: &mut FlowTable<E>,
         kit: &mut Kit,
+        bytes: &[u8],
         parsed: &Parsed,
         key: &E::Key,
         hash: u64,
@@ -178,7 +179,7 @@ impl Context<'_> {
         let reverse = self.reverse_key::<E>(table, kit, parsed, key, server, target)?;
         let reverse_hash = table.hash(&reverse);
         let Some(number) = kit.hops.take(hop) else {
-            self.give_local::<E>(kit, server, &reverse);
+            kit.give_local(E::destination_end(&reverse), self.now, false);
             return Err(DropReason::NoReturnHop.into());
         };
         let entered = kit
@@ -186,7 +187,7 @@ impl Context<'_> {
             .and_then(|()| kit.enter(self.stats, reverse_hash).inspect_err(|_| kit.leave(hash)));
         let undo = |kit: &mut Kit| {
             kit.hops.give(number);
-            self.give_local::<E>(kit, server, &reverse);
+            kit.give_local(E::destination_end(&reverse), self.now, false);
         };
         if let Err(worker) = entered {
             undo(kit);
@@ -195,12 +196,24 @@ impl Context<'_> {
         let timeouts = &self.snapshot.timeouts_ms;
         let keys = [(key, hash), (&reverse, reverse_hash)];
         let inserted = table.insert_pair(keys, server.id, state, self.now, timeouts, |gone| {
-            kit.close(self.snapshot, &gone);
+            kit.close(self.snapshot, &gone, self.now);
             self.stats.evicted.add(1);
         });
         match inserted {
             Ok([first, second]) => {
                 table.entry(second).set_extra(u32::from(number));
+                // Only a SYN tells where the client's stream begins.
+                if target.proxy
+                    && server.way == Way::FullNat
+                    && parsed.protocol == TCP
+                    && parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+                {
+                    let at = usize::from(parsed.l4) + 4;
+                    let isn = bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b));
+                    let entry = table.entry(first);
+                    entry.set_extra(isn);
+                    entry.set_flags(entry.flags() | flag::PROXY);
+                }
                 Ok(first)
             }
             Err(Full) => {
@@ -224,23 +237,35 @@ impl Context<'_> {
     ) -> Result<E::Key, Refusal> {
         let (_, port) = E::ports(key);
         let from = Endpoint { address: target.server.address, port: Some(target.server.port.unwrap_or(port)) };
-        if server.way == Way::FullNat {
-            return Err(DropReason::NoLocalPort.into());
-        }
-        let reverse = E::key_from(from, E::source_end(key), parsed.protocol).ok_or(DropReason::NoNextHop)?;
+        let to = if server.way == Way::FullNat {
+            self.local_end(kit, target, fold_address(E::source(key))).ok_or(DropReason::NoLocalPort)?
+        } else {
+            E::source_end(key)
+        };
+        let reverse = E::key_from(from, to, parsed.protocol).ok_or(DropReason::NoNextHop)?;
         // One connection of the client cannot be two at the server: the older one must have ended.
         if let Some(place) = table.find(&reverse, table.hash(&reverse)) {
             if table.entry(place).state().is_active() {
                 return Err(DropReason::TupleTaken.into());
             }
             let gone = table.remove(place);
-            kit.close(self.snapshot, &gone);
+            kit.close(self.snapshot, &gone, self.now);
         }
         Ok(reverse)
     }
 
-    /// Gives back the local port in the key of a server's packets.
-    fn give_local<E: Family>(&self, _kit: &mut Kit, _server: &ServerEntry, _reverse: &E::Key) {}
+    /// A local address and port for a new flow: the clients spread over the addresses, and who finds one full takes
+    /// the next.
+    fn local_end(&self, kit: &mut Kit, target: &Target, client: u32) -> Option<Endpoint> {
+        let count = target.locals.len();
+        let first = (client.wrapping_mul(0x9e37_79b1) >> 8) as usize;
+        (0..count).find_map(|at| {
+            let slot = target.locals[(first % count + at) % count];
+            let address = self.snapshot.locals.get(usize::from(slot)).copied().flatten()?;
+            let port = kit.ports.take(slot, self.now)?;
+            Some(Endpoint { address, port: Some(port) })
+        })
+    }
 
     /// Whether a packet may create a flow.
     fn admit(&self, bytes: &[u8], parsed: &Parsed, source: IpAddr) -> Result<(), DropReason> {

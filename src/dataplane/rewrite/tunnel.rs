@@ -86,7 +86,9 @@ impl Template {
         };
         match method {
             // No flags, version 0 (RFC 2784, section 2).
-            Method::Gre => rest[2..4].copy_from_slice(if inside == IPV4_INSIDE { &[0x08, 0x00] } else { &[0x86, 0xdd] }),
+            Method::Gre => {
+                rest[2..4].copy_from_slice(if inside == IPV4_INSIDE { &[0x08, 0x00] } else { &[0x86, 0xdd] })
+            }
             Method::Gue => {
                 rest[2..4].copy_from_slice(&port.to_be_bytes());
                 // Version 0, data, no fields; then the protocol, and no flags.

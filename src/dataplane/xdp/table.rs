@@ -32,6 +32,8 @@ pub struct FilterTable {
     pub entries: Vec<FilterEntry>,
     /// Addresses that the appliance owns now: ARP, neighbour solicitations, echo requests and ICMP errors are taken.
     pub owned: Vec<IpAddr>,
+    /// Packets from servers by NAT, by their source: address, protocol and source ports.
+    pub replies: Vec<FilterEntry>,
 }
 
 impl FilterTable {
@@ -40,19 +42,26 @@ impl FilterTable {
         fn set<T: Ord + Copy>(list: &[T]) -> BTreeSet<T> {
             list.iter().copied().collect()
         }
-        set(&self.entries) == set(&other.entries) && set(&self.owned) == set(&other.owned)
+        set(&self.entries) == set(&other.entries)
+            && set(&self.owned) == set(&other.owned)
+            && set(&self.replies) == set(&other.replies)
     }
 
     /// A table that takes what either takes.
     pub fn union(&self, other: &FilterTable) -> FilterTable {
         let entries: BTreeSet<_> = self.entries.iter().chain(&other.entries).copied().collect();
         let owned: BTreeSet<_> = self.owned.iter().chain(&other.owned).copied().collect();
-        FilterTable { entries: entries.into_iter().collect(), owned: owned.into_iter().collect() }
+        let replies: BTreeSet<_> = self.replies.iter().chain(&other.replies).copied().collect();
+        FilterTable {
+            entries: entries.into_iter().collect(),
+            owned: owned.into_iter().collect(),
+            replies: replies.into_iter().collect(),
+        }
     }
 
     /// Whether it takes nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.owned.is_empty()
+        self.entries.is_empty() && self.owned.is_empty() && self.replies.is_empty()
     }
 }
 
@@ -196,7 +205,7 @@ mod tests {
     #[test]
     fn ranges_that_touch_become_one() {
         let entries = vec![entry("192.0.2.1", Protocol::Tcp, 10, 20), entry("192.0.2.1", Protocol::Tcp, 21, 30)];
-        let image = Image::of(&FilterTable { entries, owned: vec![] }).expect("fits");
+        let image = Image::of(&FilterTable { entries, owned: vec![], replies: vec![] }).expect("fits");
         let value = image.ranges.values().next().expect("a range");
         assert_eq!((value[0], value[1]), (1, 10 << 16 | 30));
         assert!(image.ports.is_empty());
@@ -206,7 +215,7 @@ mod tests {
     fn the_shortest_ranges_are_expanded_when_there_are_too_many() {
         let entries: Vec<_> =
             (0..20u16).map(|i| entry("2001:db8::1", Protocol::Udp, i * 1000, i * 1000 + 10 + i)).collect();
-        let image = Image::of(&FilterTable { entries, owned: vec![] }).expect("fits");
+        let image = Image::of(&FilterTable { entries, owned: vec![], replies: vec![] }).expect("fits");
         assert_eq!(image.ranges.values().next().expect("ranges")[0], 16);
         assert_eq!(image.ports.len(), 11 + 12 + 13 + 14);
     }
@@ -220,7 +229,8 @@ mod tests {
                 .iter()
                 .map(move |e| FilterEntry { address: format!("192.0.2.{host}").parse().expect("address"), ..*e })
         });
-        let error = Image::of(&FilterTable { entries: many.collect(), owned: vec![] }).expect_err("too many");
+        let error =
+            Image::of(&FilterTable { entries: many.collect(), owned: vec![], replies: vec![] }).expect_err("too many");
         assert!(error.to_string().contains("30 separate tcp port ranges"), "{error}");
     }
 
@@ -233,8 +243,8 @@ mod tests {
     fn tables_compare_as_sets() {
         let a = entry("192.0.2.1", Protocol::Tcp, 80, 80);
         let b = entry("192.0.2.1", Protocol::Tcp, 443, 443);
-        let one = FilterTable { entries: vec![a, b], owned: vec![a.address] };
-        let two = FilterTable { entries: vec![b, a, a], owned: vec![a.address] };
+        let one = FilterTable { entries: vec![a, b], owned: vec![a.address], replies: vec![] };
+        let two = FilterTable { entries: vec![b, a, a], owned: vec![a.address], replies: vec![] };
         assert!(one.same(&two));
         assert!(one.union(&two).same(&two));
     }
