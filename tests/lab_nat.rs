@@ -166,7 +166,8 @@ fn what_is_not_the_service_s_passes_the_kernel_as_before() {
                 let mut told = String::new();
                 connection.read_to_string(&mut told).map(|_| told)
             });
-            let told = told.unwrap().unwrap_or_else(|error| panic!("a server's own connection: {error}\n{}", rig.story()));
+            let told =
+                told.unwrap().unwrap_or_else(|error| panic!("a server's own connection: {error}\n{}", rig.story()));
             assert_eq!(told, rig.site.servers[0].address(family).to_string());
             answering.join().unwrap();
 

@@ -129,7 +129,8 @@ fn running_out_of_local_ports_is_counted_and_survived() {
     let first = stand.site.servers[0].v4;
     stand.config.servers("web", &[(first, 1)]).change_servers("web", "port", i64::from(WEB_INSIDE));
     // Closed connections give their ports back soon.
-    for state in ["tcp_fin_wait", "tcp_time_wait", "tcp_close", "tcp_close_wait", "tcp_last_ack", "tcp_syn_sent", "tcp_syn_recv"]
+    for state in
+        ["tcp_fin_wait", "tcp_time_wait", "tcp_close", "tcp_close_wait", "tcp_last_ack", "tcp_syn_sent", "tcp_syn_recv"]
     {
         stand.config.set("timeouts", state, 1);
     }

@@ -151,7 +151,9 @@ fn routed_site(options: SiteOptions) {
     let mut site = Site::build(options).unwrap();
     let back = *site.appliance_interfaces().last().unwrap();
     for family in [Family::V4, Family::V6] {
-        site.lab.address(APPLIANCE, back, Cidr::new(site.gateway(family), site.servers_network(family).prefix)).unwrap();
+        site.lab
+            .address(APPLIANCE, back, Cidr::new(site.gateway(family), site.servers_network(family).prefix))
+            .unwrap();
     }
     nginx::start_all(&site, 8080).unwrap();
     for family in [Family::V4, Family::V6] {
@@ -233,12 +235,15 @@ fn a_mixed_site_and_one_with_tunnels_have_their_routes() {
     if !lab_is_possible() {
         return;
     }
-    for (shape, reach) in [(Shape::TwoArm, Reach::Mixed), (Shape::TwoArm, Reach::Tunnel), (Shape::OneArm, Reach::Tunnel)] {
+    for (shape, reach) in
+        [(Shape::TwoArm, Reach::Mixed), (Shape::TwoArm, Reach::Tunnel), (Shape::OneArm, Reach::Tunnel)]
+    {
         let site = Site::build(SiteOptions { shape, reach, ..SiteOptions::USUAL }).unwrap();
         for family in [Family::V4, Family::V6] {
             for server in &site.servers {
                 let address = server.address(family);
-                let reached = |node: &str| site.lab.node(node).unwrap().run(|| ping::ping(address, 1400, PATIENCE)).unwrap();
+                let reached =
+                    |node: &str| site.lab.node(node).unwrap().run(|| ping::ping(address, 1400, PATIENCE)).unwrap();
                 reached(APPLIANCE).unwrap_or_else(|error| panic!("{reach:?}: the appliance to {address}: {error}"));
                 if server.reach != Reach::Nat {
                     reached(CLIENT).unwrap_or_else(|error| panic!("{reach:?}: the client to {address}: {error}"));

@@ -5,9 +5,9 @@ mod lab_support;
 use std::time::Duration;
 
 use evenkeel::lab::client::stream::{Speech, Streams};
+use evenkeel::lab::queues;
 use evenkeel::lab::scenario::{find, traffic};
 use evenkeel::lab::site::Family;
-use evenkeel::lab::queues;
 use evenkeel::model::Method;
 use lab_support::rig::{PATIENCE, Rig, WEB, Wish};
 use lab_support::{heavy, lab_is_possible, must_pass, set};

@@ -58,7 +58,7 @@ pub enum Reach {
     Nat,
     /// Beside the appliance, without any route.
     FullNat,
-    /// Behind the router, with the service address inside a tunnel; answers past the appliance.
+    /// Behind the router, with the service address, at the end of a tunnel; answers past the appliance.
     Tunnel,
     /// The servers in turn: direct, NAT, tunnel. Two arms.
     Mixed,
@@ -243,7 +243,7 @@ impl Site {
         }
         let network = if reach == Reach::Tunnel { Network::Far } else { self.back() };
         self.join(&name, "eth0", network, host)?;
-        if reach == Reach::Direct {
+        if matches!(reach, Reach::Direct | Reach::Tunnel) {
             for family in [Family::V4, Family::V6] {
                 self.lab.address(&name, "lo", Cidr::host(self.vip(family)))?;
             }

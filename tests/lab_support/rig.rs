@@ -150,10 +150,9 @@ impl Rig {
 
     /// The engine's counters and last words, for a failure.
     pub fn story(&self) -> String {
-        let status = self.engine.status().map_or_else(|error| error.to_string(), |status| {
-            format!("drops {}\nworkers {}\nservices {}", status["drops"], status["workers"], status["services"])
-        });
-        format!("{:?}\n{status}\nthe engine's last words:\n    {}", self.wish, self.engine.process().last_words(20))
+        let status = self.engine.status().map_or_else(|error| error.to_string(), |status| told(&status));
+        let wish = format!("{:?} {:?} {:?}", self.wish.method, self.wish.family, self.wish.site.shape);
+        format!("{wish}\n{status}\nthe engine's last words:\n    {}", self.engine.process().last_words(8))
     }
 
     /// One request on a new connection, and the client's own address and port.
@@ -217,6 +216,28 @@ impl Rig {
     pub fn ip(&self, node: &str, words: &str) -> String {
         ip(&self.site, node, words)
     }
+}
+
+/// The numbers of a status that are not 0, in a few lines.
+fn told(status: &Json) -> String {
+    let numbers = |entry: &Json| -> String {
+        let all = entry.as_object().into_iter().flatten().filter(|(_, value)| value.as_u64().is_some_and(|n| n > 0));
+        all.map(|(key, value)| format!("{key} {value}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut lines = vec![format!("drops: {}", numbers(&status["drops"]))];
+    for worker in status["workers"].as_array().into_iter().flatten() {
+        lines.push(format!("worker: {}", numbers(worker)));
+    }
+    for interface in status["interfaces"].as_array().into_iter().flatten() {
+        lines.push(format!("{}: {}", interface["name"], numbers(interface)));
+    }
+    for service in status["services"].as_array().into_iter().flatten() {
+        lines.push(format!("{}: {}", service["name"], numbers(service)));
+        for server in service["servers"].as_array().into_iter().flatten() {
+            lines.push(format!("    {}: {}", server["address"], numbers(server)));
+        }
+    }
+    lines.join("\n")
 }
 
 /// Runs `ip` inside a node: words with blanks between.

@@ -97,7 +97,8 @@ pub fn at_once(
         .map(|number| {
             let plan = Plan { seed: plan.seed + 2 * number, ..plan };
             let (done, outcome) = std::sync::mpsc::sync_channel(1);
-            let thread = namespace.thread(&format!("transfer-{number}"), move || drop(done.send(transfer(target, plan))))?;
+            let thread =
+                namespace.thread(&format!("transfer-{number}"), move || drop(done.send(transfer(target, plan))))?;
             Ok((thread, outcome))
         })
         .collect();

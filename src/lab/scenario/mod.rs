@@ -164,7 +164,12 @@ pub const SCENARIOS: [Scenario; 15] = [
     },
     Scenario {
         traffic: Traffic::WebNat,
-        ..web("web-nat", "a site's set-up with the classic tools, and what was done to it there", web_nat::SITE, Method::Nat)
+        ..web(
+            "web-nat",
+            "a site's set-up with the classic tools, and what was done to it there",
+            web_nat::SITE,
+            Method::Nat,
+        )
     },
 ];
 
@@ -229,7 +234,8 @@ impl Stage {
         }
         let servers: Vec<_> = site.servers.iter().map(|server| (server.address(scenario.family), 1)).collect();
         let vip = site.vip(scenario.family);
-        let balanced = if scenario.traffic == Traffic::WebNat || scenario.site.reach == Reach::Mixed { "wrr" } else { "rr" };
+        let balanced =
+            if scenario.traffic == Traffic::WebNat || scenario.site.reach == Reach::Mixed { "wrr" } else { "rr" };
         let services: &[_] = match scenario.traffic {
             Traffic::Web | Traffic::WebNat => {
                 &[("web", Protocol::Tcp, HTTP, balanced), ("transfer", Protocol::Tcp, TRANSFER, "rr")]

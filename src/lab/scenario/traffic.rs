@@ -127,7 +127,8 @@ fn fragments(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         while start.elapsed() < duration {
             for size in SIZES {
                 let asked = Instant::now();
-                let outcome = udp::socket(target, PATIENCE).and_then(|socket| udp::ask_bytes(&socket, &bytes.take(size)));
+                let outcome =
+                    udp::socket(target, PATIENCE).and_then(|socket| udp::ask_bytes(&socket, &bytes.take(size)));
                 if tally.note(asked.elapsed(), outcome).is_some() {
                     largest = largest.max(size);
                 }
@@ -158,12 +159,20 @@ fn workers(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         broken.map_or_else(|| format!("{} rounds", rounds.checks.len()), |check| check.seen.clone()),
     );
     let ended = shuffling.iter().find(|process| process.ended().is_some());
-    report.check("frames changed their queue all the time", ended.is_none(), ended.map(|p| p.last_words(3)).unwrap_or_default());
+    report.check(
+        "frames changed their queue all the time",
+        ended.is_none(),
+        ended.map(|p| p.last_words(3)).unwrap_or_default(),
+    );
     let status = stage.engine.status()?;
     let workers = status["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let handed: u64 = workers.iter().filter_map(|worker| worker["handed"].as_u64()).sum();
     let many = workers.len() > 1;
-    report.check("packets were handed to the worker that owns the flow", handed > 0 || !many, format!("{handed} packets"));
+    report.check(
+        "packets were handed to the worker that owns the flow",
+        handed > 0 || !many,
+        format!("{handed} packets"),
+    );
     for process in shuffling {
         process.stop();
     }

@@ -26,7 +26,8 @@ hdr X-Client \"%[src] %[src_port]\"
 
 /// Starts HAProxy on `server`, on `port` of every address: it takes the PROXY header off and hands the bytes to `inside`.
 pub fn relay(site: &Site, server: &SiteServer, port: u16, inside: SocketAddr) -> Result<Process, LabError> {
-    let onward = format!("    mode tcp\n    default_backend inside\nbackend inside\n    mode tcp\n    server inside {inside}\n");
+    let onward =
+        format!("    mode tcp\n    default_backend inside\nbackend inside\n    mode tcp\n    server inside {inside}\n");
     run(site, server, port, &onward)
 }
 

@@ -42,7 +42,8 @@ fn start(site: &Site, server: &SiteServer, port: u16, proxied: bool, content: &P
     let home = site.lab.path(&format!("{name}-nginx-{port}"));
     fs::create_dir_all(&home).doing(|| format!("creating {}", home.display()))?;
     let file = home.join("nginx.conf");
-    fs::write(&file, configuration(name, &home, port, proxied, content)).doing(|| format!("writing {}", file.display()))?;
+    fs::write(&file, configuration(name, &home, port, proxied, content))
+        .doing(|| format!("writing {}", file.display()))?;
     let mut command = Command::new(nginx);
     command.arg("-e").arg(home.join("error.log")).arg("-p").arg(&home).arg("-c").arg(&file);
     let process = site.lab.start(name, &format!("{name}-nginx-{port}"), &command)?;

@@ -66,7 +66,8 @@ fn serve(connection: &TcpStream, name: &str, stop: &Arc<AtomicBool>) -> io::Resu
     padded.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
     let verdict = thread::scope(|scope| {
         let checked = scope.spawn(|| check(connection, &mut Bytes::new(seed), up, stop));
-        let sent = write_all(connection, &padded, stop).and_then(|()| send(connection, seed.wrapping_add(1), down, stop));
+        let sent =
+            write_all(connection, &padded, stop).and_then(|()| send(connection, seed.wrapping_add(1), down, stop));
         let checked = checked.join().unwrap_or_else(|_| Err(io::Error::other("the thread died")));
         sent.and(checked)
     })?;
@@ -146,7 +147,9 @@ fn waits_on(error: io::Error, moved: Instant, stop: &AtomicBool) -> io::Result<(
         io::ErrorKind::Interrupted => Ok(()),
         _ if !patient => Err(error),
         _ if stop.load(Ordering::Relaxed) => Err(io::Error::other("the lab ends")),
-        _ if moved.elapsed() > STILL => Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {STILL:?}"))),
+        _ if moved.elapsed() > STILL => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {STILL:?}")))
+        }
         _ => Ok(()),
     }
 }

@@ -40,7 +40,9 @@ impl Site {
     fn does(&self, family: Family) -> String {
         match self.options.reach {
             Reach::Direct => "changes Ethernet addresses, nothing else".into(),
-            Reach::Nat => format!("changes the destination, and the source of answers; is {} too", self.gateway(family)),
+            Reach::Nat => {
+                format!("changes the destination, and the source of answers; is {} too", self.gateway(family))
+            }
             Reach::FullNat => format!("changes both addresses; asks from {} and up", self.local_address(family, 0)),
             Reach::Tunnel => "puts each packet into another one, for the server behind the router".into(),
             Reach::Mixed => "changes Ethernet addresses, or translates, or tunnels: each server has its own way".into(),
