@@ -11,7 +11,7 @@ use config_support::Pair;
 use evenkeel::control::config::parse;
 use evenkeel::control::netlink::{Monitor, Netlink};
 use evenkeel::control::nexthop::tracker::Tracker;
-use evenkeel::control::nexthop::{NextHop, Reason};
+use evenkeel::control::nexthop::{NextHop, Path, Reason};
 use evenkeel::model::{Desired, MacAddr};
 
 fn desired(servers: &[&str], more: &str) -> Desired {
@@ -31,8 +31,8 @@ fn desired(servers: &[&str], more: &str) -> Desired {
 fn expect(tracker: &mut Tracker, server: &str, expected: Result<NextHop, Reason>) {
     let address: IpAddr = server.parse().unwrap();
     let end = Instant::now() + Duration::from_secs(8);
-    while tracker.hop(address) != Some(&expected) {
-        assert!(Instant::now() < end, "{server}: {:?}, expected {expected:?}", tracker.hop(address));
+    while tracker.hop(address, Path::OnLink) != Some(&expected) {
+        assert!(Instant::now() < end, "{server}: {:?}, expected {expected:?}", tracker.hop(address, Path::OnLink));
         tracker.turn(Duration::from_millis(200));
     }
 }
@@ -86,7 +86,7 @@ fn next_hops_follow_the_kernel() {
         pair.in_a("neighbour flush dev eth0");
         for _ in 0..5 {
             tracker.turn(Duration::from_millis(20));
-            assert_eq!(tracker.hop("10.0.0.11".parse().unwrap()), Some(&to(1, None)));
+            assert_eq!(tracker.hop("10.0.0.11".parse().unwrap(), Path::OnLink), Some(&to(1, None)));
         }
         // Another Ethernet address.
         pair.in_b("link set eth0 down");
@@ -100,8 +100,8 @@ fn next_hops_follow_the_kernel() {
         let fixed = "[[neighbor]]\naddress = \"10.0.0.55\"\nmac = \"02:00:00:00:0b:55\"";
         tracker.watch(&desired(&["10.0.0.11", "10.0.0.55"], fixed), Instant::now()).unwrap();
         assert_eq!(tracker.hops().count(), 2);
-        assert_eq!(tracker.hop("10.0.0.11".parse().unwrap()), Some(&to(2, None)));
-        assert_eq!(tracker.hop("10.0.0.55".parse().unwrap()), Some(&to(0x55, None)));
+        assert_eq!(tracker.hop("10.0.0.11".parse().unwrap(), Path::OnLink), Some(&to(2, None)));
+        assert_eq!(tracker.hop("10.0.0.55".parse().unwrap(), Path::OnLink), Some(&to(0x55, None)));
     });
 }
 
