@@ -352,7 +352,10 @@ fn open_one(v6: bool, protocol: i32, port: Option<u16>) -> io::Result<Socket> {
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
     if v6 {
-        socket.set_only_v6(true)?;
+        // A raw socket of IPv6 never gets IPv4, and refuses the option.
+        if port.is_some() {
+            socket.set_only_v6(true)?;
+        }
         setsockopt(&socket, sockopt::Ipv6RecvTClass, &true)?;
     } else {
         setsockopt(&socket, sockopt::IpRecvTos, &true)?;
