@@ -29,7 +29,12 @@ impl Tun {
     /// # Errors
     /// What the kernel says; a name that no interface can have.
     pub fn create(name: &str) -> io::Result<Tun> {
-        if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '%', ' ']) || name == "." || name == ".." {
+        if name.is_empty()
+            || name.len() >= libc::IFNAMSIZ
+            || name.contains(['/', '%', ' '])
+            || name == "."
+            || name == ".."
+        {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no interface can have this name"));
         }
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(CLONE_DEVICE)?;
