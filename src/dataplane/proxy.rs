@@ -27,7 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::checksum::{adjust, gain, sum};
 use super::io::{Frame, FrameMemory};
-use super::parse::{Kind, Parsed, Part, TCP, tcp_flag};
+use super::parse::{Kind, Parsed, Part, tcp_flag};
 use super::rewrite::{mss, options};
 use super::verdict::DropReason;
 
@@ -131,7 +131,7 @@ pub fn insert<M: FrameMemory>(
         Kind::Flow6 => (l3 + 4, l3 + 40),
         _ => return Err(DropReason::BadTransportHeader),
     };
-    if l4 < header_end || l3 % 2 != 0 || l4 % 2 != 0 {
+    if l4 < header_end || !(l3 | l4).is_multiple_of(2) {
         return Err(DropReason::BadTransportHeader);
     }
     let old_length = [bytes[length_at], bytes[length_at + 1]];
@@ -179,6 +179,15 @@ fn field(bytes: &[u8], l4: usize, at: usize) -> u32 {
     bytes.get(l4 + at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
 }
 
+/// The sequence number of a client's SYN. Ports come again: a SYN that begins a new connection in an old flow's place
+/// begins its ISN and [`Progress`] anew as well. Whether it does, the flow's state tells; this does not.
+pub fn opens(bytes: &[u8], parsed: &Parsed) -> Option<u32> {
+    options::header_end(bytes, parsed)?;
+    let l4 = usize::from(parsed.l4);
+    let syn = bytes[l4 + 13] & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST) == tcp_flag::SYN;
+    syn.then(|| field(bytes, l4, 4))
+}
+
 /// Readies a segment from the client for its server. `isn` is the sequence number of its SYN, `length` the header's
 /// ([`length`] of the client's family), `progress` how far the flow's header has come.
 ///
@@ -191,6 +200,9 @@ pub fn client_segment(
     length: u32,
     progress: Progress,
 ) -> Result<Step, DropReason> {
+    if parsed.part == Part::Later {
+        return Ok(Step::Untouched);
+    }
     let end = options::header_end(bytes, parsed).ok_or(DropReason::BadTransportHeader)?;
     let l4 = usize::from(parsed.l4);
     let flags = bytes[l4 + 13];
@@ -254,6 +266,9 @@ pub fn server_segment(
     length: u32,
     progress: Progress,
 ) -> Result<Step, DropReason> {
+    if parsed.part == Part::Later {
+        return Ok(Step::Untouched);
+    }
     options::header_end(bytes, parsed).ok_or(DropReason::BadTransportHeader)?;
     let l4 = usize::from(parsed.l4);
     let flags = bytes[l4 + 13];

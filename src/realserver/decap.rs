@@ -352,7 +352,6 @@ fn open_one(v6: bool, protocol: i32, port: Option<u16>) -> io::Result<Socket> {
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
     if v6 {
-        socket.set_only_v6(true)?;
         setsockopt(&socket, sockopt::Ipv6RecvTClass, &true)?;
     } else {
         setsockopt(&socket, sockopt::IpRecvTos, &true)?;
@@ -360,6 +359,7 @@ fn open_one(v6: bool, protocol: i32, port: Option<u16>) -> io::Result<Socket> {
     if let Some(port) = port {
         let any = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
         if v6 {
+            socket.set_only_v6(true)?;
             setsockopt(&socket, UdpNoCheck6Rx, &true)?;
         }
         socket.bind(&SocketAddr::new(any, port).into())?;

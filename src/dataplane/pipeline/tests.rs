@@ -2,6 +2,7 @@
 
 mod answers;
 mod fragments;
+mod full_nat;
 mod peers;
 mod translation;
 

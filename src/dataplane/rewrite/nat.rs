@@ -29,7 +29,7 @@ struct Transport {
     protocol: u8,
     /// Offset of the transport header; four bytes of ports are there.
     l4: usize,
-    /// Whether its checksum is there.
+    /// Whether all of its checksum is there.
     checked: bool,
     /// Bytes of the transport header and payload of the whole packet; 0 if that is not known.
     len: usize,
@@ -148,7 +148,7 @@ pub fn translate(
     };
     let (l3, l4, len) = (usize::from(parsed.l3), usize::from(parsed.l4), usize::from(parsed.l4_len));
     let header = if v6 { 40 } else { 20 };
-    if l3 % 2 != 0 || l4 % 2 != 0 || l4 < l3 + header || l4 > bytes.len() {
+    if !(l3 | l4).is_multiple_of(2) || l4 < l3 + header || l4 > bytes.len() {
         return Err(DropReason::Truncated);
     }
     let mut place = Place { l3, v6, transport: None };
@@ -258,7 +258,11 @@ pub fn translate_icmp_error(
     };
     let (l3, l4, len) = (usize::from(parsed.l3), usize::from(parsed.l4), usize::from(parsed.l4_len));
     let header = if v6 { 40 } else { 20 };
-    if (l3 | l4 | inner | inner_l4) % 2 != 0 || l4 < l3 + header || inner < l4 + 8 || parsed.part == Part::Later {
+    if !(l3 | l4 | inner | inner_l4).is_multiple_of(2)
+        || l4 < l3 + header
+        || inner < l4 + 8
+        || parsed.part == Part::Later
+    {
         return Err(DropReason::BadIcmp);
     }
     let message = bytes.get(l4..l4 + len).ok_or(DropReason::BadIcmp)?;
@@ -290,4 +294,4 @@ pub fn translate_icmp_error(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::dataplane) mod tests;
