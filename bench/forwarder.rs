@@ -90,7 +90,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let modes: Vec<_> = opened.report.modes.iter().map(ToString::to_string).collect();
     eprintln!("forwarder: {}", modes.join(", "));
     let entries = [Protocol::Tcp, Protocol::Udp].map(|protocol| FilterEntry { address, protocol, ports });
-    opened.gates[0].widen(&FilterTable { entries: entries.to_vec(), owned: vec![], replies: vec![] })?;
+    opened.gates[0].widen(&FilterTable { entries: entries.to_vec(), ..FilterTable::default() })?;
     if let Some(core) = arguments.core {
         let mut set = nix::sched::CpuSet::new();
         set.set(core)?;
@@ -158,7 +158,7 @@ fn forward(
         }
         let asleep = sleep.is_some_and(|patience| empty && now - idle >= patience);
         if asleep && !io.tx_pending() {
-            io.wait(Duration::from_millis(100));
+            io.wait(Duration::from_millis(100), None);
         }
     }
     let seconds = began.elapsed().as_secs_f64();

@@ -319,7 +319,7 @@ fn owned_addresses_are_nobody_elses() {
         assert!(problem.message.contains(message), "{problem:#?}");
     }
     let twice = "[[address]]\naddress = \"10.0.0.254\"\n".repeat(2);
-    assert!(only_error(&format!("{full}{twice}")).message.contains("another `[[address]]` on line 9"));
+    assert!(only_error(&format!("{full}{twice}")).message.contains("another `[[address]]` on line 10"));
     assert_eq!(only_error(&format!("{full}[[gateway]]\n")).suggestion.as_deref(), Some("address"));
     // Too many over all services, reported where the first one is too many.
     let locals = "local_addresses = [\"10.0.0.101\", \"10.0.0.102\"]";

@@ -106,6 +106,73 @@ fn next_hops_follow_the_kernel() {
 }
 
 #[test]
+fn routers_sources_and_mtus_follow_the_kernel() {
+    let Some(pair) = Pair::new("routed") else { return };
+    pair.in_a("address add 10.0.0.1/24 dev eth0");
+    pair.in_a("address add 10.0.0.2/24 dev eth0");
+    pair.in_b("address add 10.0.0.254/24 dev eth0");
+    pair.in_a("route add 10.9.0.0/16 via 10.0.0.254 mtu 1400");
+    pair.in_a("-6 address add 2001:db8::1/64 dev eth0 nodad");
+    pair.in_b("-6 address add 2001:db8::fe/64 dev eth0 nodad");
+    pair.in_a("-6 route add 2001:db8:9::/48 via 2001:db8::fe");
+    pair.enter(|| {
+        let text = "[[interface]]\nname = \"eth0\"\n[[service]]\naddress = \"192.0.2.10\"\nport = 80\nserver = [\n\
+                    { address = \"10.9.0.1\", method = \"nat\" }, { address = \"10.9.0.2\", method = \"dr\" },\n\
+                    { address = \"10.9.0.3\", method = \"gue\" }, { address = \"2001:db8:9::4\", method = \"ipip\" },\n\
+                    { address = \"10.0.0.1\", method = \"ipip\" }]";
+        let desired = parse(text, 0).desired.unwrap();
+        let service = &desired.services[0];
+        let servers = &service.servers;
+        let mut tracker = Tracker::open(&desired, Instant::now()).unwrap();
+        let address = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let await_that = |tracker: &mut Tracker, what: &str, done: &dyn Fn(&Tracker) -> bool| {
+            let end = Instant::now() + Duration::from_secs(8);
+            while !done(tracker) {
+                assert!(Instant::now() < end, "{what}: {:?}", tracker.hops().collect::<Vec<_>>());
+                tracker.turn(Duration::from_millis(200));
+            }
+        };
+        for at in [0, 2, 3] {
+            await_that(&mut tracker, "the router", &|tracker| tracker.reach(service, &servers[at]) == to(1, None));
+        }
+        let not_on_link = Err(Reason::NotOnLink { gateway: address("10.0.0.254") });
+        assert_eq!(tracker.reach(service, &servers[1]), not_on_link, "direct routing ends at routers");
+        assert_eq!(tracker.reach(service, &servers[4]), Err(Reason::Local));
+        assert!(
+            tracker.whereabouts(service, &servers[4]).local && tracker.facts().addresses.contains(&address("10.0.0.2"))
+        );
+        let found = tracker.whereabouts(service, &servers[2]);
+        assert_eq!((found.source, found.mtu), (Some(address("10.0.0.1")), Some(1400)));
+        let found = tracker.whereabouts(service, &servers[3]);
+        assert_eq!((found.source, found.mtu), (Some(address("2001:db8::1")), None));
+        let mut configured = service.clone();
+        configured.tunnel.source_v4 = Some([10, 0, 0, 77].into());
+        let found = tracker.whereabouts(&configured, &servers[2]);
+        assert_eq!(found.source, Some(address("10.0.0.77")));
+
+        // Another source address and MTU: that is a change, though the next hop is the same.
+        while tracker.turn(Duration::from_millis(50)) {}
+        pair.in_a("route replace 10.9.0.0/16 via 10.0.0.254 src 10.0.0.2");
+        let end = Instant::now() + Duration::from_secs(8);
+        while !tracker.turn(Duration::from_millis(200)) {
+            assert!(Instant::now() < end, "the route changed");
+        }
+        let found = tracker.whereabouts(service, &servers[2]);
+        assert_eq!((found.source, found.mtu), (Some(address("10.0.0.2")), None));
+        assert_eq!(tracker.reach(service, &servers[2]), to(1, None));
+        // An address of the machine is one, too.
+        pair.in_a("address add 10.0.0.3/24 dev eth0");
+        await_that(&mut tracker, "an address", &|tracker| tracker.facts().addresses.contains(&address("10.0.0.3")));
+
+        // Another router that nobody knows: the old one's Ethernet address is not held.
+        pair.in_a("route replace 10.9.0.0/16 via 10.0.0.253");
+        await_that(&mut tracker, "the other router", &|tracker| tracker.reach(service, &servers[0]).is_err());
+        pair.in_b("address add 10.0.0.253/24 dev eth0");
+        await_that(&mut tracker, "the other router", &|tracker| tracker.reach(service, &servers[0]) == to(1, None));
+    });
+}
+
+#[test]
 fn links_addresses_and_routes_are_read() {
     let Some(pair) = Pair::new("read") else { return };
     pair.in_a("address add 10.0.0.1/24 dev eth0");

@@ -4,10 +4,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use evenkeel::control::compile::Registry;
 use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::io::memory::MemoryIo;
@@ -109,7 +108,7 @@ fn allocations(scheduler: Scheduler) -> usize {
             changes += change.allocations + change.deallocations + change.reallocations;
             new += outcomes.iter().filter(|o| o.new_flow).count();
             hits += outcomes.iter().filter(|o| matches!(o.verdict, Verdict::Tx(_)) && !o.new_flow).count();
-            worker::act(&mut io, &frames, &mut outcomes);
+            worker::act(&mut io, &[], &frames, &mut outcomes);
             io.sent(0);
         }
     }
@@ -167,7 +166,7 @@ impl PacketIo for Load {
         assert!(self.inner.frames_accounted().balanced());
     }
 
-    fn wait(&mut self, _: Duration) {}
+    fn wait(&mut self, _: Duration, _: Option<std::os::fd::BorrowedFd<'_>>) {}
 
     fn tx_pending(&self) -> bool {
         false
@@ -185,7 +184,7 @@ fn a_thousand_swaps_under_full_load_lose_nothing_and_move_no_flow() {
     // Servers 1 to 3 stay, with changing weights; 4 and 5 come and go, with weight 0: they get no flows to lose.
     let stays = |round: u16| [(1, 1 + round % 5), (2, round % 3), (3, 2)];
     let first = compile(&mut registry, &desired(Scheduler::Wlc, &stays(1)));
-    let shared = Arc::new(Shared { snapshot: ArcSwap::from_pointee(first), stop: AtomicBool::new(false) });
+    let shared = Arc::new(Shared::new(first, 1, 2048 - 256).expect("shared"));
     let mut load = Load {
         inner: MemoryIo::new(1, 256, 2048),
         frames: (0..2000).map(query).collect(),
@@ -200,7 +199,7 @@ fn a_thousand_swaps_under_full_load_lose_nothing_and_move_no_flow() {
     let theirs = shared.clone();
     let worker = std::thread::spawn(move || {
         let pace = Pace { polling: Polling::Busy, idle: Duration::ZERO };
-        worker::run(&mut load, &mut pipeline, &theirs, pace);
+        worker::run(&mut load, &mut pipeline, &theirs, 0, pace);
         load
     });
     // Every flow is there before the first swap, and the worker has seen each snapshot before the next.

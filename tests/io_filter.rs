@@ -15,6 +15,10 @@ const V4: [u8; 4] = [192, 0, 2, 1];
 const OTHER4: [u8; 4] = [192, 0, 2, 99];
 const V6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const OTHER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x99];
+/// NAT servers.
+const SERVER4: [u8; 4] = [10, 0, 0, 11];
+const SERVER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11];
+const CLIENT4: [u8; 4] = [198, 51, 100, 7];
 const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
 fn table() -> FilterTable {
@@ -28,14 +32,32 @@ fn table() -> FilterTable {
             entry(v6, Protocol::Sctp, PortRange::ANY),
         ],
         owned: vec![v4, v6],
-        replies: vec![],
+        ..FilterTable::default()
     }
 }
 
+/// The same with NAT servers, one of them on a service address.
+fn nat_table() -> FilterTable {
+    let entry = |address: IpAddr, protocol, ports| FilterEntry { address, protocol, ports };
+    let (s4, s6) = (IpAddr::V4(SERVER4.into()), IpAddr::V6(SERVER6.into()));
+    let replies = vec![
+        entry(s4, Protocol::Udp, PortRange::single(5353)),
+        entry(s4, Protocol::Tcp, PortRange { first: 9000, last: 9010 }),
+        entry(s6, Protocol::Udp, PortRange::single(5353)),
+        entry(s6, Protocol::Sctp, PortRange::ANY),
+        entry(IpAddr::V4(V4.into()), Protocol::Tcp, PortRange::single(80)),
+    ];
+    FilterTable { replies, ..table() }
+}
+
 fn filter(test: &str) -> Option<Filter> {
+    filter_of(test, &table())
+}
+
+fn filter_of(test: &str, table: &FilterTable) -> Option<Filter> {
     match Filter::detached() {
         Ok(mut filter) => {
-            filter.widen(&table()).expect("table");
+            filter.widen(table).expect("table");
             Some(filter)
         }
         Err(error) => {
@@ -87,6 +109,27 @@ fn ipv6(destination: [u8; 16], extensions: &[(u8, Vec<u8>)], protocol: u8, paylo
     packet
 }
 
+/// The same from another source.
+fn from4(source: [u8; 4], mut packet: Vec<u8>) -> Vec<u8> {
+    packet[12..16].copy_from_slice(&source);
+    packet
+}
+
+fn from6(source: [u8; 16], mut packet: Vec<u8>) -> Vec<u8> {
+    packet[8..24].copy_from_slice(&source);
+    packet
+}
+
+/// Ports of what a server answers.
+fn reply(port: u16) -> Vec<u8> {
+    [&port.to_be_bytes()[..], &1234u16.to_be_bytes(), &[0, 12, 0, 0, 1, 2, 3, 4]].concat()
+}
+
+/// An ICMP error with a packet in it.
+fn about(kind: u8, packet: &[u8]) -> Vec<u8> {
+    [&[kind, 0, 0, 0, 0, 0, 0, 0], packet].concat()
+}
+
 fn udp(port: u16) -> Vec<u8> {
     [&1234u16.to_be_bytes()[..], &port.to_be_bytes(), &[0, 12, 0, 0, 1, 2, 3, 4]].concat()
 }
@@ -135,7 +178,7 @@ fn cases() -> Vec<(&'static str, bool, Vec<u8>)> {
         hop_by_hop(0),
         destination_options.clone(),
         routing.clone(),
-        fragment6(0, 1),
+        fragment6(0, 0),
         authentication.clone(),
         destination_options.clone(),
     ];
@@ -158,7 +201,12 @@ fn cases() -> Vec<(&'static str, bool, Vec<u8>)> {
         ("all options", true, v4(ipv4(V4, 17, 10, 0, &udp(53)))),
         ("options that hide another port", false, v4(ipv4(V4, 17, 3, 0, &udp(54)))),
         ("first fragment", true, v4(ipv4(V4, 17, 0, 0x2000, &udp(53)))),
-        ("first fragment, another port", false, v4(ipv4(V4, 17, 0, 0x2000, &udp(54)))),
+        ("first fragment, another port", true, v4(ipv4(V4, 17, 0, 0x2000, &udp(54)))),
+        ("first fragment, no such service", false, v4(ipv4(V4, 132, 0, 0x2000, &udp(53)))),
+        ("first fragment without ports", true, v4(ipv4(V4, 17, 0, 0x2000, &[]))),
+        ("do not fragment, another port", false, v4(ipv4(V4, 17, 0, 0x4000, &udp(54)))),
+        ("first fragment of an echo", true, v4(ipv4(V4, 1, 0, 0x2000, &icmp(8)))),
+        ("later fragment of an echo", false, v4(ipv4(V4, 1, 0, 0x2064, &icmp(8)))),
         ("later fragment", true, v4(ipv4(V4, 17, 0, 0x2064, &[0; 32]))),
         ("later fragment, no such service", false, v4(ipv4(V4, 132, 0, 0x2064, &[0; 32]))),
         ("header length below five", false, {
@@ -203,6 +251,10 @@ fn cases() -> Vec<(&'static str, bool, Vec<u8>)> {
         ("too many extension headers", false, v6(ipv6(V6, &many, 17, &udp(53)))),
         ("cut in an extension header", false, v6(ipv6(V6, &[hop_by_hop(12)], 17, &udp(53)))[..80].to_vec()),
         ("first fragment6", true, v6(ipv6(V6, &[fragment6(0, 1)], 17, &udp(53)))),
+        ("first fragment6, another port", true, v6(ipv6(V6, &[fragment6(0, 1)], 17, &udp(54)))),
+        ("first fragment6, no such service", false, v6(ipv6(V6, &[fragment6(0, 1)], 6, &udp(53)))),
+        ("only fragment6, another port", false, v6(ipv6(V6, &[fragment6(0, 0)], 17, &udp(54)))),
+        ("fragment6 of something else", false, v6(ipv6(V6, &[fragment6(0, 1)], 47, &udp(54)))),
         ("later fragment6", true, v6(ipv6(V6, &[fragment6(9, 0)], 17, &[0; 32]))),
         ("later fragment6, no such service", false, v6(ipv6(V6, &[fragment6(9, 0)], 6, &[0; 32]))),
         ("later fragment6 of options", true, v6(ipv6(V6, &[fragment6(9, 0)], 60, &[0; 32]))),
@@ -222,6 +274,99 @@ fn cases() -> Vec<(&'static str, bool, Vec<u8>)> {
         ("multicast udp", false, v6(ipv6(solicited, &[], 17, &udp(53)))),
         ("lldp", false, ethernet(&[], 0x88cc, &[0; 46])),
     ]
+}
+
+/// What NAT servers change: name, whether it is taken where there are some, frame. None is taken where there are none.
+fn nat_cases() -> Vec<(&'static str, bool, Vec<u8>)> {
+    let v4 = |source, packet: Vec<u8>| ethernet(&[], 0x0800, &from4(source, packet));
+    let v6 = |source, packet: Vec<u8>| ethernet(&[], 0x86dd, &from6(source, packet));
+    let to4 = |destination, protocol, payload: &[u8]| ipv4(destination, protocol, 0, 0, payload);
+    let to6 = |destination, protocol, payload: &[u8]| ipv6(destination, &[], protocol, payload);
+    let error4 = |kind, inner: &[u8]| ethernet(&[], 0x0800, &to4(CLIENT4, 1, &about(kind, inner)));
+    let error6 = |kind, inner: &[u8]| ethernet(&[], 0x86dd, &to6(CLIENT6, 58, &about(kind, inner)));
+    let piece = |offset, more, next| ipv6(CLIENT6, &[fragment6(offset, more)], next, &[0; 32]);
+    vec![
+        ("reply", true, v4(SERVER4, to4(CLIENT4, 17, &reply(5353)))),
+        ("reply in a tag", true, ethernet(&[0x8100], 0x0800, &from4(SERVER4, to4(CLIENT4, 17, &reply(5353))))),
+        ("reply with options", true, v4(SERVER4, ipv4(CLIENT4, 17, 3, 0, &reply(5353)))),
+        ("from another port", false, v4(SERVER4, to4(CLIENT4, 17, &reply(5354)))),
+        ("to the server's port", false, v4(CLIENT4, to4(SERVER4, 17, &udp(5353)))),
+        ("from another server", false, v4(OTHER4, to4(CLIENT4, 17, &reply(5353)))),
+        ("of another protocol", false, v4(SERVER4, to4(CLIENT4, 132, &reply(5353)))),
+        ("reply from a range", true, v4(SERVER4, to4(CLIENT4, 6, &reply(9005)))),
+        ("reply from above a range", false, v4(SERVER4, to4(CLIENT4, 6, &reply(9011)))),
+        ("reply without ports", false, v4(SERVER4, to4(CLIENT4, 6, &[1, 2]))),
+        ("reply from a service address", true, v4(V4, to4(CLIENT4, 6, &reply(80)))),
+        ("from a service port", false, v4(V4, to4(CLIENT4, 17, &reply(53)))),
+        ("to a reply port of a service address", false, v4(CLIENT4, to4(V4, 6, &udp(80)))),
+        ("reply to a service address", true, v4(SERVER4, to4(V4, 17, &reply(5353)))),
+        ("first fragment of a reply", true, v4(SERVER4, ipv4(CLIENT4, 17, 0, 0x2000, &reply(1)))),
+        ("later fragment of a reply", true, v4(SERVER4, ipv4(CLIENT4, 17, 0, 0x0064, &[0; 32]))),
+        ("fragment, no such server", false, v4(SERVER4, ipv4(CLIENT4, 132, 0, 0x2064, &[0; 32]))),
+        ("fragment of a client", false, v4(CLIENT4, ipv4(SERVER4, 17, 0, 0x2064, &[0; 32]))),
+        ("server's echo", false, v4(SERVER4, to4(CLIENT4, 1, &icmp(8)))),
+        ("error about a packet to a server", true, error4(3, &to4(SERVER4, 17, &udp(5353)))),
+        ("time exceeded", true, error4(11, &to4(SERVER4, 6, &udp(1)))),
+        ("an echo with a packet in it", false, error4(8, &to4(SERVER4, 17, &udp(5353)))),
+        ("redirect", false, error4(5, &to4(SERVER4, 17, &udp(5353)))),
+        ("error about another protocol", false, error4(3, &to4(SERVER4, 132, &udp(5353)))),
+        ("error about a server's packet", false, error4(3, &from4(SERVER4, to4(CLIENT4, 17, &reply(5353))))),
+        ("error about IPv6 in IPv4", false, error4(3, &to6(SERVER6, 17, &udp(5353)))),
+        ("error that is cut", false, error4(3, &to4(SERVER4, 17, &[])[..19])),
+        ("error in a later fragment", false, {
+            v4(OTHER4, ipv4(CLIENT4, 1, 0, 0x64, &about(3, &to4(SERVER4, 17, &udp(5353)))))
+        }),
+        ("reply6", true, v6(SERVER6, to6(CLIENT6, 17, &reply(5353)))),
+        ("reply6 behind options", true, v6(SERVER6, ipv6(CLIENT6, &[hop_by_hop(1)], 17, &reply(5353)))),
+        ("reply6 from another port", false, v6(SERVER6, to6(CLIENT6, 17, &reply(5354)))),
+        ("reply6 from another", false, v6(OTHER6, to6(CLIENT6, 17, &reply(5353)))),
+        ("reply6 from any port", true, v6(SERVER6, to6(CLIENT6, 132, &reply(7)))),
+        ("reply6 of another protocol", false, v6(SERVER6, to6(CLIENT6, 6, &reply(5353)))),
+        ("reply6 to a service address", true, v6(SERVER6, to6(V6, 17, &reply(5353)))),
+        ("first fragment6 of a reply", true, v6(SERVER6, piece(0, 1, 17))),
+        ("later fragment6 of a reply", true, v6(SERVER6, piece(9, 0, 17))),
+        ("fragment6, no such server", false, v6(SERVER6, piece(9, 0, 6))),
+        ("fragment6 of options of a reply", true, v6(SERVER6, piece(9, 0, 60))),
+        ("fragment6 from another", false, v6(OTHER6, piece(9, 0, 17))),
+        ("error6 about a packet to a server", true, error6(2, &to6(SERVER6, 17, &udp(5353)))),
+        ("error6 about a fragment", true, error6(3, &ipv6(SERVER6, &[fragment6(9, 0)], 17, &[0; 8]))),
+        ("error6 about another protocol", false, error6(1, &to6(SERVER6, 6, &udp(5353)))),
+        ("error6 about another", false, error6(1, &to6(OTHER6, 17, &udp(5353)))),
+        ("error6 that is cut", false, error6(1, &to6(SERVER6, 17, &[])[..39])),
+        ("echo6 with a packet in it", false, error6(128, &to6(SERVER6, 17, &udp(5353)))),
+        ("solicitation by a server", false, v6(SERVER6, to6(CLIENT6, 58, &solicitation(OTHER6)))),
+        ("forged return", false, [&[0; 12][..], &[0x88, 0xb5, 0, 0], &udp4(OTHER4, 53, 1)].concat()),
+        ("short forged return", false, [&[0; 12][..], &[0x88, 0xb5]].concat()),
+    ]
+}
+
+/// Frames that are ours already stay so where there are NAT servers; the rest is only taken then.
+#[test]
+fn nat_servers_replies_are_taken() {
+    let test = "nat_servers_replies_are_taken";
+    let (Some(plain), Some(mut nat)) = (filter(test), filter_of(test, &nat_table())) else { return };
+    let matcher = Matcher::new(&nat_table()).expect("table");
+    let mut wrong = Vec::new();
+    for (name, ours, frame) in cases().iter().chain(&nat_cases()) {
+        if nat.takes(frame).expect("test run") != *ours {
+            wrong.push(format!("{name}: should be {}", if *ours { "taken" } else { "passed" }));
+        }
+        if matcher.takes(frame) != *ours {
+            wrong.push(format!("{name}: the matcher differs"));
+        }
+    }
+    for (name, _, frame) in &nat_cases() {
+        if plain.takes(frame).expect("test run") {
+            wrong.push(format!("{name}: taken without any NAT server"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    nat.narrow(&table()).expect("narrower");
+    assert!(nat_cases().iter().all(|(_, _, frame)| !nat.takes(frame).expect("test run")));
+    nat.widen(&nat_table()).expect("wider");
+    for (name, ours, frame) in &nat_cases() {
+        assert_eq!(nat.takes(frame).expect("test run"), *ours, "{name}");
+    }
 }
 
 #[test]
@@ -256,8 +401,9 @@ fn the_filter_takes_what_is_ours_and_nothing_else() {
 /// Mutations of the cases above: the program in the kernel and the matcher in user space agree on all of them.
 #[test]
 fn the_matcher_decides_like_the_program() {
-    let Some(filter) = filter("the_matcher_decides_like_the_program") else { return };
-    let matcher = Matcher::new(&table()).expect("table");
+    let test = "the_matcher_decides_like_the_program";
+    let (Some(plain), Some(nat)) = (filter(test), filter_of(test, &nat_table())) else { return };
+    let matchers = [table(), nat_table()].map(|table| Matcher::new(&table).expect("table"));
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = move |below: usize| {
         state ^= state << 13;
@@ -266,7 +412,7 @@ fn the_matcher_decides_like_the_program() {
         (state >> 11) as usize % below
     };
     let interesting = [0u8, 1, 2, 4, 6, 8, 17, 41, 43, 44, 51, 58, 59, 60, 132, 135, 255, 0x45, 0x4f, 0x60, 0x81];
-    let cases = cases();
+    let cases: Vec<_> = cases().into_iter().chain(nat_cases()).collect();
     let mut taken = 0;
     for round in 0..60_000 {
         let mut frame = cases[round % cases.len()].2.clone();
@@ -277,11 +423,13 @@ fn the_matcher_decides_like_the_program() {
         if random(8) == 0 {
             frame.truncate(14 + random(frame.len() - 13));
         }
-        let program = filter.takes(&frame).expect("test run");
-        taken += usize::from(program);
-        assert_eq!(matcher.takes(&frame), program, "{frame:02x?}");
+        for (filter, matcher) in [&plain, &nat].into_iter().zip(&matchers) {
+            let program = filter.takes(&frame).expect("test run");
+            taken += usize::from(program);
+            assert_eq!(matcher.takes(&frame), program, "{frame:02x?}");
+        }
     }
-    assert!(taken > 10_000, "the mutations are too wild: {taken}");
+    assert!(taken > 20_000, "the mutations are too wild: {taken}");
 }
 
 #[test]
@@ -291,7 +439,7 @@ fn tables_widen_and_narrow() {
     let address = IpAddr::V4(Ipv4Addr::from(V4));
     let next = FilterTable {
         entries: vec![FilterEntry { address, protocol: Protocol::Tcp, ports: PortRange { first: 8005, last: 8020 } }],
-        owned: vec![],
+        ..FilterTable::default()
     };
     filter.widen(&next).expect("wider");
     for (port, ours) in [(7999, false), (8000, true), (8015, true), (8021, false)] {
@@ -311,7 +459,7 @@ fn tables_widen_and_narrow() {
         protocol: Protocol::Tcp,
         ports: PortRange { first: 1000 + i * 100, last: 1000 + i * 100 + 10 + i },
     });
-    filter.narrow(&FilterTable { entries: entries.collect(), owned: vec![], replies: vec![] }).expect("twenty ranges");
+    filter.narrow(&FilterTable { entries: entries.collect(), ..FilterTable::default() }).expect("twenty ranges");
     for i in 0..20u16 {
         let first = 1000 + i * 100;
         for (port, ours) in [(first - 1, false), (first, true), (first + 10 + i, true), (first + 11 + i, false)] {
@@ -321,7 +469,7 @@ fn tables_widen_and_narrow() {
     filter.narrow(&FilterTable::default()).expect("empty");
     assert!(!filter.takes(&tcp(1005)).expect("run"));
     let any = FilterEntry { address: IpAddr::V6(Ipv6Addr::from(V6)), protocol: Protocol::Tcp, ports: PortRange::ANY };
-    filter.narrow(&FilterTable { entries: vec![any], owned: vec![], replies: vec![] }).expect("any");
+    filter.narrow(&FilterTable { entries: vec![any], ..FilterTable::default() }).expect("any");
     assert!(filter.takes(&ethernet(&[], 0x86dd, &ipv6(V6, &[], 6, &udp(1)))).expect("run"));
 }
 

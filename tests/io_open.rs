@@ -17,7 +17,7 @@ const SERVICE: [u8; 4] = [192, 0, 2, 1];
 fn table() -> FilterTable {
     let address = SERVICE.into();
     let entry = FilterEntry { address, protocol: Protocol::Udp, ports: PortRange::single(53) };
-    FilterTable { entries: vec![entry], owned: vec![address], replies: vec![] }
+    FilterTable { entries: vec![entry], owned: vec![address], ..FilterTable::default() }
 }
 
 fn interfaces(count: usize) -> Vec<Interface> {
@@ -51,7 +51,7 @@ fn forward(io: &mut impl PacketIo, count: usize) -> usize {
         io.service();
         seen += received;
         if received == 0 {
-            io.wait(Duration::from_millis(5));
+            io.wait(Duration::from_millis(5), None);
         }
     }
     while io.tx_pending() && Instant::now() < deadline {

@@ -15,7 +15,7 @@ const SERVICE: [u8; 4] = [192, 0, 2, 1];
 fn table() -> FilterTable {
     let address = SERVICE.into();
     let entry = FilterEntry { address, protocol: Protocol::Udp, ports: PortRange::single(53) };
-    FilterTable { entries: vec![entry], owned: vec![address], replies: vec![] }
+    FilterTable { entries: vec![entry], owned: vec![address], ..FilterTable::default() }
 }
 
 fn open(attach: XdpAttach, settings: &EngineSettings) -> (Vec<Filter>, XskIo) {

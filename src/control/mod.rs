@@ -1,5 +1,6 @@
 //! The path of a change: the only place where the layers are wired together.
 
+pub mod alarms;
 pub mod apply;
 pub mod check;
 pub mod cli;

@@ -9,10 +9,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -20,6 +18,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
 
+use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
 use super::check::summary;
 use super::config::{self, Loaded, Refused};
@@ -30,7 +29,7 @@ use super::nexthop::{Path as Way, Reason};
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::status::{ConfigStatus, EngineStatus, Status};
-use super::workers::{WorkerError, Workers};
+use super::workers::{self, WorkerError, Workers};
 use super::{collect, startup};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
@@ -68,6 +67,9 @@ pub enum RunError {
     /// The data plane cannot hold the configuration.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The kernel would act on the packets that the engine acts on.
+    #[error("{0}")]
+    KernelInTheWay(String),
     /// No workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -143,11 +145,15 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         .register(&mut SourceFd(&tracker.as_raw_fd()), NETLINK, Interest::READABLE)
         .map_err(RunError::Loop)?;
 
+    if let Some(why) = startup::kernel_in_the_way(&desired, &report.modes, &tracker.facts().addresses) {
+        return Err(RunError::KernelInTheWay(why));
+    }
+    startup::notes(&desired, &tracker.facts().addresses);
     let groups = Groups::new(&report.interfaces);
     let machine = machine(&desired, &tracker, &report, now);
     let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
     let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
-    let shared = Arc::new(Shared { snapshot: ArcSwap::from_pointee(snapshot), stop: AtomicBool::new(false) });
+    let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
     let workers = Workers::start(ios, &desired.engine, &shared)?;
     let mut engine = Engine {
         file: file.to_owned(),
@@ -167,7 +173,8 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         hops_applied: now,
         ticked: now,
         unreachable: BTreeMap::new(),
-        alarms: HashSet::new(),
+        alarms: Alarms::default(),
+        local: Vec::new(),
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
@@ -227,8 +234,9 @@ struct Engine {
     loads: Vec<f64>,
     /// Servers without a next hop, and why, as last logged.
     unreachable: BTreeMap<IpAddr, Reason>,
-    /// Alarms that were logged.
-    alarms: HashSet<String>,
+    alarms: Alarms,
+    /// Sentences about servers that are this machine, as last logged.
+    local: Vec<String>,
 }
 
 impl Engine {
@@ -304,10 +312,8 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
-            for alarm in collect::alarms(&self.workers) {
-                if self.alarms.insert(alarm.key) {
-                    warn!("{}", alarm.text);
-                }
+            for alarm in self.alarms.tick(&self.workers, now) {
+                warn!("{}", alarm.text);
             }
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
@@ -349,6 +355,11 @@ impl Engine {
             return refused(self, &failure);
         }
         self.await_new_servers(&desired);
+        if let Some(why) = startup::kernel_in_the_way(&desired, &self.report.modes, &self.tracker.facts().addresses) {
+            let before = self.desired.clone();
+            let _ = self.tracker.watch(&before, now);
+            return refused(self, &RunError::KernelInTheWay(why));
+        }
         let generation = match self.change(&desired) {
             Ok(generation) => generation,
             Err(failure) => {
@@ -404,12 +415,14 @@ impl Engine {
     fn note_unreachable(&mut self) {
         let mut now = self.cut_off();
         // Seen for a moment only: it resolves, or fails.
-        for (address, why) in now.extract_if(.., |_, why| *why == Reason::Unresolved).collect::<Vec<_>>() {
-            let _ = why;
-            if let Some(known) = self.unreachable.get(&address) {
-                now.insert(address, known.clone());
+        now.retain(|address, why| {
+            if *why == Reason::Unresolved
+                && let Some(known) = self.unreachable.get(address)
+            {
+                why.clone_from(known);
             }
-        }
+            *why != Reason::Unresolved
+        });
         for (address, why) in now.iter().filter(|(address, why)| self.unreachable.get(*address) != Some(*why)) {
             warn!("server {address} cannot be reached: {why}");
         }
@@ -417,6 +430,23 @@ impl Engine {
             info!("server {address} can be reached again");
         }
         self.unreachable = now;
+        let local = self.local_servers();
+        for sentence in local.iter().filter(|sentence| !self.local.contains(sentence)) {
+            warn!("{sentence}");
+        }
+        self.local = local;
+    }
+
+    /// Servers that are this machine, where the kernel does not have the service address.
+    fn local_servers(&self) -> Vec<String> {
+        let has = &self.tracker.facts().addresses;
+        let mut all = Vec::new();
+        for service in self.desired.services.iter().filter(|service| !has.contains(&service.key.address)) {
+            let is_local = |s: &&model::Server| self.tracker.reach(service, s) == Err(Reason::Local);
+            let servers = service.servers.iter().filter(is_local);
+            all.extend(servers.map(|server| startup::local_server(service, server)));
+        }
+        all
     }
 
     fn status(&self) -> Status {
@@ -424,7 +454,8 @@ impl Engine {
         let unreachable = self.cut_off();
         let mut warnings: Vec<String> = self.report.warnings.clone();
         warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
-        warnings.extend(collect::alarms(&self.workers).into_iter().map(|alarm| alarm.text));
+        warnings.extend(self.local_servers());
+        warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.restart.iter().cloned());
         Status {
             engine: EngineStatus {
@@ -440,10 +471,11 @@ impl Engine {
                 last_error: self.last_error.clone(),
             },
             interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
-            workers: collect::workers(&self.workers, &self.loads),
+            workers: collect::workers(&self.desired, &self.workers, &self.loads),
             services: collect::services(&snapshot, &self.desired, &self.applied, &self.workers, |service, server| {
                 self.tracker.reach(service, server)
             }),
+            local_ports: collect::local_ports(&self.desired, &self.workers),
             drops: collect::drops(&self.workers),
             warnings,
         }

@@ -11,9 +11,12 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::dataplane::directory::{Directory, MAX_WORKERS, Peers};
 use crate::dataplane::flow::Seeds;
 use crate::dataplane::io::open::WorkerIo;
+use crate::dataplane::io::xsk::HEADROOM;
 use crate::dataplane::pipeline::Pipeline;
+use crate::dataplane::snapshot::Snapshot;
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::worker::{self, Pace, Shared};
 use crate::model::EngineSettings;
@@ -54,6 +57,9 @@ pub enum WorkerError {
         /// Why not.
         source: io::Error,
     },
+    /// No inboxes.
+    #[error("the workers cannot hand frames over to each other")]
+    Inboxes(#[source] io::Error),
     /// It ended before it began, which is a panic: its message is on stderr.
     #[error("worker {worker} died at its start")]
     Died {
@@ -96,17 +102,21 @@ impl Workers {
     /// [`WorkerError`]; workers that had started are ended then.
     pub fn start(ios: Vec<WorkerIo>, settings: &EngineSettings, shared: &Arc<Shared>) -> Result<Workers, WorkerError> {
         let mut workers = Workers { list: Vec::new(), shared: shared.clone() };
+        // One hash of a flow for all, so that a word in the directory means the same to each.
+        let seeds = Seeds::random();
+        let peers = peers(ios.len(), settings);
         for (worker, (io, core)) in ios.into_iter().zip(&settings.cores).enumerate() {
             let stats = Arc::new(WorkerStats::default());
             let (started, start) = crossbeam::channel::bounded(1);
             let (theirs, settings, shared, core) = (stats.clone(), settings.clone(), shared.clone(), *core);
+            let peers = peers.get(worker).cloned();
             let body = move || {
                 // First the core, then the memory: it is touched first by who uses it.
                 if let Err(source) = pin(core) {
                     let _ = started.send(Err(WorkerError::Pin { worker, core, source }));
                     return;
                 }
-                let mut pipeline = match Pipeline::new(&settings, Seeds::random(), theirs) {
+                let mut pipeline = match Pipeline::new(&settings, seeds, theirs) {
                     Ok(pipeline) => pipeline,
                     Err(source) => {
                         let _ = started.send(Err(WorkerError::Memory { worker, source }));
@@ -114,12 +124,15 @@ impl Workers {
                     }
                 };
                 pipeline.prefault();
+                if let Some(peers) = peers {
+                    pipeline.join(peers);
+                }
                 let (v4, v6) = pipeline.tables();
                 let _ = started.send(Ok((v4.capacity() as u64, v6.capacity() as u64)));
                 let pace = Pace { polling: settings.polling, idle: Duration::from_micros(u64::from(settings.idle_us)) };
                 match io {
-                    WorkerIo::Xsk(mut io) => worker::run(&mut *io, &mut pipeline, &shared, pace),
-                    WorkerIo::AfPacket(mut io) => worker::run(&mut *io, &mut pipeline, &shared, pace),
+                    WorkerIo::Xsk(mut io) => worker::run(&mut *io, &mut pipeline, &shared, worker, pace),
+                    WorkerIo::AfPacket(mut io) => worker::run(&mut *io, &mut pipeline, &shared, worker, pace),
                 }
             };
             let thread = std::thread::Builder::new()
@@ -148,6 +161,26 @@ impl Drop for Workers {
             }
         }
     }
+}
+
+/// What the workers will share.
+///
+/// # Errors
+/// [`WorkerError::Inboxes`].
+pub fn shared(snapshot: Snapshot, workers: usize, settings: &EngineSettings) -> Result<Shared, WorkerError> {
+    Shared::new(snapshot, workers, settings.frame_size - HEADROOM as u32).map_err(WorkerError::Inboxes)
+}
+
+/// Each worker's place among the others; nothing where there are no others. The directory has room for every flow of
+/// every worker.
+fn peers(workers: usize, settings: &EngineSettings) -> Vec<Peers> {
+    let count = u8::try_from(workers.min(MAX_WORKERS)).unwrap_or(u8::MAX);
+    if count < 2 {
+        return Vec::new();
+    }
+    let flows = settings.flows as usize + settings.flows_ipv6 as usize;
+    let directory = Arc::new(Directory::new(flows * workers));
+    (0..count).map(|me| Peers { me, count, directory: directory.clone() }).collect()
 }
 
 fn pin(core: usize) -> io::Result<()> {

@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod directory;
 pub mod flow;
 pub mod fragment;
+pub mod handover;
 pub mod icmp;
 pub mod io;
 pub mod last_hop;

@@ -138,6 +138,12 @@ impl Pipeline {
         self.kit.peers = Some(peers);
     }
 
+    /// Whether the last batch brought forth frames besides its own.
+    #[inline]
+    pub fn has_extra(&self) -> bool {
+        !self.kit.extra.is_empty()
+    }
+
     /// Takes the frames that the last batch brought forth besides its own, into `frames` and `outcomes`, and returns how
     /// many; to be called until it returns 0. They are acted upon and settled like those of a batch.
     pub fn take_extra(&mut self, frames: &mut [Frame], outcomes: &mut [Outcome]) -> usize {

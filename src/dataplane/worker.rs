@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 
-use super::io::{BATCH, Frame, PacketIo};
+use super::handover::{Inbox, PARCELS};
+use super::io::{BATCH, Frame, FrameMemory, PacketIo};
 use super::pipeline::Pipeline;
 use super::snapshot::Snapshot;
 use super::verdict::{DropReason, Outcome, Verdict};
@@ -34,6 +35,32 @@ pub struct Shared {
     pub snapshot: ArcSwap<Snapshot>,
     /// Set once to end all workers.
     pub stop: AtomicBool,
+    /// Where all workers' time begins: one may look at the stamps of what another handed over.
+    start: Instant,
+    /// One for each worker, or none where there is one worker only.
+    inboxes: Box<[Inbox]>,
+}
+
+impl Shared {
+    /// What `workers` workers share whose frames have up to `room` bytes.
+    ///
+    /// # Errors
+    /// No descriptor is left for the bells.
+    pub fn new(snapshot: Snapshot, workers: usize, room: u32) -> std::io::Result<Shared> {
+        let count = if workers > 1 { workers } else { 0 };
+        let inboxes = (0..count).map(|_| Inbox::new(PARCELS, room)).collect::<Result<_, _>>()?;
+        Ok(Shared {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            stop: AtomicBool::new(false),
+            start: Instant::now(),
+            inboxes,
+        })
+    }
+
+    /// The workers' inboxes, by their numbers.
+    pub fn inboxes(&self) -> &[Inbox] {
+        &self.inboxes
+    }
 }
 
 /// How a worker behaves without packets.
@@ -45,24 +72,25 @@ pub struct Pace {
     pub idle: Duration,
 }
 
-/// Runs until [`Shared::stop`] is set. Never returns a frame unaccounted for: each received frame was transmitted,
-/// passed or released when it ends.
-pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared>, pace: Pace) {
+/// Runs worker number `me` until [`Shared::stop`] is set. Never returns a frame unaccounted for: each received frame was transmitted,
+/// passed or released when it ends; what lies in an inbox then is lost.
+pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared>, me: usize, pace: Pace) {
+    let (inboxes, inbox) = (shared.inboxes(), shared.inboxes().get(me));
     let stats = pipeline.stats().clone();
     let mut cache = Cache::new(&shared.snapshot);
     let mut frames = [Frame::default(); BATCH];
     let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
-    let start = Instant::now();
-    let mut before = start;
-    let mut last_frame = start;
-    let mut last_publish = start;
+    let begin = Instant::now();
+    let mut before = begin;
+    let mut last_frame = begin;
+    let mut last_publish = begin;
     let mut was_busy = false;
     let mut sweep_debt = 0.0f64;
     while !shared.stop.load(Relaxed) {
         io.service();
         let count = io.receive(&mut frames);
         let time = Instant::now();
-        let now = (time - start).as_millis() as u32;
+        let now = (time - shared.start).as_millis() as u32;
         let elapsed = time - before;
         before = time;
         if was_busy {
@@ -75,16 +103,23 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
         }
         was_busy = count > 0;
         if was_busy {
-            last_frame = time;
             let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
-            pipeline.process(snapshot, io.memory(), frames, outcomes, now);
-            act(io, frames, outcomes);
-            pipeline.settle(outcomes);
-            act_on_extra(io, pipeline);
+            batch(io, pipeline, inboxes, snapshot, frames, outcomes, now);
+        }
+        if let Some(inbox) = inbox.filter(|inbox| !inbox.is_empty()) {
+            // A batch of others' at most, so that the own queues have their turn.
+            let count = inbox.take(io.memory(), &mut frames);
+            stats.taken_over.add(count as u64);
+            was_busy |= count > 0;
+            let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
+            batch(io, pipeline, inboxes, snapshot, frames, outcomes, now);
+        }
+        if was_busy {
+            last_frame = time;
         }
         if pipeline.fragments_are_due(now) {
             pipeline.expire_fragments(snapshot, io.memory(), now);
-            act_on_extra(io, pipeline);
+            act_on_extra(io, inboxes, pipeline);
         }
         // The debt never exceeds one round: a worker that was stopped for long does not sweep in circles.
         let round = pipeline.sweep_length() as f64;
@@ -102,7 +137,7 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
             let asleep = pace.polling == Polling::Adaptive && time - last_frame >= pace.idle && !io.tx_pending();
             if asleep {
                 stats.sleeps.add(1);
-                io.wait(MAX_SLEEP);
+                sleep(io, inbox);
             } else {
                 std::hint::spin_loop();
             }
@@ -111,8 +146,37 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
     stats.io.publish(&io.stats());
 }
 
+/// One batch, from frames to counters.
+#[inline]
+fn batch<I: PacketIo>(
+    io: &mut I,
+    pipeline: &mut Pipeline,
+    inboxes: &[Inbox],
+    snapshot: &Snapshot,
+    frames: &mut [Frame],
+    outcomes: &mut [Outcome],
+    now: u32,
+) {
+    pipeline.process(snapshot, io.memory(), frames, outcomes, now);
+    act(io, inboxes, frames, outcomes);
+    pipeline.settle(outcomes);
+    act_on_extra(io, inboxes, pipeline);
+}
+
+/// Sleeps until a frame arrives, from a queue or another worker.
+fn sleep<I: PacketIo>(io: &mut I, inbox: Option<&Inbox>) {
+    let Some(inbox) = inbox else { return io.wait(MAX_SLEEP, None) };
+    if let Some(bell) = inbox.lie_down() {
+        io.wait(MAX_SLEEP, Some(bell));
+    }
+    inbox.get_up();
+}
+
 /// Acts on the frames that a batch brought forth besides its own.
-pub fn act_on_extra<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline) {
+pub fn act_on_extra<I: PacketIo>(io: &mut I, inboxes: &[Inbox], pipeline: &mut Pipeline) {
+    if !pipeline.has_extra() {
+        return;
+    }
     let mut frames = [Frame::default(); BATCH];
     let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
     loop {
@@ -120,13 +184,14 @@ pub fn act_on_extra<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline) {
         if count == 0 {
             return;
         }
-        act(io, &frames[..count], &mut outcomes[..count]);
+        act(io, inboxes, &frames[..count], &mut outcomes[..count]);
         pipeline.settle(&outcomes[..count]);
     }
 }
 
-/// Sends, answers, passes or releases each frame; a transmission that fails becomes a drop.
-pub fn act<I: PacketIo>(io: &mut I, frames: &[Frame], outcomes: &mut [Outcome]) {
+/// Sends, answers, hands over, passes or releases each frame; what fails becomes a drop. `inboxes` are the workers', by
+/// number; none where there is one worker only.
+pub fn act<I: PacketIo>(io: &mut I, inboxes: &[Inbox], frames: &[Frame], outcomes: &mut [Outcome]) {
     for (frame, outcome) in frames.iter().zip(outcomes) {
         match outcome.verdict {
             Verdict::Tx(port) | Verdict::Reply(port) => {
@@ -140,8 +205,15 @@ pub fn act<I: PacketIo>(io: &mut I, frames: &[Frame], outcomes: &mut [Outcome]) 
                     outcome.verdict = Verdict::Drop(DropReason::NotOurs);
                 }
             }
-            // Handing over copies the frame; what was kept was copied.
-            Verdict::Drop(_) | Verdict::Kept | Verdict::Hand(_) => io.release(*frame),
+            Verdict::Hand(worker) => {
+                let inbox = inboxes.get(usize::from(worker));
+                if !inbox.is_some_and(|inbox| inbox.send(frame, io.memory().bytes(frame))) {
+                    outcome.verdict = Verdict::Drop(DropReason::PeerBusy);
+                }
+                io.release(*frame);
+            }
+            // What was kept was copied.
+            Verdict::Drop(_) | Verdict::Kept => io.release(*frame),
         }
     }
 }

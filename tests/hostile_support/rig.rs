@@ -51,7 +51,7 @@ impl Rig {
         let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
         let outcomes = &mut outcomes[..count];
         self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], outcomes, self.now);
-        worker::act(&mut self.io, &batch[..count], outcomes);
+        worker::act(&mut self.io, &[], &batch[..count], outcomes);
         self.pipeline.settle(outcomes);
         self.frames += count as u64;
         let mut outcomes = outcomes.to_vec();
@@ -69,7 +69,7 @@ impl Rig {
             if count == 0 {
                 return all;
             }
-            worker::act(&mut self.io, &frames[..count], &mut outcomes[..count]);
+            worker::act(&mut self.io, &[], &frames[..count], &mut outcomes[..count]);
             self.pipeline.settle(&outcomes[..count]);
             self.extra += count as u64;
             all.extend_from_slice(&outcomes[..count]);

@@ -81,6 +81,35 @@ fn routers_and_this_machine_are_refused() {
 }
 
 #[test]
+fn routers_are_the_next_hop_of_every_other_method() {
+    let gateway: IpAddr = "10.0.0.1".parse().unwrap();
+    let routed = |certainty| {
+        let mut facts = facts(2, None);
+        facts
+            .routes
+            .insert(SERVER, Some(Route { link: 2, gateway: Some(gateway), source: None, local: false, mtu: None }));
+        let entry = NeighbourEntry { link: 2, address: gateway, mac: Some(MAC), certainty };
+        facts.neighbours.insert((2, gateway), entry);
+        facts
+    };
+    let judged = |facts: &Facts, fixed: &[Neighbor]| judge(SERVER, Path::Routed, facts, &ports(&["eth0"]), fixed);
+    assert_eq!(judged(&routed(Certainty::Sure), &[]), hop(0, None));
+    assert_eq!(judged(&routed(Certainty::Failed), &[]), Err(Reason::Failed));
+    assert_eq!(judged(&facts(2, Some(Certainty::Sure)), &[]), hop(0, None), "without a router, too");
+    assert_eq!(wants_resolution(SERVER, Path::Routed, &routed(Certainty::Stale), &[]), Some((2, gateway)));
+    assert_eq!(wants_resolution(SERVER, Path::Routed, &routed(Certainty::Sure), &[]), None);
+    assert_eq!(wants_resolution(SERVER, Path::OnLink, &routed(Certainty::Stale), &[]), None, "of no use");
+    // A fixed neighbour is the router, or the server itself.
+    for address in [gateway, SERVER] {
+        let mac = MacAddr([2, 0, 0, 0, 0, 99]);
+        let fixed = [Neighbor { address, mac, interface: None, vlan: None }];
+        let found = judged(&routed(Certainty::Failed), &fixed);
+        assert_eq!(found, Ok(NextHop { port: 0, vlan: None, mac }), "{address}");
+        assert_eq!(wants_resolution(SERVER, Path::Routed, &routed(Certainty::Failed), &fixed), None);
+    }
+}
+
+#[test]
 fn links_that_are_down_are_named() {
     for (off, on) in [(2, 2), (2, 4), (4, 4)] {
         let mut facts = facts(on, Some(Certainty::Sure));

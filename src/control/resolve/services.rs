@@ -200,7 +200,7 @@ fn stray(entry: &Entry, key: &str, at: usize, needs: &str, out: &mut Collector<'
 fn local_addresses(entry: &Entry, uses: Uses, out: &mut Collector<'_>) -> Vec<IpAddr> {
     let key = entry.key("local_addresses");
     let Some(listed) = entry.addresses("local_addresses") else {
-        if uses.full_nat_server {
+        if uses.full_nat_server && !entry.was_refused("local_addresses") {
             out.absent(entry.at, "local_addresses", key, "full NAT has no address to ask the servers from".to_owned())
                 .expected("one or more addresses of the appliance, of the family of the service")
                 .help("add `local_addresses = [...]`: free addresses of the network towards the servers");

@@ -7,7 +7,7 @@
 //! The sockets see all queues of an interface at once, so there is one worker at most.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,10 +100,7 @@ impl AfPacketIo {
             ports.push(Port { port: binding.port, socket: ours, matcher, sender, _receiver: receiver });
         }
         ports.sort_by_key(|port| port.port);
-        let poll = ports
-            .iter()
-            .map(|port| libc::pollfd { fd: port.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 })
-            .collect();
+        let poll = ports.iter().map(|port| sys::readable(port.socket.as_fd())).chain([sys::NOTHING]).collect();
         Ok(AfPacketIo {
             ports,
             memory: HeapMemory::new(frames, frame_size),
@@ -240,9 +237,9 @@ impl PacketIo for AfPacketIo {
         debug_assert!(self.frames_accounted().balanced(), "{:?}", self.frames_accounted());
     }
 
-    fn wait(&mut self, timeout: Duration) {
+    fn wait(&mut self, timeout: Duration, bell: Option<BorrowedFd<'_>>) {
         self.stats.rx_wakeups += 1;
-        sys::wait_readable(&mut self.poll, timeout);
+        sys::wait_for(&mut self.poll, bell, timeout);
     }
 
     fn tx_pending(&self) -> bool {

@@ -1,11 +1,12 @@
 //! Frame I/O in memory: for tests, benches and replay, and the heap of frames that it shares with AF_PACKET.
 //!
-//! Owns frames in a `Vec`. Never makes a system call.
+//! Owns frames in a `Vec`. Never makes a system call, but to sleep until another worker rings.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::xsk::{FrameAccount, HEADROOM};
+use super::xsk::{FrameAccount, HEADROOM, sys};
 use super::{Frame, FrameMemory, IoStats, PacketIo, PortIndex};
 
 /// Frame memory on the heap: chunks of one size with [`HEADROOM`] bytes before each frame.
@@ -210,7 +211,12 @@ impl PacketIo for MemoryIo {
         debug_assert!(self.frames_accounted().balanced(), "{:?}", self.frames_accounted());
     }
 
-    fn wait(&mut self, _timeout: Duration) {}
+    fn wait(&mut self, timeout: Duration, bell: Option<BorrowedFd<'_>>) {
+        // No frame arrives by itself here.
+        if let Some(bell) = bell {
+            sys::wait_readable(&mut [sys::readable(bell)], timeout);
+        }
+    }
 
     fn tx_pending(&self) -> bool {
         false

@@ -10,6 +10,8 @@
 //! - [`xsk`]: AF_XDP. [`af_packet`]: the fallback. [`memory`]: without a kernel, for tests, benches and replay.
 //! - [`facts`]: what start-up must know about an interface.
 
+use std::os::fd::BorrowedFd;
+
 pub mod af_packet;
 pub mod facts;
 pub mod memory;
@@ -89,8 +91,8 @@ pub trait PacketIo {
     /// has the frame and must release it (and count the drop).
     fn transmit(&mut self, port: PortIndex, frame: Frame) -> bool;
 
-    /// Gives a frame to the kernel's own stack, where the backend can; else the frame is released. Returns whether
-    /// the kernel has it (an AF_PACKET backend's frame is a copy, so the kernel always has it).
+    /// Gives a frame to the kernel's own stack, where the backend can and keeps up; else the frame is released. Returns
+    /// whether the kernel gets it (an AF_PACKET backend's frame is a copy, so the kernel always has it).
     fn pass(&mut self, frame: Frame) -> bool;
 
     /// Takes a frame back to the free list.
@@ -100,8 +102,8 @@ pub trait PacketIo {
     /// rings. Called once per loop, also when idle.
     fn service(&mut self);
 
-    /// Sleeps until a frame can be received or the timeout has passed.
-    fn wait(&mut self, timeout: std::time::Duration);
+    /// Sleeps until a frame can be received, `bell` is readable, or the timeout has passed.
+    fn wait(&mut self, timeout: std::time::Duration, bell: Option<BorrowedFd<'_>>);
 
     /// Whether frames still wait for the kernel to send them (the worker must not sleep then).
     fn tx_pending(&self) -> bool;

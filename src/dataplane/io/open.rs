@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use super::PortIndex;
 use super::af_packet::{AfPacketError, AfPacketIo, PacketBinding};
 use super::facts::{FactsError, InterfaceFacts};
-use super::xsk::{OpenError, OpenReport, PortBinding, Refusal, XskIo};
+use super::xsk::pass::Target;
+use super::xsk::{OpenError, OpenReport, Passer, PortBinding, Refusal, XskIo};
 use crate::dataplane::xdp::{Filter, FilterCounters, FilterError, FilterTable, Matcher, XdpAttach};
 use crate::model::{EngineSettings, Interface, IoMode};
 
@@ -264,7 +265,7 @@ fn open_xsk(
         for (port, queue, socket) in io.sockets() {
             filters[usize::from(port)].set_socket(queue, socket)?;
         }
-        ios.push(WorkerIo::Xsk(Box::new(io)));
+        ios.push(Box::new(io));
         reports.push(report);
     }
 
@@ -296,10 +297,31 @@ fn open_xsk(
             .filter_map(|report| report.busy_poll.clone().flatten())
             .map(|reason| format!("busy polling was refused: {reason}")),
     );
+    match passer(&facts, &filters) {
+        Ok(passer) => {
+            for io in &mut ios {
+                io.set_passer(passer.clone());
+            }
+        }
+        Err(reason) => warnings.push(format!(
+            "frames cannot be given back to the kernel (Linux 5.18 can): packets for the host that look like a NAT \
+             server's replies, or like fragments for a service, are dropped as `not-ours`: {reason}"
+        )),
+    }
     let gates = filters.into_iter().map(|filter| Gate::Xdp(Box::new(filter))).collect();
     let refused = std::mem::take(refused);
     let report = IoReport { interfaces: facts.to_vec(), modes, queues, workers: reports, refused, warnings };
-    Ok(Opened { workers: ios, gates, report })
+    Ok(Opened { workers: ios.into_iter().map(WorkerIo::Xsk).collect(), gates, report })
+}
+
+/// The way back to the kernel, on every interface.
+fn passer(facts: &[InterfaceFacts], filters: &[Filter]) -> Result<Arc<Passer>, String> {
+    let targets = facts.iter().zip(filters).map(|(facts, filter)| {
+        let way = filter.way_back().map_err(|error| chain(&error))?;
+        Ok(Target { ifindex: facts.ifindex, way })
+    });
+    let targets = targets.collect::<Result<Vec<_>, String>>()?;
+    Passer::start(targets).map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// Attaches the filter in the driver where the modes allow it, else in the kernel's receive path.

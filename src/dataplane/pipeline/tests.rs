@@ -99,9 +99,9 @@ impl Rig {
         let count = self.io.receive(&mut batch);
         let mut outcomes = vec![Outcome::plain(Verdict::Pass); count];
         self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], &mut outcomes, self.now);
-        worker::act(&mut self.io, &batch[..count], &mut outcomes);
+        worker::act(&mut self.io, &[], &batch[..count], &mut outcomes);
         self.pipeline.settle(&outcomes);
-        worker::act_on_extra(&mut self.io, &mut self.pipeline);
+        worker::act_on_extra(&mut self.io, &[], &mut self.pipeline);
         assert!(self.io.frames_accounted().balanced());
         assert_eq!(self.io.frames_accounted().held, 0, "the worker kept a frame");
         outcomes

@@ -1,13 +1,18 @@
 // The XDP filter: which frames of an interface go to the engine. Everything else goes on to the kernel.
 //
-// Owns the decision "ours or the kernel's". Never changes a frame, never drops one, and never holds state of a flow.
+// Owns the decision "ours or the kernel's". Never changes a frame that came from the wire, never drops one, and never
+// holds state of a flow.
 //
 // A frame is taken when it is clearly ours:
 //   - IPv4 or IPv6, TCP, UDP or SCTP, to an address and port of a service, behind 0 to 2 VLAN tags and any IPv4
 //     options or IPv6 extension headers;
-//   - a fragment other than the first, to an address that has a service of its protocol: it has no ports;
+//   - the same from an address and port of a NAT server, if there are any: what may be a reply;
+//   - a fragment, the first one too, to an address that has a service of its protocol, or from a NAT server of it: the
+//     engine decides for all fragments of a packet alike;
 //   - ARP whose target is an owned address, and neighbour solicitations for one (RFC 826, RFC 4861 section 4.3);
-//   - echo requests and ICMP errors to an owned address (RFC 792, RFC 4443).
+//   - echo requests and ICMP errors to an owned address (RFC 792, RFC 4443);
+//   - ICMP errors to anybody about a packet to a NAT server: the engine had translated that packet.
+// What the engine took and does not want comes back behind `struct returned`, and is the kernel's (ADR 0010).
 // The memory layout of the maps is shared with table.rs beside this file.
 
 #include "kernel.h"
@@ -17,6 +22,7 @@
 #define ETH_8021Q htons(0x8100)
 #define ETH_8021AD htons(0x88a8)
 #define ETH_IPV6 htons(0x86dd)
+#define ETH_RETURNED htons(0x88b5) // IEEE 802 local experimental
 
 #define MAX_VLANS 2
 #define MAX_EXTENSIONS 8
@@ -30,13 +36,35 @@
 #define ADDRESS_ANY_PORT 0x100
 #define ADDRESS_RANGES 0x1000
 #define ADDRESS_SERVICE_MASK 0x70
+#define ADDRESS_ANY_PORT_OF(service) ((service) << 4)
+#define ADDRESS_RANGES_OF(service) ((service) << 8)
+// What is taken from an address, as a NAT server, is said by the same bits (but the first), this much higher.
+#define ADDRESS_REPLY_SHIFT 16
+// In the key's family: the ports are source ports of a NAT server.
+#define FAMILY_REPLY 0x80
+
+// Where a port stands: there is none.
+#define NO_PORT 0x10000
 
 // Key of all tables. `addresses` has protocol and port 0, `ranges` has port 0.
 struct key {
     u32 address[4]; // network order; IPv4 in address[3], the others 0
     u16 port;       // network order
     u8 protocol;
-    u8 family;      // 4 or 6
+    u8 family;      // 4 or 6, and FAMILY_REPLY in `ports` and `ranges`
+};
+
+struct settings {
+    u32 secret[3]; // what only the engine knows: nobody else can give frames back
+    u32 replies;   // 0 without NAT servers, else a bit that no address has
+};
+
+// What the engine puts before a frame that it gives back. In generic mode the frame meets this program twice, and has
+// this twice.
+struct returned {
+    u16 secret[6];
+    u16 type; // ETH_RETURNED
+    u16 what; // 0: the frame that follows is the kernel's; else a trial that ends here
 };
 
 struct ranges {
@@ -75,6 +103,13 @@ struct {
     TYPE(value, u32);
 } sockets SEC(".maps");
 
+struct {
+    UINT(type, BPF_MAP_TYPE_ARRAY);
+    UINT(max_entries, 1);
+    TYPE(key, u32);
+    TYPE(value, struct settings);
+} settings SEC(".maps");
+
 enum { COUNT_PASSED, COUNT_REDIRECTED, COUNT_NO_SOCKET, COUNTERS };
 
 struct {
@@ -91,7 +126,7 @@ INLINE void count(u32 which) {
 }
 
 // The bytes [offset, offset + length) of the frame, or 0 when it ends before.
-INLINE void *at(struct xdp_md *ctx, u32 offset, u32 length) {
+INLINE void *at(struct xdp_md *ctx, u64 offset, u32 length) {
     void *data = (void *)(long)ctx->data;
     void *end = (void *)(long)ctx->data_end;
     if (offset > MAX_OFFSET)
@@ -116,39 +151,52 @@ INLINE u32 address_bits(struct key *key) {
     return bits ? *bits : 0;
 }
 
-INLINE int protocol_index(u8 protocol) {
+INLINE struct settings *get_settings(void) {
+    u32 first = 0;
+    return bpf_map_lookup_elem(&settings, &first);
+}
+
+INLINE u32 get_replies(void) {
+    struct settings *known = get_settings();
+    return known ? known->replies : 0;
+}
+
+// The bit of a protocol that has ports; 0 for the others.
+INLINE u32 service_bit(u8 protocol) {
     switch (protocol) {
     case 6:
-        return 0;
+        return ADDRESS_SERVICE;
     case 17:
-        return 1;
+        return ADDRESS_SERVICE << 1;
     case 132:
-        return 2;
+        return ADDRESS_SERVICE << 2;
     default:
-        return -1;
+        return 0;
     }
 }
 
-// A TCP, UDP or SCTP header at `offset`. `key` holds the address.
-INLINE int is_service(struct xdp_md *ctx, struct key *key, u32 bits, u8 protocol, int index, u32 offset) {
-    if (!(bits & (ADDRESS_SERVICE << index)))
-        return 0;
-    if (bits & (ADDRESS_ANY_PORT << index))
-        return 1;
-    u16 *transport = at(ctx, offset, 4);
-    if (!transport)
-        return 0;
-    key->protocol = protocol;
-    key->port = transport[1];
-    if (bpf_map_lookup_elem(&ports, key))
-        return 1;
-    if (!(bits & (ADDRESS_RANGES << index)))
-        return 0;
-    u32 port = ntohs(key->port);
-    key->port = 0;
-    struct ranges *list = bpf_map_lookup_elem(&ranges, key);
+// An address in two words, as they lie in `struct key`; IPv4 has zeros but in the last quarter.
+INLINE void set_address(struct key *key, u64 first, u64 second) {
+    start_key(key, first || (u32)second ? 6 : 4);
+    key->address[0] = first;
+    key->address[1] = first >> 32;
+    key->address[2] = second;
+    key->address[3] = second >> 32;
+}
+
+// These are not inlined: the verifier looks at a global function once, and not again for each of the many ways
+// that lead to a call. That matters more than the calls: no packet for a single port of a service comes here.
+
+// Whether a port (in network order) is in the ranges of an address. `family` is 0 or FAMILY_REPLY.
+NOINLINE int in_ranges(u64 first, u64 second, u32 protocol, u32 port, u32 family) {
+    struct key key;
+    set_address(&key, first, second);
+    key.family |= family;
+    key.protocol = protocol;
+    struct ranges *list = bpf_map_lookup_elem(&ranges, &key);
     if (!list)
         return 0;
+    port = ntohs(port);
 #pragma clang loop unroll(disable)
     for (u32 i = 0; i < MAX_RANGES; i++) {
         if (i >= list->count)
@@ -158,6 +206,45 @@ INLINE int is_service(struct xdp_md *ctx, struct key *key, u32 bits, u8 protocol
             return 1;
     }
     return 0;
+}
+
+// Whether an address and port are a NAT server's. With protocol 0 any port will do. `wanted` is the protocol's
+// ADDRESS_SERVICE bit.
+NOINLINE int is_server(u64 first, u64 second, u32 protocol, u32 port, u32 wanted) {
+    if (!get_replies())
+        return 0;
+    struct key key;
+    set_address(&key, first, second);
+    u32 bits = address_bits(&key) >> ADDRESS_REPLY_SHIFT;
+    if (!(bits & wanted))
+        return 0;
+    if (!protocol || bits & ADDRESS_ANY_PORT_OF(wanted))
+        return 1;
+    if (port == NO_PORT)
+        return 0;
+    key.family |= FAMILY_REPLY;
+    key.protocol = protocol;
+    key.port = port;
+    if (bpf_map_lookup_elem(&ports, &key))
+        return 1;
+    return bits & ADDRESS_RANGES_OF(wanted) && in_ranges(first, second, protocol, port, FAMILY_REPLY);
+}
+
+// A TCP, UDP or SCTP header, if there is one, to the address in `key`. `wanted` is the protocol's ADDRESS_SERVICE bit.
+INLINE int is_service(struct key *key, u16 *transport, u32 bits, u8 protocol, u32 wanted) {
+    if (!(bits & wanted))
+        return 0;
+    if (bits & ADDRESS_ANY_PORT_OF(wanted))
+        return 1;
+    if (!transport)
+        return 0;
+    key->protocol = protocol;
+    key->port = transport[1];
+    if (bpf_map_lookup_elem(&ports, key))
+        return 1;
+    return bits & ADDRESS_RANGES_OF(wanted) &&
+           in_ranges(key->address[0] | (u64)key->address[1] << 32, key->address[2] | (u64)key->address[3] << 32,
+                     protocol, key->port, 0);
 }
 
 // Network headers lie on two-byte boundaries only: 14 bytes of Ethernet come before them.
@@ -183,6 +270,10 @@ INLINE int take_arp(struct xdp_md *ctx, u32 offset) {
     return address_bits(&key) & ADDRESS_OWNED;
 }
 
+INLINE int is_server4(const u16 *address, u32 protocol, u32 port, u32 wanted) {
+    return is_server(0, (u64)load32(address) << 32, protocol, port, wanted);
+}
+
 INLINE int take_ipv4(struct xdp_md *ctx, u32 offset) {
     u8 *ip = at(ctx, offset, 20);
     if (!ip || ip[0] >> 4 != 4)
@@ -191,27 +282,39 @@ INLINE int take_ipv4(struct xdp_md *ctx, u32 offset) {
     if (length < 20)
         return 0;
     u8 protocol = ip[9];
-    u16 fragment = ((u16 *)ip)[3] & htons(0x1fff);
+    u16 fragment = ((u16 *)ip)[3] & htons(0x3fff); // more fragments, and the offset
     struct key key;
     start_key(&key, 4);
     key.address[3] = load32((u16 *)(ip + 16));
     u32 bits = address_bits(&key);
-    if (!bits)
-        return 0;
+    u32 wanted = service_bit(protocol);
+    offset += length;
 
-    int index = protocol_index(protocol);
-    if (fragment)
-        return index >= 0 && bits & (ADDRESS_SERVICE << index);
-    if (index >= 0)
-        return is_service(ctx, &key, bits, protocol, index, offset + length);
-    if (protocol == 1 && bits & ADDRESS_OWNED) {
-        u8 *icmp = at(ctx, offset + length, 8);
-        if (!icmp)
-            return 0;
-        // Echo request; unreachable, source quench, time exceeded, parameter problem.
-        return icmp[0] == 8 || icmp[0] == 3 || icmp[0] == 4 || icmp[0] == 11 || icmp[0] == 12;
+    if (wanted) {
+        if (fragment)
+            return bits & wanted || is_server4((u16 *)(ip + 12), 0, 0, wanted);
+        u16 *transport = at(ctx, offset, 4);
+        u32 port = transport ? transport[0] : NO_PORT;
+        return is_service(&key, transport, bits, protocol, wanted) ||
+               is_server4((u16 *)(ip + 12), protocol, port, wanted);
     }
-    return 0;
+    if (protocol != 1 || fragment & htons(0x1fff))
+        return 0;
+    u8 *icmp = at(ctx, offset, 8);
+    if (!icmp)
+        return 0;
+    // Unreachable, source quench, time exceeded, parameter problem.
+    int error = icmp[0] == 3 || icmp[0] == 4 || icmp[0] == 11 || icmp[0] == 12;
+    if (bits & ADDRESS_OWNED)
+        return icmp[0] == 8 || error;
+    if (!error)
+        return 0;
+    // To anybody: about a packet to a NAT server.
+    ip = at(ctx, offset + 8, 20);
+    if (!ip || ip[0] >> 4 != 4)
+        return 0;
+    wanted = service_bit(ip[9]);
+    return wanted && is_server4((u16 *)(ip + 16), 0, 0, wanted);
 }
 
 INLINE int is_extension(u8 next) {
@@ -225,11 +328,38 @@ INLINE void load_ipv6(struct key *key, const u16 *half) {
     key->address[3] = load32(half + 6);
 }
 
+// What an address's bits say of fragments with this next header.
+INLINE u32 fragment_bits(u8 next) {
+    u32 wanted = service_bit(next);
+    // Behind another extension header: the protocol is in the first fragment only.
+    return wanted || !is_extension(next) ? wanted : ADDRESS_SERVICE_MASK;
+}
+
+INLINE int is_server6(const u16 *address, u32 protocol, u32 port, u32 wanted) {
+    return is_server(load32(address) | (u64)load32(address + 2) << 32,
+                     load32(address + 4) | (u64)load32(address + 6) << 32, protocol, port, wanted);
+}
+
+// Whether a packet comes from a NAT server. `offset` is where its ports are; with protocol 0 any port will do, and it is
+// what the address must have. Global as the others.
+NOINLINE int is_reply6(struct xdp_md *ctx, u64 network, u32 protocol, u64 offset) {
+    if (!get_replies())
+        return 0;
+    u8 *ip = at(ctx, network, 40);
+    if (!ip)
+        return 0;
+    if (!protocol)
+        return is_server6((u16 *)(ip + 8), 0, 0, offset);
+    u16 *transport = at(ctx, offset, 4);
+    return is_server6((u16 *)(ip + 8), protocol, transport ? transport[0] : NO_PORT, service_bit(protocol));
+}
+
 INLINE int take_icmpv6(struct xdp_md *ctx, u32 bits, u32 offset) {
     u8 *icmp = at(ctx, offset, 8);
     if (!icmp)
         return 0;
-    if (icmp[0] == 135 || icmp[0] == 136) {
+    u8 type = icmp[0];
+    if (type == 135 || type == 136) {
         // Neighbour solicitation and advertisement: the target decides, not the destination, which is mostly a
         // multicast group. An advertisement of an owned address is another host's claim to it.
         icmp = at(ctx, offset, 24);
@@ -240,8 +370,18 @@ INLINE int take_icmpv6(struct xdp_md *ctx, u32 bits, u32 offset) {
         load_ipv6(&target, (u16 *)(icmp + 8));
         return address_bits(&target) & ADDRESS_OWNED;
     }
-    // Echo request; errors (RFC 4443 section 2.1: types below 128).
-    return bits & ADDRESS_OWNED && (icmp[0] == 128 || (icmp[0] >= 1 && icmp[0] <= 4));
+    // Errors (RFC 4443 section 2.1: types below 128).
+    int error = type >= 1 && type <= 4;
+    if (bits & ADDRESS_OWNED)
+        return type == 128 || error;
+    if (!error)
+        return 0;
+    // To anybody: about a packet to a NAT server.
+    u8 *ip = at(ctx, offset + 8, 40);
+    if (!ip || ip[0] >> 4 != 6)
+        return 0;
+    u32 wanted = fragment_bits(ip[6]);
+    return wanted && is_server6((u16 *)(ip + 24), 0, 0, wanted);
 }
 
 INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
@@ -254,8 +394,13 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
     load_ipv6(&key, (u16 *)(ip + 24));
     u32 bits = address_bits(&key);
     // Solicitations go to a link-local multicast group.
-    if (!bits && ip[24] != 0xff)
-        return 0;
+    if (!bits && ip[24] != 0xff) {
+        // No bit of an address, but not a known 0 either, which would make the verifier walk everything once more.
+        bits = get_replies();
+        if (!bits)
+            return 0;
+    }
+    u32 network = offset;
     offset += 40;
 
 #pragma clang loop unroll(disable)
@@ -266,12 +411,10 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
         if (!header)
             return 0;
         if (next == 44) {
-            if (((u16 *)header)[1] & htons(0xfff8)) {
-                int index = protocol_index(header[0]);
-                if (index >= 0)
-                    return bits & (ADDRESS_SERVICE << index);
-                // Behind another extension header: the protocol is in the first fragment only.
-                return is_extension(header[0]) && bits & ADDRESS_SERVICE_MASK;
+            // More fragments, or an offset; without either it is a whole packet (RFC 6946).
+            if (((u16 *)header)[1] & htons(0xfff9)) {
+                u32 wanted = fragment_bits(header[0]);
+                return bits & wanted || is_reply6(ctx, network, 0, wanted);
             }
             offset += 8;
         } else if (next == 51) {
@@ -284,8 +427,10 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
 
     if (next == 58)
         return take_icmpv6(ctx, bits, offset);
-    int index = protocol_index(next);
-    return index >= 0 && is_service(ctx, &key, bits, next, index, offset);
+    u32 wanted = service_bit(next);
+    if (!wanted)
+        return 0;
+    return is_service(&key, at(ctx, offset, 4), bits, next, wanted) || is_reply6(ctx, network, next, offset);
 }
 
 INLINE int take(struct xdp_md *ctx) {
@@ -313,8 +458,25 @@ INLINE int take(struct xdp_md *ctx) {
     return 0;
 }
 
+// What becomes of a frame that the engine gave back; 0 when it is none. What it stood behind is taken off.
+INLINE int returned(struct xdp_md *ctx) {
+    struct returned *head = at(ctx, 0, sizeof(*head));
+    if (!head || head->type != ETH_RETURNED)
+        return 0;
+    struct settings *known = get_settings();
+    if (!known || load32(head->secret) != known->secret[0] || load32(head->secret + 2) != known->secret[1] ||
+        load32(head->secret + 4) != known->secret[2])
+        return 0;
+    if (head->what || bpf_xdp_adjust_head(ctx, sizeof(*head)))
+        return XDP_DROP;
+    return XDP_PASS;
+}
+
 INLINE int filter(struct xdp_md *ctx) {
     if (!take(ctx)) {
+        int action = returned(ctx);
+        if (action)
+            return action;
         count(COUNT_PASSED);
         return XDP_PASS;
     }

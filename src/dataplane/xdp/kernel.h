@@ -11,6 +11,7 @@ typedef unsigned long long u64;
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 // BTF map definitions, as libbpf and aya read them.
 #define UINT(name, value) int(*name)[value]
@@ -44,6 +45,7 @@ struct xdp_md {
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static u32 (*bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*bpf_xdp_adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__

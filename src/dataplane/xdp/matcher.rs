@@ -5,12 +5,31 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::table::{ANY_PORT, FilterTable, Image, OWNED, RANGES, SERVICE, TableError, key};
+use super::table::{
+    ANY_PORT, FilterTable, Image, Key, OWNED, RANGES, REPLY_SHIFT, SERVICE, SERVICE_MASK, TableError, key, reply_key,
+};
 
 const MAX_VLANS: usize = 2;
 const MAX_EXTENSIONS: usize = 8;
 const MAX_OFFSET: usize = 1024;
-const SERVICE_MASK: u32 = 0x70;
+
+/// Which port of a transport header is asked for, and under which keys it is found.
+struct Side {
+    at: usize,
+    key_of: fn(IpAddr, u8, u16) -> Key,
+}
+
+const TO: Side = Side { at: 2, key_of: key };
+const FROM: Side = Side { at: 0, key_of: reply_key };
+
+/// What an address's bits say of fragments with this next header.
+fn fragment_bits(next: u8) -> u32 {
+    match protocol_index(next) {
+        Some(index) => SERVICE << index,
+        None if is_extension(next) => SERVICE_MASK,
+        None => 0,
+    }
+}
 
 /// What a [`FilterTable`] takes, ready to be asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,24 +108,39 @@ impl Matcher {
         }
     }
 
-    fn is_service(&self, frame: &[u8], address: IpAddr, bits: u32, protocol: u8, offset: usize) -> Option<bool> {
-        let Some(index) = protocol_index(protocol).filter(|index| bits & SERVICE << index != 0) else {
-            return Some(false);
-        };
-        if bits & ANY_PORT << index != 0 {
-            return Some(true);
+    /// What is taken from an address, if anything is taken from any.
+    fn reply_bits(&self, address: IpAddr) -> u32 {
+        if self.image.replies { self.bits(address) >> REPLY_SHIFT } else { 0 }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn is_port(
+        &self,
+        frame: &[u8],
+        address: IpAddr,
+        bits: u32,
+        protocol: u8,
+        index: u32,
+        offset: usize,
+        side: &Side,
+    ) -> bool {
+        if bits & SERVICE << index == 0 {
+            return false;
         }
-        let port = half(at(frame, offset, 4)?, 2);
-        if self.image.ports.contains(&key(address, protocol, port)) {
-            return Some(true);
+        if bits & ANY_PORT << index != 0 {
+            return true;
+        }
+        let Some(transport) = at(frame, offset, 4) else { return false };
+        let port = half(transport, side.at);
+        if self.image.ports.contains(&(side.key_of)(address, protocol, port)) {
+            return true;
         }
         if bits & RANGES << index == 0 {
-            return Some(false);
+            return false;
         }
-        let list = self.image.ranges.get(&key(address, protocol, 0))?;
-        let ranges = list[1..].iter().take(list[0] as usize);
+        let Some(list) = self.image.ranges.get(&(side.key_of)(address, protocol, 0)) else { return false };
         let port = u32::from(port);
-        Some(ranges.into_iter().any(|range| range >> 16 <= port && port <= range & 0xffff))
+        list[1..].iter().take(list[0] as usize).any(|range| range >> 16 <= port && port <= range & 0xffff)
     }
 
     fn take_ipv4(&self, frame: &[u8], offset: usize) -> Option<bool> {
@@ -116,20 +150,33 @@ impl Matcher {
             return Some(false);
         }
         let protocol = ip[9];
-        let address = address4(&ip[16..]);
+        let (source, address) = (address4(&ip[12..]), address4(&ip[16..]));
         let bits = self.bits(address);
-        let index = protocol_index(protocol);
-        if half(ip, 6) & 0x1fff != 0 {
-            return Some(index.is_some_and(|index| bits & SERVICE << index != 0));
+        let offset = offset + length;
+        if let Some(index) = protocol_index(protocol) {
+            let replies = self.reply_bits(source);
+            if half(ip, 6) & 0x3fff != 0 {
+                return Some((bits | replies) & SERVICE << index != 0);
+            }
+            return Some(
+                self.is_port(frame, address, bits, protocol, index, offset, &TO)
+                    || self.is_port(frame, source, replies, protocol, index, offset, &FROM),
+            );
         }
-        if index.is_some() {
-            return self.is_service(frame, address, bits, protocol, offset + length);
+        if protocol != 1 || half(ip, 6) & 0x1fff != 0 || (bits & OWNED == 0 && !self.image.replies) {
+            return Some(false);
         }
-        if protocol == 1 && bits & OWNED != 0 {
-            let icmp = at(frame, offset + length, 8)?;
-            return Some(matches!(icmp[0], 8 | 3 | 4 | 11 | 12));
+        let kind = at(frame, offset, 8)?[0];
+        let error = matches!(kind, 3 | 4 | 11 | 12);
+        if bits & OWNED != 0 {
+            return Some(kind == 8 || error);
         }
-        Some(false)
+        if !error {
+            return Some(false);
+        }
+        let ip = at(frame, offset + 8, 20)?;
+        let wanted = protocol_index(ip[9]).map_or(0, |index| SERVICE << index);
+        Some(ip[0] >> 4 == 4 && self.reply_bits(address4(&ip[16..])) & wanted != 0)
     }
 
     fn take_ipv6(&self, frame: &[u8], mut offset: usize) -> Option<bool> {
@@ -138,22 +185,20 @@ impl Matcher {
             return Some(false);
         }
         let mut next = ip[6];
-        let address = address6(&ip[24..]);
+        let (source, address) = (address6(&ip[8..]), address6(&ip[24..]));
         let bits = self.bits(address);
-        if bits == 0 && ip[24] != 0xff {
+        if bits == 0 && ip[24] != 0xff && !self.image.replies {
             return Some(false);
         }
+        let replies = self.reply_bits(source);
         offset += 40;
         for _ in 0..MAX_EXTENSIONS {
             if !is_extension(next) {
                 break;
             }
             let header = at(frame, offset, 8)?;
-            if next == 44 && half(header, 2) & 0xfff8 != 0 {
-                return Some(match protocol_index(header[0]) {
-                    Some(index) => bits & SERVICE << index != 0,
-                    None => is_extension(header[0]) && bits & SERVICE_MASK != 0,
-                });
+            if next == 44 && half(header, 2) & 0xfff9 != 0 {
+                return Some((bits | replies) & fragment_bits(header[0]) != 0);
             }
             offset += match next {
                 44 => 8,
@@ -162,14 +207,30 @@ impl Matcher {
             };
             next = header[0];
         }
-        if next != 58 {
-            return self.is_service(frame, address, bits, next, offset);
+        if next == 58 {
+            return self.take_icmpv6(frame, bits, offset);
         }
-        let icmp = at(frame, offset, 8)?;
-        if icmp[0] == 135 || icmp[0] == 136 {
+        let index = protocol_index(next)?;
+        Some(
+            self.is_port(frame, address, bits, next, index, offset, &TO)
+                || self.is_port(frame, source, replies, next, index, offset, &FROM),
+        )
+    }
+
+    fn take_icmpv6(&self, frame: &[u8], bits: u32, offset: usize) -> Option<bool> {
+        let kind = at(frame, offset, 8)?[0];
+        if kind == 135 || kind == 136 {
             let icmp = at(frame, offset, 24)?;
             return Some(self.bits(address6(&icmp[8..])) & OWNED != 0);
         }
-        Some(bits & OWNED != 0 && matches!(icmp[0], 128 | 1..=4))
+        let error = matches!(kind, 1..=4);
+        if bits & OWNED != 0 {
+            return Some(kind == 128 || error);
+        }
+        if !error {
+            return Some(false);
+        }
+        let ip = at(frame, offset + 8, 40)?;
+        Some(ip[0] >> 4 == 6 && self.reply_bits(address6(&ip[24..])) & fragment_bits(ip[6]) != 0)
     }
 }

@@ -13,16 +13,16 @@ mod matcher;
 mod table;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use aya::maps::{HashMap, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, TestRun, TestRunOptions};
 
 pub use matcher::Matcher;
 pub use table::{FilterEntry, FilterTable, MAX_ADDRESSES, MAX_PORTS, MAX_RANGES, TableError};
-use table::{Image, Key, Ranges};
+use table::{Image, Key, Ranges, Settings};
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +120,53 @@ pub struct Filter {
     ranges: HashMap<aya::maps::MapData, Key, Ranges>,
     sockets: XskMap<aya::maps::MapData>,
     counters: PerCpuArray<aya::maps::MapData, u64>,
+    settings: Array<aya::maps::MapData, Settings>,
+    secret: [u32; 3],
     // Keeps the program, and through it the maps, on the interface. Dropped first on purpose: see `Drop`.
     link: Option<FdLink>,
     ebpf: Ebpf,
     program: &'static str,
+}
+
+/// How a frame goes back to the kernel: by a run of the program behind what `struct returned` of `filter.c` describes.
+#[derive(Debug)]
+pub struct WayBack {
+    program: OwnedFd,
+    secret: [u32; 3],
+    twice: bool,
+}
+
+/// Bytes of a [`WayBack::head`].
+pub const HEAD: usize = 16;
+
+impl WayBack {
+    /// The program.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
+    /// How many heads a frame needs: in generic mode the program sees what it passed once more.
+    pub fn heads(&self) -> usize {
+        if self.twice { 2 } else { 1 }
+    }
+
+    /// `struct returned`. A `trial` goes nowhere.
+    pub fn head(&self, trial: bool) -> [u8; HEAD] {
+        let mut head = [0; HEAD];
+        for (bytes, word) in head.chunks_exact_mut(4).zip(self.secret) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        head[12..14].copy_from_slice(&0x88b5u16.to_be_bytes());
+        head[14] = u8::from(trial);
+        head
+    }
+}
+
+/// From the operating system's entropy, by way of the standard library's hash keys.
+fn random_words() -> [u32; 3] {
+    use std::hash::{BuildHasher, RandomState};
+    let state = RandomState::new();
+    [0u8, 1, 2].map(|word| state.hash_one(word) as u32)
 }
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!("filter.o");
@@ -150,7 +193,7 @@ impl Filter {
             let found = ebpf.take_map(map).ok_or_else(|| error(MapError::InvalidName { name: map.to_owned() }))?;
             T::try_from(found).map_err(error)
         }
-        Ok(Filter {
+        let mut filter = Filter {
             interface: interface.to_owned(),
             attach: XdpAttach::Native,
             table: FilterTable::default(),
@@ -160,10 +203,33 @@ impl Filter {
             ranges: take(&mut ebpf, interface, "ranges")?,
             sockets: take(&mut ebpf, interface, "sockets")?,
             counters: take(&mut ebpf, interface, "counters")?,
+            settings: take(&mut ebpf, interface, "settings")?,
+            secret: random_words(),
             link: None,
             ebpf,
             program,
-        })
+        };
+        filter.write_settings(false)?;
+        Ok(filter)
+    }
+
+    fn write_settings(&mut self, replies: bool) -> Result<(), FilterError> {
+        let [a, b, c] = self.secret;
+        let done = self.settings.set(0, [a, b, c, u32::from(replies) << 31], 0);
+        self.map("settings", done)?;
+        self.image.replies = replies;
+        Ok(())
+    }
+
+    /// What it takes to give frames back to the kernel by this filter's program.
+    ///
+    /// # Errors
+    /// [`FilterError::Program`].
+    pub fn way_back(&self) -> Result<WayBack, FilterError> {
+        let error = |source| FilterError::Program { interface: self.interface.clone(), source: Box::new(source) };
+        let program = self.ebpf.program(self.program).ok_or(ProgramError::NotLoaded).map_err(error)?;
+        let program = program.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?)).map_err(error)?;
+        Ok(WayBack { program, secret: self.secret, twice: self.attach == XdpAttach::Generic })
     }
 
     /// Loads the filter and attaches it to an interface. Its tables are empty: every frame passes to the kernel.
@@ -266,6 +332,9 @@ impl Filter {
     pub fn narrow(&mut self, table: &FilterTable) -> Result<(), FilterError> {
         let image = Image::of(table)?;
         self.add(&image)?;
+        if self.image.replies && !image.replies {
+            self.write_settings(false)?;
+        }
         for key in difference(&self.image.addresses, &image.addresses) {
             let done = self.addresses.remove(&key);
             self.map("addresses", done)?;
@@ -309,6 +378,9 @@ impl Filter {
                 self.map("addresses", done)?;
                 self.image.addresses.insert(*key, *bits);
             }
+        }
+        if image.replies && !self.image.replies {
+            self.write_settings(true)?;
         }
         Ok(())
     }

@@ -14,54 +14,53 @@ pub const MAX_ADDRESSES: usize = 16384;
 /// Most single ports over all addresses (`ports` in `filter.c`).
 pub const MAX_PORTS: usize = 65536;
 
-/// Traffic of one service.
+/// Traffic to one service, or from one NAT server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FilterEntry {
-    /// Destination address.
+    /// Address of the service, or of the server.
     pub address: IpAddr,
     /// Transport protocol.
     pub protocol: Protocol,
-    /// Destination ports.
+    /// Its ports.
     pub ports: PortRange,
 }
 
 /// What the filter takes from an interface. Order and repetition carry no meaning: compare with [`FilterTable::same`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterTable {
-    /// Services whose packets are taken.
+    /// Services whose packets are taken, by their destination. Local addresses of full NAT are such, too.
     pub entries: Vec<FilterEntry>,
+    /// NAT servers: packets that come from them are taken if their destination is not taken already, and ICMP errors
+    /// about packets to them.
+    pub replies: Vec<FilterEntry>,
     /// Addresses that the appliance owns now: ARP, neighbour solicitations, echo requests and ICMP errors are taken.
     pub owned: Vec<IpAddr>,
-    /// Packets from servers by NAT, by their source: address, protocol and source ports.
-    pub replies: Vec<FilterEntry>,
+}
+
+fn set<T: Ord + Copy>(one: &[T], other: &[T]) -> BTreeSet<T> {
+    one.iter().chain(other).copied().collect()
 }
 
 impl FilterTable {
     /// Whether both tables take the same frames, whatever the order of their lists.
     pub fn same(&self, other: &FilterTable) -> bool {
-        fn set<T: Ord + Copy>(list: &[T]) -> BTreeSet<T> {
-            list.iter().copied().collect()
-        }
-        set(&self.entries) == set(&other.entries)
-            && set(&self.owned) == set(&other.owned)
-            && set(&self.replies) == set(&other.replies)
+        set(&self.entries, &[]) == set(&other.entries, &[])
+            && set(&self.replies, &[]) == set(&other.replies, &[])
+            && set(&self.owned, &[]) == set(&other.owned, &[])
     }
 
     /// A table that takes what either takes.
     pub fn union(&self, other: &FilterTable) -> FilterTable {
-        let entries: BTreeSet<_> = self.entries.iter().chain(&other.entries).copied().collect();
-        let owned: BTreeSet<_> = self.owned.iter().chain(&other.owned).copied().collect();
-        let replies: BTreeSet<_> = self.replies.iter().chain(&other.replies).copied().collect();
         FilterTable {
-            entries: entries.into_iter().collect(),
-            owned: owned.into_iter().collect(),
-            replies: replies.into_iter().collect(),
+            entries: set(&self.entries, &other.entries).into_iter().collect(),
+            replies: set(&self.replies, &other.replies).into_iter().collect(),
+            owned: set(&self.owned, &other.owned).into_iter().collect(),
         }
     }
 
     /// Whether it takes nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.owned.is_empty() && self.replies.is_empty()
+        self.entries.is_empty() && self.replies.is_empty() && self.owned.is_empty()
     }
 }
 
@@ -74,7 +73,7 @@ pub enum TableError {
          protocol: join ranges, or use `any`"
     )]
     TooManyRanges {
-        /// The service address.
+        /// The address of the service or server.
         address: IpAddr,
         /// The protocol.
         protocol: Protocol,
@@ -90,7 +89,7 @@ pub enum TableError {
 }
 
 /// `struct key` of `filter.c`: address in network order (IPv4 in the last four bytes), port in network order, protocol
-/// number, family 4 or 6.
+/// number, family 4 or 6 with [`FAMILY_REPLY`].
 pub(super) type Key = [u8; 20];
 /// `struct ranges` of `filter.c`: a count, then `first << 16 | last`, all in the machine's order.
 pub(super) type Ranges = [u32; 1 + MAX_RANGES];
@@ -99,6 +98,14 @@ pub(super) const OWNED: u32 = 0x1;
 pub(super) const SERVICE: u32 = 0x10;
 pub(super) const ANY_PORT: u32 = 0x100;
 pub(super) const RANGES: u32 = 0x1000;
+pub(super) const SERVICE_MASK: u32 = 0x70;
+/// What is taken from an address is said by the same bits, this much higher.
+pub(super) const REPLY_SHIFT: u32 = 16;
+/// In a key's family: the ports are source ports of a NAT server.
+pub(super) const FAMILY_REPLY: u8 = 0x80;
+
+/// `struct settings` of `filter.c`: the secret in three words, and whether there are replies.
+pub(super) type Settings = [u32; 4];
 
 /// The contents of the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,6 +116,8 @@ pub(super) struct Image {
     pub(super) ports: BTreeSet<Key>,
     /// Ranges of each address and protocol.
     pub(super) ranges: BTreeMap<Key, Ranges>,
+    /// Whether there are NAT servers.
+    pub(super) replies: bool,
 }
 
 pub(super) fn key(address: IpAddr, protocol: u8, port: u16) -> Key {
@@ -120,6 +129,13 @@ pub(super) fn key(address: IpAddr, protocol: u8, port: u16) -> Key {
     key[16..18].copy_from_slice(&port.to_be_bytes());
     key[18] = protocol;
     key[19] = if address.is_ipv4() { 4 } else { 6 };
+    key
+}
+
+/// The key of source ports.
+pub(super) fn reply_key(address: IpAddr, protocol: u8, port: u16) -> Key {
+    let mut key = key(address, protocol, port);
+    key[19] |= FAMILY_REPLY;
     key
 }
 
@@ -151,39 +167,9 @@ impl Image {
         for &address in &table.owned {
             *image.addresses.entry(key(address, 0, 0)).or_default() |= OWNED;
         }
-        let mut services: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
-        for entry in &table.entries {
-            services.entry((entry.address, entry.protocol)).or_default().push(entry.ports);
-        }
-        for ((address, protocol), mut ranges) in services {
-            join(&mut ranges);
-            let bits = image.addresses.entry(key(address, 0, 0)).or_default();
-            *bits |= SERVICE << index(protocol);
-            if ranges.iter().any(|range| range.is_any()) {
-                *bits |= ANY_PORT << index(protocol);
-                continue;
-            }
-            let (single, mut long): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.first == range.last);
-            long.sort_by_key(|range| range.last - range.first);
-            let count = long.len();
-            let expanded = long.drain(..count.saturating_sub(MAX_RANGES));
-            for range in single.into_iter().chain(expanded) {
-                if usize::from(range.last - range.first) + image.ports.len() >= MAX_PORTS {
-                    return Err(TableError::TooManyRanges { address, protocol, count });
-                }
-                image.ports.extend((range.first..=range.last).map(|port| key(address, protocol.number(), port)));
-            }
-            if !long.is_empty() {
-                *bits |= RANGES << index(protocol);
-                long.sort();
-                let mut value = [0; 1 + MAX_RANGES];
-                value[0] = u32::try_from(long.len()).unwrap_or(0);
-                for (slot, range) in value[1..].iter_mut().zip(&long) {
-                    *slot = u32::from(range.first) << 16 | u32::from(range.last);
-                }
-                image.ranges.insert(key(address, protocol.number(), 0), value);
-            }
-        }
+        image.add_ports(&table.entries, 0, key)?;
+        image.add_ports(&table.replies, REPLY_SHIFT, reply_key)?;
+        image.replies = !table.replies.is_empty();
         if image.addresses.len() > MAX_ADDRESSES {
             return Err(TableError::TooManyAddresses(image.addresses.len()));
         }
@@ -191,6 +177,50 @@ impl Image {
             return Err(TableError::TooManyPorts(image.ports.len()));
         }
         Ok(image)
+    }
+
+    /// Adds addresses with their ports: their bits `shift` higher, the ports under keys that `key_of` makes.
+    fn add_ports(
+        &mut self,
+        entries: &[FilterEntry],
+        shift: u32,
+        key_of: fn(IpAddr, u8, u16) -> Key,
+    ) -> Result<(), TableError> {
+        let mut all: BTreeMap<(IpAddr, Protocol), Vec<PortRange>> = BTreeMap::new();
+        for entry in entries {
+            all.entry((entry.address, entry.protocol)).or_default().push(entry.ports);
+        }
+        for ((address, protocol), mut ranges) in all {
+            join(&mut ranges);
+            let shift = shift + index(protocol);
+            let bits = self.addresses.entry(key(address, 0, 0)).or_default();
+            *bits |= SERVICE << shift;
+            if ranges.iter().any(|range| range.is_any()) {
+                *bits |= ANY_PORT << shift;
+                continue;
+            }
+            let (single, mut long): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.first == range.last);
+            long.sort_by_key(|range| range.last - range.first);
+            let count = long.len();
+            let expanded = long.drain(..count.saturating_sub(MAX_RANGES));
+            for range in single.into_iter().chain(expanded) {
+                if usize::from(range.last - range.first) + self.ports.len() >= MAX_PORTS {
+                    return Err(TableError::TooManyRanges { address, protocol, count });
+                }
+                self.ports.extend((range.first..=range.last).map(|port| key_of(address, protocol.number(), port)));
+            }
+            if !long.is_empty() {
+                *bits |= RANGES << shift;
+                long.sort();
+                let mut value = [0; 1 + MAX_RANGES];
+                value[0] = u32::try_from(long.len()).unwrap_or(0);
+                for (slot, range) in value[1..].iter_mut().zip(&long) {
+                    *slot = u32::from(range.first) << 16 | u32::from(range.last);
+                }
+                self.ranges.insert(key_of(address, protocol.number(), 0), value);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -205,7 +235,7 @@ mod tests {
     #[test]
     fn ranges_that_touch_become_one() {
         let entries = vec![entry("192.0.2.1", Protocol::Tcp, 10, 20), entry("192.0.2.1", Protocol::Tcp, 21, 30)];
-        let image = Image::of(&FilterTable { entries, owned: vec![], replies: vec![] }).expect("fits");
+        let image = Image::of(&FilterTable { entries, ..FilterTable::default() }).expect("fits");
         let value = image.ranges.values().next().expect("a range");
         assert_eq!((value[0], value[1]), (1, 10 << 16 | 30));
         assert!(image.ports.is_empty());
@@ -215,7 +245,7 @@ mod tests {
     fn the_shortest_ranges_are_expanded_when_there_are_too_many() {
         let entries: Vec<_> =
             (0..20u16).map(|i| entry("2001:db8::1", Protocol::Udp, i * 1000, i * 1000 + 10 + i)).collect();
-        let image = Image::of(&FilterTable { entries, owned: vec![], replies: vec![] }).expect("fits");
+        let image = Image::of(&FilterTable { entries, ..FilterTable::default() }).expect("fits");
         assert_eq!(image.ranges.values().next().expect("ranges")[0], 16);
         assert_eq!(image.ports.len(), 11 + 12 + 13 + 14);
     }
@@ -230,7 +260,7 @@ mod tests {
                 .map(move |e| FilterEntry { address: format!("192.0.2.{host}").parse().expect("address"), ..*e })
         });
         let error =
-            Image::of(&FilterTable { entries: many.collect(), owned: vec![], replies: vec![] }).expect_err("too many");
+            Image::of(&FilterTable { entries: many.collect(), ..FilterTable::default() }).expect_err("too many");
         assert!(error.to_string().contains("30 separate tcp port ranges"), "{error}");
     }
 
@@ -240,12 +270,26 @@ mod tests {
     }
 
     #[test]
+    fn a_server_and_a_service_of_one_address_keep_apart() {
+        let a = entry("192.0.2.1", Protocol::Tcp, 80, 80);
+        let b = entry("192.0.2.1", Protocol::Udp, 10, 20);
+        let table = FilterTable { entries: vec![a], replies: vec![b], ..FilterTable::default() };
+        let image = Image::of(&table).expect("fits");
+        let bits = SERVICE | SERVICE << (1 + REPLY_SHIFT) | RANGES << (1 + REPLY_SHIFT);
+        assert_eq!(image.addresses.values().copied().collect::<Vec<_>>(), [bits]);
+        assert!(image.ports.contains(&key(a.address, 6, 80)) && image.replies);
+        assert!(image.ranges.contains_key(&reply_key(a.address, 17, 0)));
+    }
+
+    #[test]
     fn tables_compare_as_sets() {
         let a = entry("192.0.2.1", Protocol::Tcp, 80, 80);
         let b = entry("192.0.2.1", Protocol::Tcp, 443, 443);
-        let one = FilterTable { entries: vec![a, b], owned: vec![a.address], replies: vec![] };
-        let two = FilterTable { entries: vec![b, a, a], owned: vec![a.address], replies: vec![] };
+        let one = FilterTable { entries: vec![a, b], owned: vec![a.address], ..FilterTable::default() };
+        let two = FilterTable { entries: vec![b, a, a], owned: vec![a.address], ..FilterTable::default() };
         assert!(one.same(&two));
+        let three = FilterTable { replies: vec![a], ..one.clone() };
+        assert!(!one.same(&three) && one.union(&three).same(&three));
         assert!(one.union(&two).same(&two));
     }
 }

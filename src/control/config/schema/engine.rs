@@ -120,8 +120,8 @@ pub(super) const ENGINE: &[Key] = &[
         kind: Kind::Ports,
         presence: Presence::Default("\"1024-65535\""),
         also: &["local_port_range", "ip_local_port_range"],
-        doc: "Full NAT: ports of each local address from which servers are asked, shared out among the workers. Each \
-              worker can have as many flows to one server as it has ports, times the service's local addresses.",
+        doc: "Full NAT: ports of each local address from which servers are asked, shared out among the workers. Each flow \
+              takes one.",
     },
     Key {
         name: "local_addresses",

@@ -9,6 +9,7 @@
 
 pub(crate) mod ioctl;
 pub mod packet;
+pub mod pass;
 mod report;
 mod ring;
 mod socket;
@@ -16,12 +17,14 @@ pub mod sys;
 mod umem;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BATCH, Frame, FrameMemory, IoStats, PacketIo, PortIndex};
 use crate::dataplane::xdp::XdpAttach;
 use crate::model::{EngineSettings, IoMode};
+pub use pass::Passer;
 pub use report::{FrameAccount, OpenError, OpenReport, Refusal, SocketReport};
 use socket::{Bind, Socket};
 pub use umem::{HEADROOM, Pages, Umem};
@@ -57,6 +60,7 @@ pub struct XskIo {
     poll: Vec<libc::pollfd>,
     next: usize,
     stats: IoStats,
+    passer: Option<Arc<Passer>>,
 }
 
 impl XskIo {
@@ -173,16 +177,18 @@ impl XskIo {
             max_frame: umem.frame_size() - HEADROOM as u32,
             busy_poll,
         };
-        let poll = sockets
-            .iter()
-            .map(|socket| libc::pollfd { fd: socket.fd().as_raw_fd(), events: libc::POLLIN, revents: 0 })
-            .collect();
-        (XskIo { sockets, umem, ports, poll, next: 0, stats: IoStats::default() }, report)
+        let poll = sockets.iter().map(|socket| sys::readable(socket.fd())).chain([sys::NOTHING]).collect();
+        (XskIo { sockets, umem, ports, poll, next: 0, stats: IoStats::default(), passer: None }, report)
     }
 
     /// The sockets, to be registered in the filters: port, queue, descriptor.
     pub fn sockets(&self) -> impl Iterator<Item = (PortIndex, u32, BorrowedFd<'_>)> {
         self.sockets.iter().map(|socket| (socket.port, socket.queue, socket.fd()))
+    }
+
+    /// Lets frames that are not ours go back to the kernel; else [`PacketIo::pass`] drops them.
+    pub fn set_passer(&mut self, passer: Arc<Passer>) {
+        self.passer = Some(passer);
     }
 
     /// Takes a frame off the free list, for what the worker sends on its own. It lies behind [`HEADROOM`] bytes.
@@ -360,9 +366,11 @@ impl PacketIo for XskIo {
 
     #[inline]
     fn pass(&mut self, frame: Frame) -> bool {
-        // An AF_XDP socket has no way back into the kernel's receive path.
+        // An AF_XDP socket has no way back into the kernel's receive path, but the filter's program has.
+        let given = self.passer.as_ref().is_some_and(|passer| passer.give(&frame, self.umem.bytes(&frame)));
+        self.stats.passed += u64::from(given);
         self.release(frame);
-        false
+        given
     }
 
     #[inline]
@@ -384,9 +392,9 @@ impl PacketIo for XskIo {
         debug_assert!(self.frames_accounted().balanced(), "{:?}", self.frames_accounted());
     }
 
-    fn wait(&mut self, timeout: Duration) {
+    fn wait(&mut self, timeout: Duration, bell: Option<BorrowedFd<'_>>) {
         self.stats.rx_wakeups += 1;
-        sys::wait_readable(&mut self.poll, timeout);
+        sys::wait_for(&mut self.poll, bell, timeout);
     }
 
     fn tx_pending(&self) -> bool {

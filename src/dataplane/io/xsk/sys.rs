@@ -211,6 +211,90 @@ pub(super) fn kick_rx(fd: BorrowedFd<'_>) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// An entry that waits for a descriptor to be readable.
+pub(crate) fn readable(fd: BorrowedFd<'_>) -> libc::pollfd {
+    libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }
+}
+
+/// An entry that waits for nothing: the kernel skips negative descriptors.
+pub(crate) const NOTHING: libc::pollfd = libc::pollfd { fd: -1, events: 0, revents: 0 };
+
+/// [`wait_readable`], with one more descriptor in the last place, which is kept for it.
+pub(crate) fn wait_for(descriptors: &mut [libc::pollfd], bell: Option<BorrowedFd<'_>>, timeout: Duration) {
+    if let Some(last) = descriptors.last_mut() {
+        *last = bell.map_or(NOTHING, readable);
+    }
+    wait_readable(descriptors, timeout);
+}
+
+/// `BPF_PROG_TEST_RUN`, as in `union bpf_attr`.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    padding: u32,
+}
+
+/// `struct xdp_md`.
+#[repr(C)]
+#[derive(Default)]
+struct XdpMd {
+    data: u32,
+    data_end: u32,
+    data_meta: u32,
+    ingress_ifindex: u32,
+    rx_queue_index: u32,
+    egress_ifindex: u32,
+}
+
+const BPF_PROG_TEST_RUN: libc::c_long = 10;
+/// The frame is real: what the program passes goes into the kernel's receive path (Linux 5.18).
+const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 2;
+
+/// Runs an XDP program once on a frame, as if it had arrived on an interface's first queue, and lets its verdict come
+/// true. The interface is one of the calling thread's network namespace.
+pub(super) fn run_live(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(frame.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let context = XdpMd { data_end: length, ingress_ifindex: ifindex, ..XdpMd::default() };
+    let mut run = TestRun {
+        program: program.as_raw_fd().cast_unsigned(),
+        data_size_in: length,
+        data_in: frame.as_ptr() as u64,
+        repeat: 1,
+        ctx_size_in: size_of::<XdpMd>() as u32,
+        ctx_in: std::ptr::from_ref(&context) as u64,
+        flags: BPF_F_TEST_XDP_LIVE_FRAMES,
+        batch_size: 1,
+        ..TestRun::default()
+    };
+    let attributes = std::ptr::from_mut(&mut run);
+    // SAFETY: `run` is the attribute of this command and as long as is said; it names `frame` and `context` with their
+    // lengths, which live across the call and are only read. The kernel writes results into `run` alone.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, attributes, size_of::<TestRun>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lowers the priority of the calling thread alone.
+pub(super) fn be_nice(nice: c_int) -> io::Result<()> {
+    // SAFETY: no pointers. On Linux, 0 is the calling thread.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+    Ok(())
+}
+
 /// Sleeps until one of the descriptors is ready, the timeout has passed, or a signal came.
 pub(crate) fn wait_readable(descriptors: &mut [libc::pollfd], timeout: Duration) {
     let timeout = libc::timespec {

@@ -80,7 +80,7 @@ impl Rig {
             if count == 0 {
                 return all;
             }
-            worker::act(&mut self.io, &frames[..count], &mut outcomes[..count]);
+            worker::act(&mut self.io, &[], &frames[..count], &mut outcomes[..count]);
             self.pipeline.settle(&outcomes[..count]);
             all.extend(outcomes[..count].iter().map(|o| o.verdict));
         }
@@ -99,7 +99,7 @@ impl Rig {
         let count = self.io.receive(&mut batch);
         let mut outcomes = vec![Outcome::plain(Verdict::Pass); count];
         self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], &mut outcomes, self.now);
-        worker::act(&mut self.io, &batch[..count], &mut outcomes);
+        worker::act(&mut self.io, &[], &batch[..count], &mut outcomes);
         self.pipeline.settle(&outcomes);
         let mut all: Vec<Verdict> = outcomes.iter().map(|o| o.verdict).collect();
         all.extend(self.extra());
@@ -430,7 +430,7 @@ fn one_worker_follows_all_fragments_of_a_packet() {
         let mut outcomes = [Outcome::plain(Verdict::Pass)];
         rig.pipeline.process(&rig.snapshot, rig.io.memory(), &mut batch, &mut outcomes, rig.now);
         assert_eq!(outcomes[0].verdict == Verdict::Kept, kept, "{outcomes:?}");
-        worker::act(&mut rig.io, &batch, &mut outcomes);
+        worker::act(&mut rig.io, &[], &batch, &mut outcomes);
         rig.pipeline.settle(&outcomes);
     }
 }

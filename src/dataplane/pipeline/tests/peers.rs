@@ -36,12 +36,12 @@ impl Team {
             let mut outcomes = [Outcome::plain(Verdict::Pass)];
             rig.pipeline.process(&rig.snapshot, rig.io.memory(), &mut batch, &mut outcomes, rig.now);
             let Verdict::Hand(next) = outcomes[0].verdict else {
-                worker::act(&mut rig.io, &batch, &mut outcomes);
+                worker::act(&mut rig.io, &[], &batch, &mut outcomes);
                 rig.pipeline.settle(&outcomes);
                 return (worker, outcomes[0]);
             };
             assert_eq!(rig.io.memory().bytes(&batch[0]), frame, "a frame that is handed on is as it came");
-            worker::act(&mut rig.io, &batch, &mut outcomes);
+            worker::act(&mut rig.io, &[], &batch, &mut outcomes);
             assert_ne!(usize::from(next), worker);
             worker = usize::from(next);
         }
