@@ -292,6 +292,7 @@ fn tables_widen_and_narrow() {
     let next = FilterTable {
         entries: vec![FilterEntry { address, protocol: Protocol::Tcp, ports: PortRange { first: 8005, last: 8020 } }],
         owned: vec![],
+        ..FilterTable::default()
     };
     filter.widen(&next).expect("wider");
     for (port, ours) in [(7999, false), (8000, true), (8015, true), (8021, false)] {

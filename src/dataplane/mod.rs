@@ -4,6 +4,7 @@ pub mod answer;
 pub mod checksum;
 pub mod directory;
 pub mod flow;
+pub mod fragment;
 pub mod icmp;
 pub mod io;
 pub mod last_hop;

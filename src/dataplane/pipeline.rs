@@ -6,6 +6,7 @@
 
 mod family;
 mod flow_path;
+mod fragment_path;
 mod kit;
 mod new_flow;
 mod other_path;
@@ -17,10 +18,11 @@ use std::sync::Arc;
 use super::directory::Peers;
 use super::flow::state::State;
 use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds};
+use super::fragment::FragmentTable;
 use super::icmp::Limiter;
 use super::io::{BATCH, Frame, FrameMemory};
 use super::last_hop::LastHops;
-use super::parse::{self, Kind, Parsed, SCTP, TCP};
+use super::parse::{self, Kind, Parsed, Part, SCTP, TCP};
 use super::ports::PortPool;
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::split::MOST_PIECES;
@@ -112,6 +114,13 @@ impl Pipeline {
                 hops: LastHops::default(),
                 extra: Vec::with_capacity(MAX_EXTRA),
                 peers: None,
+                fragments: FragmentTable::new(
+                    settings.fragments as usize,
+                    settings.fragments_waiting as usize,
+                    settings.frame_size as usize,
+                    settings.fragment_wait_ms,
+                    seeds,
+                ),
                 pieces: Vec::with_capacity(MOST_PIECES),
                 ports: PortPool::new(settings.local_addresses as usize, settings.local_ports, 0, 1),
                 locals: vec![None; settings.local_addresses as usize],
@@ -172,7 +181,7 @@ impl Pipeline {
             let bytes = memory.bytes(frame);
             *lane = tables.inspect(&snapshot.ports, frame, bytes);
             if lane.home == NOT_PLAIN {
-                *slot = tables.inspect_other(bytes);
+                *slot = tables.inspect_other(frame, bytes);
             }
         }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
@@ -186,7 +195,7 @@ impl Pipeline {
                 Some(outcome) => outcome,
                 None => {
                     if lane.home != NOT_PLAIN {
-                        *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(memory.bytes(frame));
+                        *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(frame, memory.bytes(frame));
                     }
                     context.any_packet(&mut self.v4, &mut self.v6, &mut self.kit, memory, frame, *slot)
                 }
@@ -242,6 +251,7 @@ impl Pipeline {
     pub fn prefault(&mut self) {
         self.v4.prefault();
         self.v6.prefault();
+        self.kit.fragments.prefault();
     }
 
     /// Publishes the flow tables' fill.
@@ -312,15 +322,15 @@ impl Tables<'_> {
     }
 
     #[inline(never)]
-    fn inspect_other(self, bytes: &[u8]) -> Slot {
+    fn inspect_other(self, frame: &Frame, bytes: &[u8]) -> Slot {
         let parsed = parse::parse(bytes);
         let mut hash = 0;
         if let Ok(parsed) = &parsed {
             if parsed.kind == Kind::Flow6 {
-                hash = FlowV6::key_of(bytes, parsed).map_or(0, |key| self.v6.hash(&key));
+                hash = FlowV6::key_of(bytes, parsed, frame.hint).map_or(0, |key| self.v6.hash(&key));
                 self.v6.prefetch(hash);
             } else if parsed.kind == Kind::Flow4 {
-                hash = FlowV4::key_of(bytes, parsed).map_or(0, |key| self.v4.hash(&key));
+                hash = FlowV4::key_of(bytes, parsed, frame.hint).map_or(0, |key| self.v4.hash(&key));
                 self.v4.prefetch(hash);
             }
         }
@@ -350,6 +360,7 @@ impl Context<'_> {
         slot: Slot,
     ) -> Outcome {
         match slot.parsed {
+            Ok(parsed) if parsed.part != Part::Whole => self.fragment_packet(v4, v6, kit, memory, frame, &parsed),
             Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, kit, memory, frame, &parsed, slot.hash),
             Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, kit, memory, frame, &parsed, slot.hash),
             Ok(parsed) => self.other_packet(v4, v6, kit, memory, frame, &parsed),

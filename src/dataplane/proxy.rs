@@ -179,6 +179,15 @@ fn field(bytes: &[u8], l4: usize, at: usize) -> u32 {
     bytes.get(l4 + at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
 }
 
+/// The sequence number of a client's SYN. Ports come again: a SYN that begins a new connection in an old flow's place
+/// begins its ISN and [`Progress`] anew as well. Whether it does, the flow's state tells; this does not.
+pub fn opens(bytes: &[u8], parsed: &Parsed) -> Option<u32> {
+    options::header_end(bytes, parsed)?;
+    let l4 = usize::from(parsed.l4);
+    let syn = bytes[l4 + 13] & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST) == tcp_flag::SYN;
+    syn.then(|| field(bytes, l4, 4))
+}
+
 /// Readies a segment from the client for its server. `isn` is the sequence number of its SYN, `length` the header's
 /// ([`length`] of the client's family), `progress` how far the flow's header has come.
 ///

@@ -82,6 +82,10 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
             pipeline.settle(outcomes);
             act_on_extra(io, pipeline);
         }
+        if pipeline.fragments_are_due(now) {
+            pipeline.expire_fragments(snapshot, io.memory(), now);
+            act_on_extra(io, pipeline);
+        }
         // The debt never exceeds one round: a worker that was stopped for long does not sweep in circles.
         let round = pipeline.sweep_length() as f64;
         sweep_debt = (sweep_debt + round * elapsed.as_secs_f64() / SWEEP_PERIOD.as_secs_f64()).min(round);

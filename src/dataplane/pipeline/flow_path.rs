@@ -32,7 +32,7 @@ impl Context<'_> {
         hash: u64,
     ) -> Outcome {
         let bytes = memory.bytes(frame);
-        let Some(key) = E::key_of(bytes, parsed) else { return Outcome::drop(DropReason::Truncated) };
+        let Some(key) = E::key_of(bytes, parsed, frame.hint) else { return Outcome::drop(DropReason::Truncated) };
         if let Some(reason) = self.foreign(bytes, frame) {
             return self.not_for_our_mac::<E>(&key, reason);
         }

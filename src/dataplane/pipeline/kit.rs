@@ -8,6 +8,7 @@ use super::family::Family;
 use crate::dataplane::directory::{Peers, Refused};
 use crate::dataplane::flow::Gone;
 use crate::dataplane::flow::state::State;
+use crate::dataplane::fragment::FragmentTable;
 use crate::dataplane::icmp::Limiter;
 use crate::dataplane::io::Frame;
 use crate::dataplane::last_hop::LastHops;
@@ -24,6 +25,8 @@ pub(super) struct Kit {
     pub extra: Vec<(Frame, Outcome)>,
     /// The worker's place among others.
     pub peers: Option<Peers>,
+    /// Fragmented packets that this worker follows.
+    pub fragments: FragmentTable,
     /// Pieces of the packet that is being cut up.
     pub pieces: Vec<Frame>,
     /// How many ICMP errors may be sent.

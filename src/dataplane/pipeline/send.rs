@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::family::Family;
+use super::flow_path::ip_length;
 use super::kit::Kit;
 use super::{Context, MAX_EXTRA};
 use crate::dataplane::flow::{FlowTable, Place, flag};
@@ -120,7 +121,12 @@ impl Context<'_> {
         }
         let inserted = u32::from(parsed.l4_len) - u32::from(whole.l4_len).min(u32::from(parsed.l4_len));
         let parsed = &parsed;
-        let length = frame.len - 4 * u32::from(parsed.tags) + plan.growth();
+        let length_of = |frame: &Frame| frame.len - 4 * u32::from(parsed.tags) + plan.growth();
+        if length_of(frame) > u32::from(plan.exit.max_frame) {
+            // What lies behind the packet is not part of it.
+            frame.len = frame.len.min(u32::from(parsed.l3) + ip_length(parsed));
+        }
+        let length = length_of(frame);
         if length > u32::from(plan.exit.max_frame) {
             let mtu = u32::from(plan.exit.max_frame).saturating_sub(14 + plan.growth() + inserted);
             return self.too_big(kit, memory, frame, parsed, plan, mtu, flow_hash(table.home_of(hash)));

@@ -144,6 +144,10 @@ fn segments_one_by_one() {
         };
         let mut director = Director::new(v6, tags, isn);
         let with_head = |payload: &[u8]| [head(v6), payload.to_vec()].concat();
+        for (flags, number) in [(SYN, Some(isn)), (SYN | ACK, None), (SYN | RST, None), (ACK, None)] {
+            let frame = segment(isn, flags, b"").frame(v6, tags);
+            assert_eq!(opens(&frame, &parse(&frame).expect("parses")), number);
+        }
         // A SYN keeps its number, loses Fast Open (both kinds) and its data.
         let mut syn = segment(isn, SYN, b"early data");
         syn.options = vec![2, 4, 5, 180, 34, 2, 1, 254, 4, 0xf9, 0x89, 1, 254, 4, 1, 2];
@@ -289,6 +293,7 @@ proptest! {
         if let Some(byte) = copy.get_mut(usize::from(l4) + 12) {
             *byte = offset << 4;
         }
+        let _ = opens(copy, &parsed);
         let _ = client_segment(copy, &mut parsed, isn, 28, progress);
         let _ = server_segment(copy, &parsed, isn, 52, progress);
         let (from, to) = ends(kind == 1);

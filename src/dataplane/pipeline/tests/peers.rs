@@ -129,7 +129,7 @@ fn a_frame_is_not_handed_round_in_circles() {
     // Both believe that the other has it.
     let frame = packet(CLIENT_MAC, at("198.51.100.7:1"), at("192.0.2.10:80"), Protocol::Tcp, S, b"");
     let parsed = parse::parse(&frame).expect("sound");
-    let key = <FlowV4 as Family>::key_of(&frame, &parsed).expect("a key");
+    let key = <FlowV4 as Family>::key_of(&frame, &parsed, 0).expect("a key");
     let hash = team.workers[0].pipeline.tables().0.hash(&key);
     team.directory.insert(hash, 1).expect("room");
     let (at, outcome) = team.arrives(0, frame);

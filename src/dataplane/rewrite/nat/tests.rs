@@ -203,11 +203,11 @@ proptest! {
     }
 
     #[test]
-    fn wrong_checksums_stay_wrong((build, source, destination) in translation(), flip in 1u16..0xffff) {
+    fn wrong_checksums_stay_wrong((mut build, source, destination) in translation(), flip in 1u16..0xffff) {
+        build.unchecked = false;
         let parsed = parsed_of(&build);
         let mut frame = build.frame();
         let at = usize::from(parsed.l4) + checksum_at(build.protocol).expect("known").0;
-        prop_assume!(build.protocol != UDP || !build.unchecked);
         let bad = u16::from_be_bytes([frame[at], frame[at + 1]]) ^ flip;
         // The two zeroes are the same sum.
         prop_assume!(bad != 0 && bad != 0xffff);
@@ -269,10 +269,12 @@ proptest! {
         let header = parsed_of(&inner);
         let inner_l3_len = usize::from(header.l4 - header.l3);
         let total = inner.ip().len();
-        let keep = inner_l3_len + 8 + quote.index(total - inner_l3_len - 7);
+        let mut keep = inner_l3_len + 8 + quote.index(total - inner_l3_len - 7);
         // Half a checksum is left as it is.
         let (start, end) = checksum_at(inner.protocol).expect("known");
-        prop_assume!(!(start + 1..end).contains(&(keep - inner_l3_len)));
+        if (start + 1..end).contains(&(keep - inner_l3_len)) {
+            keep = inner_l3_len + start;
+        }
         let error = |source: IpAddr, destination: IpAddr, inner: &Build| {
             let mut quoted = inner.ip();
             quoted.truncate(keep);
