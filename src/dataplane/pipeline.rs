@@ -49,6 +49,7 @@ struct Context<'a> {
     stats: &'a WorkerStats,
     verify: VerifyChecksums,
     now: u32,
+    peers: Option<&'a Peers>,
 }
 
 /// A worker's flow tables and counters, and the way of a packet through them.
@@ -135,7 +136,7 @@ impl Pipeline {
                 *slot = tables.inspect_other(bytes);
             }
         }
-        let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
+        let context = Context { snapshot, stats: &self.stats, verify: self.verify, now, peers: self.peers.as_ref() };
         for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
             let hit = if lane.v6 {
                 context.plain_hit_v6(&mut self.v6, memory, frame, lane)

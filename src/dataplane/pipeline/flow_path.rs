@@ -34,6 +34,11 @@ impl Context<'_> {
             return self.not_for_our_mac::<E>(&key, reason);
         }
         let Some(place) = table.find(&key, hash) else {
+            if frame.hops == 0
+                && let Some(other) = self.peers.and_then(|peers| peers.other(hash))
+            {
+                return Outcome::plain(Verdict::Hand(other));
+            }
             return self.new_flow(table, memory, frame, parsed, &key, hash);
         };
         let entry = table.entry(place);
@@ -150,6 +155,9 @@ impl Context<'_> {
                 }
             }
             Err(Full) => return refuse(DropReason::FlowTableFull),
+        }
+        if let Some(peers) = self.peers {
+            let _ = peers.directory.insert(hash, peers.me);
         }
         member.load.open(state.is_active());
         if let Some(counters) = self.stats.servers.get(slot_of(member.id)) {
