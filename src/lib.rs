@@ -4,12 +4,14 @@
 //! ```text
 //! model <- dataplane <- control <- main
 //!                       lab, pktgen (beside main: they use the program from outside)
+//! model <- realserver <- main (for machines that run no engine)
 //! ```
 //! - [`model`]: the nouns that every layer shares.
 //! - [`dataplane`]: the path of a packet: rings, parsing, flows, schedulers, rewriting.
 //! - [`control`]: the path of a change: config, netlink, snapshots, the control socket, the commands.
 //! - [`lab`]: networks of namespaces with real clients and servers, for the demo, the tests and for users.
 //! - [`pktgen`]: the packet generator.
+//! - [`realserver`]: the real server's side of a tunnel.
 //!
 //! Files that describe themselves as *pure* hold no socket, file, thread, lock or clock: time is a parameter.
 
@@ -18,3 +20,4 @@ pub mod dataplane;
 pub mod lab;
 pub mod model;
 pub mod pktgen;
+pub mod realserver;

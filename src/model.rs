@@ -174,6 +174,9 @@ pub enum Method {
 }
 
 impl Method {
+    /// All methods, in the order of the documentation.
+    pub const ALL: [Method; 6] = [Method::Dr, Method::Nat, Method::FullNat, Method::Ipip, Method::Gue, Method::Gre];
+
     /// Name as in configs and JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -219,6 +222,16 @@ pub struct TunnelSettings {
 impl Default for TunnelSettings {
     fn default() -> Self {
         TunnelSettings { source_v4: None, source_v6: None, ttl: None, gue_port: GUE_PORT, source_spread_bits: 0 }
+    }
+}
+
+impl TunnelSettings {
+    /// The outer source address towards a server, where one is written.
+    pub fn source_towards(&self, server: IpAddr) -> Option<IpAddr> {
+        match server {
+            IpAddr::V4(_) => self.source_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.source_v6.map(IpAddr::V6),
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! The configuration file from outside: every mistake is reported with its place, and what is sound comes back whole.
 
+use std::collections::HashSet;
+
+use evenkeel::control::apply::filter_table;
 use evenkeel::control::config::{Outcome, Problem, Severity, parse, reference, render};
-use evenkeel::model::{EngineSettings, IoMode, PortRange, Scheduler, Timeouts};
+use evenkeel::dataplane::xdp::FilterEntry;
+use evenkeel::model::{EngineSettings, IoMode, Method, PortRange, Scheduler, Timeouts};
 
 const MINIMAL: &str = r#"
 [[interface]]
@@ -141,6 +145,13 @@ fn slips_are_recognised() {
         ("port = 80\nscheduler = \"WLC\"", "wlc"),
         ("port = 80\nprotocol = \"tpc\"", "tcp"),
         ("port = 80\nscheduler = \"mh\"\nscheduler_flags = [\"mh_port\"]", "mh-port"),
+        ("port = 80\nmethod = \"masq\"", "nat"),
+        ("port = 80\nmethod = \"NAT\"", "nat"),
+        ("port = 80\nmethod = \"fullnat\"", "full-nat"),
+        ("port = 80\nmethod = \"TUN\"", "ipip"),
+        ("port = 80\nmethod = \"tunnel\"", "ipip"),
+        ("port = 80\nmethod = \"ip-ip\"", "ipip"),
+        ("port = 80\nserver = [{ address = \"10.0.0.1\", lvs_method = \"nat\" }]", "method"),
     ] {
         assert_eq!(only_error(&in_service(line)).suggestion.as_deref(), Some(suggestion), "{line}");
     }
@@ -158,9 +169,6 @@ fn values_say_what_was_expected_and_what_to_do() {
         ("port = \"*\"", "\"*\" is not a port", "every port is `\"any\"`"),
         ("port = \"90-80\"", "ends before it begins", "\"80-90\""),
         ("port = 80\nscheduler = \"sed\"", "not in this version", "wlc"),
-        ("port = 80\nmethod = \"nat\"", "not in this version", "direct routing only"),
-        ("port = 80\nmethod = \"full-nat\"", "not in this version", "direct routing only"),
-        ("port = 80\nmethod = \"tunnel\"", "not in this version", "direct routing only"),
         ("port = 80\nscheduler = \"mh\"\nmh_table_size = 4096", "4096 is not permitted", "the nearest is 4093"),
         ("port = 80\nmh_table_size = 4093", "`wlc` has no such setting", "remove the key"),
         ("port = 80\nscheduler_flags = [\"mh-port\"]", "`wlc` has no such setting", "remove the key"),
@@ -183,6 +191,150 @@ fn values_say_what_was_expected_and_what_to_do() {
     }
 }
 
+/// A service with one server, both with more keys.
+fn service_and_server(service: &str, server: &str) -> String {
+    in_service(&format!("port = 80\n{service}\nserver = [{{ address = \"10.0.0.1\"{server} }}]"))
+}
+
+#[test]
+fn methods_say_what_they_need_and_what_they_do_not_take() {
+    let full = "method = \"full-nat\"\nlocal_addresses = [\"10.0.0.101\"]";
+    let with = |more: &str| format!("{full}\n{more}");
+    let table: &[(String, &str, &str)] = &[
+        (service_and_server("method = \"full-nat\"", ""), "no address to ask", "local_addresses"),
+        (service_and_server("", ", method = \"full-nat\""), "no address to ask", "local_addresses"),
+        (service_and_server("local_addresses = \"10.0.0.101\"", ""), "has the method `full-nat`", "remove the key"),
+        (service_and_server(&full.replace("10.0.0.101", "2001:db8::1"), ""), "not of the family", "each family"),
+        (service_and_server(&full.replace("10.0.0.101", "127.0.0.1"), ""), "a loopback address", "free addresses"),
+        (service_and_server(&full.replace("10.0.0.101", "192.0.2.10"), ""), "of the service on line 4", "free address"),
+        (service_and_server(&full.replace("10.0.0.101", "10.0.0.1"), ""), "of the server on line", "free address"),
+        (service_and_server(&full.replace("[\"10.0.0.101\"]", "[]"), ""), "the list is empty", ""),
+        (service_and_server(&full.replace("[\"10.0.0.101\"]", "[1]"), ""), "the integer 1", ""),
+        (service_and_server(&full.replace("\"10.0.0.101\"", "\"10.0.0.9\", \"10.0.0.9\""), ""), "twice", "remove"),
+        (service_and_server("proxy_protocol = \"v2\"", ""), "a server has the method `dr`", "remove the key"),
+        (service_and_server(&with("proxy_protocol = \"v2\""), ", method = \"nat\""), "the method `nat`", "remove"),
+        (service_and_server(&with("proxy_protocol = \"v2\"\nprotocol = \"udp\""), ""), "ahead of a stream", "remove"),
+        (service_and_server("mss_clamp = 1400\nprotocol = \"udp\"", ""), "only TCP has segments", "remove"),
+        (service_and_server("mss_clamp = 500", ""), "500 is not permitted", "the least is 536"),
+        (service_and_server("mss_clamp = 0", ""), "0 is not permitted", "\"off\""),
+        (service_and_server("mss_clamp = \"1400\"", ""), "does not belong here", "remove the quotes"),
+        (service_and_server("tunnel_ttl = 64", ""), "has the method `ipip`", "remove the key"),
+        (service_and_server("gue_port = 6080", ""), "has the method `ipip`", "remove the key"),
+        (service_and_server("tunnel_source = \"10.0.0.2\"", ""), "has the method `ipip`", "remove the key"),
+        (service_and_server("method = \"gue\"\ntunnel_source_spread = 4", ""), "GUE varies", "remove the key"),
+        (
+            service_and_server("method = \"gre\"\ntunnel_source_spread = 17", ""),
+            "17 is not permitted",
+            "the most is 16",
+        ),
+        (service_and_server("method = \"ipip\"\ntunnel_ttl = 0", ""), "0 is not permitted", "\"inherit\""),
+        (service_and_server("method = \"ipip\"\ntunnel_source = \"192.0.2.10\"", ""), "have this address", "remove"),
+        (
+            service_and_server("method = \"ipip\"\ntunnel_source = [\"10.0.0.2\", \"10.0.0.3\"]", ""),
+            "a second address of its family",
+            "tunnel_source_spread",
+        ),
+        (service_and_server("method = \"ipip\"", ", port = 81"), "not the service's", "choose the method `nat`"),
+        (
+            service_and_server("method = \"nat\"", ", port = 81").replace("port = 80", "port = \"80-90\""),
+            "not the service's",
+            "a service for each port",
+        ),
+        (
+            service_and_server("method = \"nat\"", "").replace("10.0.0.1\"", "2001:db8::1\""),
+            "not an IPv4 address",
+            "a tunnel",
+        ),
+    ];
+    for (text, message, help) in table {
+        let problem = only_error(text);
+        assert!(problem.message.contains(message), "{text}: {problem:#?}");
+        assert!(problem.help.clone().unwrap_or_default().contains(help), "{text}: {problem:#?}");
+        assert!(problem.expected.is_some() && problem.line > 0, "{text}: {problem:#?}");
+    }
+}
+
+#[test]
+fn methods_arrive() {
+    let text = "[[interface]]\nname = \"eth0\"\n[[address]]\naddress = \"10.0.0.254\"\n\
+                [[service]]\naddress = \"192.0.2.10\"\nport = 80\nmethod = \"nat\"\nmss_clamp = 1400\n\
+                local_addresses = [\"10.0.0.101\", \"10.0.0.102\"]\ntunnel_source = [\"10.0.0.2\", \"2001:db8::2\"]\n\
+                tunnel_ttl = 64\ntunnel_source_spread = 8\ngue_port = 6081\nserver = [\n\
+                { address = \"10.0.0.1\", port = 8080 },\n{ address = \"10.0.0.1\", port = 8081 },\n\
+                { address = \"10.0.0.1\", port = 80 },\n{ address = \"10.0.0.2\", method = \"full-nat\", port = 81 },\n\
+                { address = \"2001:db8::1\", method = \"ipip\" },\n{ address = \"10.0.0.4\", method = \"gue\" },\n\
+                { address = \"10.0.0.5\", method = \"gre\" },\n{ address = \"10.0.0.6\", method = \"dr\" }]\n\
+                [engine]\nlocal_ports = \"20000-29999\"\nlocal_addresses = 2\nfragments = 64\nfragments_waiting = 0\n\
+                fragment_wait_ms = 500\n";
+    let outcome = read(text);
+    assert!(outcome.problems.is_empty(), "{:#?}", outcome.problems);
+    let desired = outcome.desired.unwrap();
+    assert_eq!(desired.addresses, ["10.0.0.254".parse::<std::net::IpAddr>().unwrap()]);
+    let service = &desired.services[0];
+    let servers: Vec<(Option<u16>, Method)> = service.servers.iter().map(|s| (s.port, s.method)).collect();
+    assert_eq!(
+        servers,
+        [
+            (Some(8080), Method::Nat),
+            (Some(8081), Method::Nat),
+            (None, Method::Nat),
+            (Some(81), Method::FullNat),
+            (None, Method::Ipip),
+            (None, Method::Gue),
+            (None, Method::Gre),
+            (None, Method::Dr),
+        ]
+    );
+    assert_eq!((service.mss_clamp, service.local_addresses.len()), (Some(1400), 2));
+    let tunnel = &service.tunnel;
+    assert_eq!((tunnel.ttl, tunnel.source_spread_bits, tunnel.gue_port), (Some(64), 8, 6081));
+    assert!(tunnel.source_v4.is_some() && tunnel.source_v6.is_some());
+    assert_eq!(desired.engine.local_ports, PortRange { first: 20_000, last: 29_999 });
+    assert_eq!(read(&render::render(&desired)).desired.as_ref(), Some(&desired));
+    // What the filters shall take.
+    let table = filter_table(&desired, &HashSet::from(["10.0.0.102".parse().unwrap()]));
+    let text = |entries: &[FilterEntry]| -> Vec<String> {
+        entries.iter().map(|e| format!("{} {} {}", e.address, e.protocol, e.ports)).collect()
+    };
+    assert_eq!(
+        text(&table.entries),
+        ["10.0.0.101 tcp 20000-29999", "10.0.0.102 tcp 20000-29999", "192.0.2.10 tcp 80"],
+        "servers answer to local addresses"
+    );
+    assert_eq!(text(&table.replies), ["10.0.0.1 tcp 80", "10.0.0.1 tcp 8080", "10.0.0.1 tcp 8081"]);
+    let owned: Vec<String> = table.owned.iter().map(ToString::to_string).collect();
+    assert_eq!(owned, ["10.0.0.101", "10.0.0.254", "192.0.2.10"], "the kernel answers ARP for its own");
+}
+
+#[test]
+fn owned_addresses_are_nobody_elses() {
+    let full = service_and_server("method = \"full-nat\"\nlocal_addresses = \"10.0.0.101\"", "");
+    for (address, message) in [
+        ("192.0.2.10", "by a service on line 4"),
+        ("10.0.0.101", "by local addresses on line 7"),
+        ("10.0.0.1", "the address of the server on line 8"),
+        ("ff02::1", "a multicast address"),
+    ] {
+        let problem = only_error(&format!("{full}[[address]]\naddress = \"{address}\"\n"));
+        assert!(problem.message.contains(message), "{problem:#?}");
+    }
+    let twice = "[[address]]\naddress = \"10.0.0.254\"\n".repeat(2);
+    assert!(only_error(&format!("{full}{twice}")).message.contains("another `[[address]]` on line 10"));
+    assert_eq!(only_error(&format!("{full}[[gateway]]\n")).suggestion.as_deref(), Some("address"));
+    // Too many over all services, reported where the first one is too many.
+    let locals = "local_addresses = [\"10.0.0.101\", \"10.0.0.102\"]";
+    let text = full.replace("local_addresses = \"10.0.0.101\"", locals) + "[engine]\nlocal_addresses = 1\n";
+    let problem = only_error(&text);
+    assert!(problem.message.contains("2 local addresses") && problem.line == 7, "{problem:#?}");
+}
+
+#[test]
+fn a_router_may_be_a_fixed_neighbor_where_servers_may_be_behind_one() {
+    let neighbor = "[[neighbor]]\naddress = \"10.9.9.9\"\nmac = \"02:00:00:00:00:01\"\n";
+    assert!(read(&format!("{}{neighbor}", service_and_server("method = \"nat\"", ""))).problems.is_empty());
+    assert_eq!(read(&format!("{}{neighbor}", service_and_server("", ""))).problems.len(), 1);
+}
+
 #[test]
 fn engine_values() {
     for (line, message, help) in [
@@ -200,6 +352,12 @@ fn engine_values() {
         ("frames = 2048", "cannot fill", "frames = 8192"),
         ("flows = 99999999999999999999999999", "99999999999999999999999999", "most"),
         ("flows = 1e6", "the number 1e6", ""),
+        ("local_ports = \"any\"", "port 0", "range"),
+        ("local_ports = \"9-8\"", "ends before it begins", "8-9"),
+        ("local_ports = 5000\ncores = [0, 1]", "too few for 2 workers", "range"),
+        ("local_addresses = 1025", "1025", "most"),
+        ("fragments = 1", "1 is not", "least"),
+        ("fragment_wait_ms = 0", "0 is not", "least"),
     ] {
         let problem = only_error(&format!("{MINIMAL}[engine]\n{line}\n"));
         assert!(problem.message.contains(message), "{line}: {problem:#?}");

@@ -11,7 +11,7 @@ use config_support::Pair;
 use evenkeel::control::config::parse;
 use evenkeel::control::netlink::{Monitor, Netlink};
 use evenkeel::control::nexthop::tracker::Tracker;
-use evenkeel::control::nexthop::{NextHop, Reason};
+use evenkeel::control::nexthop::{NextHop, Path, Reason};
 use evenkeel::model::{Desired, MacAddr};
 
 fn desired(servers: &[&str], more: &str) -> Desired {
@@ -31,8 +31,8 @@ fn desired(servers: &[&str], more: &str) -> Desired {
 fn expect(tracker: &mut Tracker, server: &str, expected: Result<NextHop, Reason>) {
     let address: IpAddr = server.parse().unwrap();
     let end = Instant::now() + Duration::from_secs(8);
-    while tracker.hop(address) != Some(&expected) {
-        assert!(Instant::now() < end, "{server}: {:?}, expected {expected:?}", tracker.hop(address));
+    while tracker.hop(address, Path::OnLink) != Some(&expected) {
+        assert!(Instant::now() < end, "{server}: {:?}, expected {expected:?}", tracker.hop(address, Path::OnLink));
         tracker.turn(Duration::from_millis(200));
     }
 }
@@ -86,7 +86,7 @@ fn next_hops_follow_the_kernel() {
         pair.in_a("neighbour flush dev eth0");
         for _ in 0..5 {
             tracker.turn(Duration::from_millis(20));
-            assert_eq!(tracker.hop("10.0.0.11".parse().unwrap()), Some(&to(1, None)));
+            assert_eq!(tracker.hop("10.0.0.11".parse().unwrap(), Path::OnLink), Some(&to(1, None)));
         }
         // Another Ethernet address.
         pair.in_b("link set eth0 down");
@@ -100,8 +100,75 @@ fn next_hops_follow_the_kernel() {
         let fixed = "[[neighbor]]\naddress = \"10.0.0.55\"\nmac = \"02:00:00:00:0b:55\"";
         tracker.watch(&desired(&["10.0.0.11", "10.0.0.55"], fixed), Instant::now()).unwrap();
         assert_eq!(tracker.hops().count(), 2);
-        assert_eq!(tracker.hop("10.0.0.11".parse().unwrap()), Some(&to(2, None)));
-        assert_eq!(tracker.hop("10.0.0.55".parse().unwrap()), Some(&to(0x55, None)));
+        assert_eq!(tracker.hop("10.0.0.11".parse().unwrap(), Path::OnLink), Some(&to(2, None)));
+        assert_eq!(tracker.hop("10.0.0.55".parse().unwrap(), Path::OnLink), Some(&to(0x55, None)));
+    });
+}
+
+#[test]
+fn routers_sources_and_mtus_follow_the_kernel() {
+    let Some(pair) = Pair::new("routed") else { return };
+    pair.in_a("address add 10.0.0.1/24 dev eth0");
+    pair.in_a("address add 10.0.0.2/24 dev eth0");
+    pair.in_b("address add 10.0.0.254/24 dev eth0");
+    pair.in_a("route add 10.9.0.0/16 via 10.0.0.254 mtu 1400");
+    pair.in_a("-6 address add 2001:db8::1/64 dev eth0 nodad");
+    pair.in_b("-6 address add 2001:db8::fe/64 dev eth0 nodad");
+    pair.in_a("-6 route add 2001:db8:9::/48 via 2001:db8::fe");
+    pair.enter(|| {
+        let text = "[[interface]]\nname = \"eth0\"\n[[service]]\naddress = \"192.0.2.10\"\nport = 80\nserver = [\n\
+                    { address = \"10.9.0.1\", method = \"nat\" }, { address = \"10.9.0.2\", method = \"dr\" },\n\
+                    { address = \"10.9.0.3\", method = \"gue\" }, { address = \"2001:db8:9::4\", method = \"ipip\" },\n\
+                    { address = \"10.0.0.1\", method = \"ipip\" }]";
+        let desired = parse(text, 0).desired.unwrap();
+        let service = &desired.services[0];
+        let servers = &service.servers;
+        let mut tracker = Tracker::open(&desired, Instant::now()).unwrap();
+        let address = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let mut await_that = |tracker: &mut Tracker, what: &str, done: &dyn Fn(&Tracker) -> bool| {
+            let end = Instant::now() + Duration::from_secs(8);
+            while !done(tracker) {
+                assert!(Instant::now() < end, "{what}: {:?}", tracker.hops().collect::<Vec<_>>());
+                tracker.turn(Duration::from_millis(200));
+            }
+        };
+        for at in [0, 2, 3] {
+            await_that(&mut tracker, "the router", &|tracker| tracker.reach(service, &servers[at]) == to(1, None));
+        }
+        let not_on_link = Err(Reason::NotOnLink { gateway: address("10.0.0.254") });
+        assert_eq!(tracker.reach(service, &servers[1]), not_on_link, "direct routing ends at routers");
+        assert_eq!(tracker.reach(service, &servers[4]), Err(Reason::Local));
+        assert!(
+            tracker.whereabouts(service, &servers[4]).local && tracker.facts().addresses.contains(&address("10.0.0.2"))
+        );
+        let found = tracker.whereabouts(service, &servers[2]);
+        assert_eq!((found.source, found.mtu), (Some(address("10.0.0.1")), Some(1400)));
+        let found = tracker.whereabouts(service, &servers[3]);
+        assert_eq!((found.source, found.mtu), (Some(address("2001:db8::1")), None));
+        let mut configured = service.clone();
+        configured.tunnel.source_v4 = Some([10, 0, 0, 77].into());
+        let found = tracker.whereabouts(&configured, &servers[2]);
+        assert_eq!(found.source, Some(address("10.0.0.77")));
+
+        // Another source address and MTU: that is a change, though the next hop is the same.
+        while tracker.turn(Duration::from_millis(50)) {}
+        pair.in_a("route replace 10.9.0.0/16 via 10.0.0.254 src 10.0.0.2");
+        let end = Instant::now() + Duration::from_secs(8);
+        while !tracker.turn(Duration::from_millis(200)) {
+            assert!(Instant::now() < end, "the route changed");
+        }
+        let found = tracker.whereabouts(service, &servers[2]);
+        assert_eq!((found.source, found.mtu), (Some(address("10.0.0.2")), None));
+        assert_eq!(tracker.reach(service, &servers[2]), to(1, None));
+        // An address of the machine is one, too.
+        pair.in_a("address add 10.0.0.3/24 dev eth0");
+        await_that(&mut tracker, "an address", &|tracker| tracker.facts().addresses.contains(&address("10.0.0.3")));
+
+        // Another router that nobody knows: the old one's Ethernet address is not held.
+        pair.in_a("route replace 10.9.0.0/16 via 10.0.0.253");
+        await_that(&mut tracker, "the other router", &|tracker| tracker.reach(service, &servers[0]).is_err());
+        pair.in_b("address add 10.0.0.253/24 dev eth0");
+        await_that(&mut tracker, "the other router", &|tracker| tracker.reach(service, &servers[0]) == to(1, None));
     });
 }
 

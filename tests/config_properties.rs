@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
 use evenkeel::model::{
-    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Neighbor, Polling, PortRange,
-    Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, VerifyChecksums,
+    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Method, Neighbor, Polling, PortRange,
+    Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings, VerifyChecksums,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -37,25 +37,74 @@ fn scheduler() -> impl Strategy<Value = Scheduler> {
     ]
 }
 
-fn services() -> impl Strategy<Value = Vec<Service>> {
-    let one = (
-        any::<bool>(),
-        select(Protocol::ALL.to_vec()),
-        ports(),
-        scheduler(),
-        proptest::collection::btree_map(1000u32..9000, any::<u16>(), 0..6),
+/// A service of a family and of ports, with settings that fit its servers' methods.
+fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl Strategy<Value = Service> {
+    let server = (select(Method::ALL.to_vec()), any::<bool>(), proptest::option::of(1u16..), any::<u16>());
+    let settings = (
+        select(Method::ALL.to_vec()),
+        proptest::collection::btree_set(9000u32..9004, 1..4),
+        (any::<bool>(), proptest::option::of(536u16..=65_495)),
+        (any::<bool>(), any::<bool>(), proptest::option::of(1u8..), 1u16.., 0u8..=16),
     );
-    proptest::collection::vec(one, 0..6).prop_map(|all| {
-        all.into_iter()
-            .enumerate()
-            .map(|(index, (v6, protocol, ports, scheduler, servers))| {
-                // Each service has its own address, so none overlap.
-                let key = ServiceKey { address: unicast(v6, u32::try_from(index).unwrap()), protocol, ports };
-                let servers = servers.into_iter().map(|(number, weight)| Server::dr(unicast(v6, number), weight));
-                Service::dr(&format!("s{index}/[x]@+:_-."), key, scheduler, servers.collect())
-            })
-            .collect()
+    let servers = proptest::collection::btree_map(1000u32..9000, server, 0..6);
+    (scheduler(), servers, settings).prop_map(move |(scheduler, servers, (method, locals, tcp, tunnel))| {
+        // Each service has its own address, so none overlap.
+        let key = ServiceKey { address: unicast(v6, index), protocol, ports };
+        let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| Server {
+            address: unicast(v6 ^ (other_family && method.is_tunnel()), number),
+            port: port
+                .filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port)),
+            weight,
+            method,
+        });
+        let servers: Vec<Server> = servers.collect();
+        let methods = || servers.iter().map(|server| server.method);
+        let all = || methods().chain([method]);
+        let only_full_nat = all().all(|method| method == Method::FullNat);
+        let (source_v4, source_v6, ttl, gue_port, spread) = tunnel;
+        let tunnel = if all().any(Method::is_tunnel) {
+            let source = |v6| unicast(v6, 9500);
+            TunnelSettings {
+                source_v4: source_v4
+                    .then(|| source(false))
+                    .and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
+                source_v6: source_v6
+                    .then(|| source(true))
+                    .and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
+                ttl,
+                gue_port,
+                source_spread_bits: if all().any(|m| matches!(m, Method::Ipip | Method::Gre)) { spread } else { 0 },
+            }
+        } else {
+            TunnelSettings::default()
+        };
+        Service {
+            method,
+            local_addresses: if all().any(|method| method == Method::FullNat) {
+                locals.into_iter().map(|number| unicast(v6, number)).collect()
+            } else {
+                Vec::new()
+            },
+            proxy_protocol: tcp.0 && only_full_nat && protocol == Protocol::Tcp,
+            mss_clamp: tcp.1.filter(|_| protocol == Protocol::Tcp),
+            tunnel,
+            ..Service::dr(&format!("s{index}/[x]@+:_-."), key, scheduler, servers)
+        }
     })
+}
+
+fn services() -> impl Strategy<Value = Vec<Service>> {
+    let one = (any::<bool>(), select(Protocol::ALL.to_vec()), ports());
+    proptest::collection::vec(one, 0..6).prop_flat_map(|all| {
+        let services = all.into_iter().enumerate();
+        services
+            .map(|(index, (v6, protocol, ports))| service(u32::try_from(index).unwrap(), v6, protocol, ports))
+            .collect::<Vec<_>>()
+    })
+}
+
+fn local_ports() -> impl Strategy<Value = PortRange> {
+    (1u16..=60_000, 10u16..=5000).prop_map(|(first, more)| PortRange { first, last: first + more })
 }
 
 fn engine() -> impl Strategy<Value = EngineSettings> {
@@ -65,10 +114,17 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
         (6u32..=16, select(vec![2048u32, 4096])),
         select(vec![HugePages::Auto, HugePages::Always, HugePages::Never]),
         (1024u32..=100_000_000, 1024u32..=100_000_000),
-        select(vec![VerifyChecksums::All, VerifyChecksums::NewFlows, VerifyChecksums::Off]),
+        (
+            select(vec![VerifyChecksums::All, VerifyChecksums::NewFlows, VerifyChecksums::Off]),
+            local_ports(),
+            // Services have up to three different ones of each family.
+            8u32..=1024,
+            (16u32..=65_536, 0u32..=65_536, 1u32..=60_000),
+        ),
     )
         .prop_map(
-            |((cores, modes), (polling, idle_us, need_wakeup, busy_poll), (ring, frame_size), pages, flows, v)| {
+            |((cores, modes), (polling, idle_us, need_wakeup, busy_poll), (ring, frame_size), pages, flows, more)| {
+                let (verify_checksums, local_ports, local_addresses, fragments) = more;
                 EngineSettings {
                     cores: cores.into_iter().collect(),
                     modes,
@@ -82,8 +138,12 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
                     huge_pages: pages,
                     flows: flows.0,
                     flows_ipv6: flows.1,
-                    verify_checksums: v,
-                    ..EngineSettings::default()
+                    verify_checksums,
+                    local_ports,
+                    local_addresses,
+                    fragments: fragments.0,
+                    fragments_waiting: fragments.1,
+                    fragment_wait_ms: fragments.2,
                 }
             },
         )
@@ -122,8 +182,10 @@ fn desired() -> impl Strategy<Value = Desired> {
         (any::<[u8; 5]>(), any::<usize>(), proptest::option::of(1u16..4095)),
         0..4,
     );
-    (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), neighbors, services()).prop_map(
-        |(engine, timeouts, socket, interfaces, neighbors, services)| Desired {
+    let addresses = proptest::collection::btree_set((any::<bool>(), 9600u32..9999), 0..4);
+    let listed = (neighbors, addresses);
+    (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), listed, services()).prop_map(
+        |(engine, timeouts, socket, interfaces, (neighbors, addresses), services)| Desired {
             engine,
             timeouts,
             control_socket: socket.into(),
@@ -139,7 +201,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 })
                 .collect(),
             interfaces,
-            addresses: Vec::new(),
+            addresses: addresses.into_iter().map(|(v6, number)| unicast(v6, number)).collect(),
             services,
         },
     )

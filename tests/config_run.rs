@@ -213,3 +213,104 @@ fn a_killed_engine_leaves_an_interface_that_works_and_a_socket_that_is_replaced(
     let mut running = bench.start();
     assert!(running.end(Signal::SIGINT).success());
 }
+
+impl Bench {
+    /// What `ip maddr` shows of eth0.
+    fn groups(&self) -> String {
+        let output = Command::new("ip").args(["-n", &self.pair.a, "maddr", "show", "dev", "eth0"]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn set(&self, setting: &str) {
+        let arguments = ["netns", "exec", &self.pair.a, "sysctl", "-qw", setting];
+        assert!(Command::new("ip").args(arguments).status().unwrap().success(), "{setting}");
+    }
+}
+
+#[test]
+fn the_groups_of_owned_ipv6_addresses_are_joined_and_left() {
+    let Some(bench) = Bench::new("groups") else { return };
+    let services = |addresses: &[&str]| {
+        let service = |address: &&str| format!("[[service]]\naddress = \"{address}\"\nport = 80\n");
+        format!("[[interface]]\nname = \"eth0\"\n{}", addresses.iter().map(service).collect::<String>())
+    };
+    let gateway = "[[address]]\naddress = \"2001:db8::3:4567\"\n";
+    bench.write("cores = [0]", &(services(&["2001:db8::1:2345"]) + gateway));
+    assert!(!bench.groups().contains("33:33:ff:01:23:45"), "not before");
+    let mut running = bench.start();
+    let groups = bench.groups();
+    assert!(groups.contains("33:33:ff:01:23:45") && groups.contains("33:33:ff:03:45:67"), "{groups}");
+    bench.write("cores = [0]", &services(&["2001:db8::2:3456"]));
+    assert!(bench.ask("reload").0);
+    assert!(bench.groups().contains("33:33:ff:02:34:56"), "at once");
+    let end = Instant::now() + Duration::from_secs(5);
+    while bench.groups().contains("33:33:ff:01:23:45") || bench.groups().contains("33:33:ff:03:45:67") {
+        assert!(Instant::now() < end, "they are left when no worker needs them any more: {}", bench.groups());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(running.end(Signal::SIGTERM).success());
+    assert!(!bench.groups().contains("33:33:ff:02:34:56"), "gone");
+}
+
+#[test]
+fn a_kernel_that_would_act_on_the_same_packets_is_refused() {
+    let Some(bench) = Bench::new("kernel") else { return };
+    let nat = SOUND.replace("port = 80", "port = 80\nmethod = \"nat\"");
+    let full = SOUND.replace("port = 80", "port = 80\nmethod = \"full-nat\"\nlocal_addresses = \"10.0.0.1\"");
+    bench.set("net.ipv4.ip_forward=1");
+    bench.write("cores = [0]\nmode = \"af-packet\"", &nat);
+    let (done, text) = bench.run_to_end();
+    assert!(!done && text.contains("sysctl -w net.ipv4.ip_forward=0"), "{text}");
+    bench.set("net.ipv4.ip_forward=0");
+    bench.write("cores = [0]\nmode = \"af-packet\"", &full);
+    let (done, text) = bench.run_to_end();
+    assert!(!done && text.contains("10.0.0.1, which it has"), "{text}");
+    // Else it starts, says what is left to do, and refuses a reload that needs another kernel.
+    bench.write("cores = [0]\nmode = \"af-packet\"", &nat);
+    let mut running = bench.start();
+    running.await_log("net.ipv4.ip_forward is 0");
+    bench.write("cores = [0]\nmode = \"af-packet\"", &full);
+    let (done, text) = bench.ask("reload");
+    assert!(!done && text.contains("10.0.0.1, which it has"), "{text}");
+    assert!(running.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn methods_and_a_local_server_are_shown() {
+    let Some(bench) = Bench::new("methods") else { return };
+    let text = "[[interface]]\nname = \"eth0\"\n[[service]]\naddress = \"10.0.0.80\"\nport = 80\n\
+                local_addresses = [\"10.0.0.101\", \"10.0.0.102\"]\nserver = [\n\
+                { address = \"10.0.0.11\", port = 8080, method = \"nat\" },\n\
+                { address = \"10.0.0.11\", port = 8081, method = \"full-nat\" },\n\
+                { address = \"10.0.0.11\", method = \"gue\" },\n{ address = \"10.0.0.1\" }]\n";
+    bench.write("cores = [0]\nlocal_ports = \"1000-1999\"", text);
+    let mut running = bench.start();
+    let (_, text) = bench.ask("status");
+    for (server, how) in [
+        ("10.0.0.11:8080", "Masq"),
+        ("10.0.0.11:8081", "FullNat"),
+        ("10.0.0.11:80 ", "Tunnel gue"),
+        ("10.0.0.1:80 ", "Local"),
+        ("10.0.0.1:80 ", "this machine"),
+        ("warning: server 10.0.0.1 of", "ip address add 10.0.0.80/32 dev lo"),
+    ] {
+        assert!(text.lines().any(|line| line.contains(server) && line.contains(how)), "{server} {how}:\n{text}");
+    }
+    let arguments = ["status", "--json", "--socket", bench.socket.to_str().unwrap()];
+    let (_, text) = said(&bench.command(&arguments).output().unwrap());
+    let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(status["local_ports"], serde_json::json!({ "addresses": 2, "in_use": 0, "capacity": 2000 }));
+    assert_eq!(status["workers"][0]["local_port_capacity"], 2000);
+    let servers = status["services"][0]["servers"].as_array().unwrap();
+    let methods: Vec<&str> = servers.iter().filter_map(|server| server["method"].as_str()).collect();
+    assert_eq!(methods, ["nat", "full-nat", "gue", "local"]);
+    assert_eq!((&servers[0]["port"], servers[2].get("port")), (&serde_json::json!(8080), None));
+    // The kernel has the address now: nothing is left to do.
+    bench.pair.in_a("address add 10.0.0.80/32 dev lo");
+    let end = Instant::now() + Duration::from_secs(5);
+    while bench.ask("status").1.contains("ip address add") {
+        assert!(Instant::now() < end);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(running.end(Signal::SIGTERM).success());
+}

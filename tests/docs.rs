@@ -92,6 +92,7 @@ fn operations_explains_every_reason_for_which_a_server_cannot_be_reached() {
         Reason::LinkDown { name: name() },
         Reason::Unresolved,
         Reason::Failed,
+        Reason::NoSource,
     ];
     let rows = table(&read("docs/operations.md"), "| reason | what to do |");
     let found: Vec<&str> = rows.iter().map(|row| unquoted(&row[0])).collect();
@@ -115,6 +116,7 @@ fn limits_and_sizes_are_the_programs() {
         ("single ports over all services", MAX_PORTS),
         ("port ranges of one address and protocol", MAX_RANGES),
         ("servers over all services", MAX_SERVERS),
+        ("local addresses over all services", 1024),
     ] {
         assert!(limits[what].split(' ').next() == Some(&number.to_string()), "{what}: {}, not {number}", limits[what]);
     }

@@ -2,11 +2,13 @@
 //!
 //! `cargo bench --bench micro` prints tables; `-- --json` one JSON object instead, `-- --out FILE` writes it beside the
 //! tables; `-- --quick` fewer sizes and rounds;
+//! `-- --methods` only the comparison of forwarding methods;
 //! `-- --count CASE` runs one case for an instruction counter (see `bench/instructions.sh`).
 //!
 //! Headers are written into the same 64 frames before each batch, outside the measured time, so packet bytes are hot
 //! in the cache and only the flow table is not: what remains is the engine's own work.
 
+mod methods;
 mod support;
 
 use std::hint::black_box;
@@ -30,6 +32,10 @@ fn main() {
     let json = args.iter().any(|a| a == "--json");
     let (sizes, rounds): (&[usize], usize) =
         if quick { (&[1_000, 1_000_000], 5) } else { (&[1_000, 100_000, 1_000_000, 10_000_000], 9) };
+    if args.iter().any(|a| a == "--methods") {
+        methods::run(quick, json);
+        return;
+    }
     let mut rows = Vec::new();
     for v6 in [false, true] {
         for &flows in sizes {
@@ -42,6 +48,7 @@ fn main() {
     for v6 in [false, true] {
         rows.push(new_flows(v6, if quick { 200_000 } else { 1_000_000 }, rounds, json));
     }
+    rows.extend(methods::run(quick, json));
     rows.extend(stages(rounds, json));
     rows.extend(maglev(json));
     let rows = serde_json::Value::Array(rows);

@@ -23,7 +23,7 @@ use evenkeel::model::{
 };
 
 const CHUNK: usize = 2048;
-const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+pub const OWN: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
 /// One case: the family and the number of flows.
 pub struct Case {
@@ -66,7 +66,19 @@ impl FrameMemory for Memory {
 }
 
 impl Frames {
-    fn new() -> Self {
+    /// The memory and the batch.
+    pub fn parts(&mut self) -> (&mut Memory, &mut [Frame]) {
+        (&mut self.memory, &mut self.frames)
+    }
+
+    /// Changes each frame.
+    pub fn each(&mut self, mut change: impl FnMut(&mut [u8])) {
+        for frame in &self.frames {
+            change(self.memory.bytes_mut(frame));
+        }
+    }
+
+    pub fn new() -> Self {
         Frames { memory: Memory(vec![0; CHUNK * BATCH]), frames: [Frame::default(); BATCH] }
     }
 
@@ -106,7 +118,7 @@ impl Frames {
     }
 }
 
-fn vip(v6: bool) -> (IpAddr, [u8; 16]) {
+pub fn vip(v6: bool) -> (IpAddr, [u8; 16]) {
     if v6 {
         let bytes = [0x20, 1, 0xd, 0xb8, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
         (IpAddr::from(bytes), bytes)

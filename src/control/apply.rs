@@ -3,19 +3,21 @@
 //! Owns the order of a change, so that no packet of a service that stays is lost: the filters take what is new before
 //! the workers know it, and leave what is old only when no worker can want it any more. Never reads a file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::compile::{Registry, TooManyServers};
+use super::compile::{CompileError, Registry, Whereabouts};
+use super::groups::Groups;
 use super::nexthop::Facts;
 use super::workers::Workers;
 use crate::dataplane::io::facts::InterfaceFacts;
 use crate::dataplane::io::open::Gate;
-use crate::dataplane::snapshot::{NextHop, Port, Snapshot, slot_of};
+use crate::dataplane::snapshot::{Port, Snapshot, slot_of};
 use crate::dataplane::worker::Shared;
 use crate::dataplane::xdp::{FilterEntry, FilterError, FilterTable};
-use crate::model::Desired;
+use crate::model::{Desired, Method, PortRange, Server, Service};
 
 /// Why a change was not made. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +27,7 @@ pub enum ApplyError {
     Filter(#[from] FilterError),
     /// The snapshot cannot hold it.
     #[error(transparent)]
-    Servers(#[from] TooManyServers),
+    Compile(#[from] CompileError),
 }
 
 /// What a server's slot showed when the server took it: packets, bytes, connections, over all workers.
@@ -36,20 +38,49 @@ pub struct Applied {
     registry: Registry,
     /// What each filter takes.
     pub gates: Vec<Gate>,
+    groups: Groups,
     /// Counters of new servers begin here.
     pub baselines: HashMap<u32, Baseline>,
     /// What the filters shall take once every worker has this generation.
     narrowing: Option<(u64, FilterTable)>,
 }
 
-/// What the filters must take for a configuration: the services' packets, and all that concerns their addresses.
-pub fn filter_table(desired: &Desired) -> FilterTable {
-    let keys = || desired.services.iter().map(|service| service.key);
-    let mut owned: Vec<IpAddr> = keys().map(|key| key.address).collect();
-    owned.sort_unstable();
-    owned.dedup();
-    let entries = keys().map(|key| FilterEntry { address: key.address, protocol: key.protocol, ports: key.ports });
-    FilterTable { entries: entries.collect(), owned, ..FilterTable::default() }
+/// What the machine is like at the moment of a change.
+pub struct Machine<'k> {
+    /// The data plane's ports.
+    pub ports: Vec<Port>,
+    /// Addresses that the kernel has.
+    pub addresses: &'k HashSet<IpAddr>,
+    /// Time since any moment before the start.
+    pub now: Duration,
+}
+
+/// What the filters must take for a configuration: the services' packets, the answers of servers by NAT, and all that
+/// concerns owned addresses. For a local address that the kernel has (`kernel`) the kernel goes on to answer ARP.
+pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable {
+    let (mut entries, mut replies) = (BTreeSet::new(), BTreeSet::new());
+    let mut owned: BTreeSet<IpAddr> = desired.addresses.iter().copied().collect();
+    for service in &desired.services {
+        let key = service.key;
+        entries.insert(FilterEntry { address: key.address, protocol: key.protocol, ports: key.ports });
+        owned.insert(key.address);
+        for address in &service.local_addresses {
+            let ports = desired.engine.local_ports;
+            entries.insert(FilterEntry { address: *address, protocol: key.protocol, ports });
+            if !kernel.contains(address) {
+                owned.insert(*address);
+            }
+        }
+        for server in service.servers.iter().filter(|server| server.method == Method::Nat) {
+            let ports = server.port.map_or(key.ports, PortRange::single);
+            replies.insert(FilterEntry { address: server.address, protocol: key.protocol, ports });
+        }
+    }
+    FilterTable {
+        entries: entries.into_iter().collect(),
+        owned: owned.into_iter().collect(),
+        replies: replies.into_iter().collect(),
+    }
 }
 
 /// The data plane's ports: what the kernel says now, else what it said at start.
@@ -73,26 +104,23 @@ impl Applied {
     /// [`ApplyError`].
     pub fn first(
         gates: Vec<Gate>,
+        groups: Groups,
         desired: &Desired,
-        ports: Vec<Port>,
-        next_hop: impl Fn(IpAddr) -> Option<NextHop>,
+        machine: Machine<'_>,
+        whereabouts: impl Fn(&Service, &Server) -> Whereabouts,
     ) -> Result<(Applied, Snapshot), ApplyError> {
         let mut registry = Registry::default();
-        let compiled = registry.compile(desired, ports, next_hop)?;
+        let compiled = registry.compile_at(desired, machine.ports, machine.now, whereabouts)?;
         let baselines = compiled.added.iter().map(|id| (*id, [0; 3])).collect();
-        Ok((Applied { registry, gates, baselines, narrowing: None }, compiled.snapshot))
+        Ok((Applied { registry, gates, groups, baselines, narrowing: None }, compiled.snapshot))
     }
 
     /// Opens the filters: from here on packets are taken from the kernel.
     ///
     /// # Errors
     /// [`ApplyError`].
-    pub fn open(&mut self, desired: &Desired) -> Result<(), ApplyError> {
-        let table = filter_table(desired);
-        for gate in &mut self.gates {
-            gate.widen(&table)?;
-        }
-        Ok(())
+    pub fn open(&mut self, desired: &Desired, kernel: &HashSet<IpAddr>) -> Result<(), ApplyError> {
+        Ok(self.widen(&filter_table(desired, kernel))?)
     }
 
     /// Makes a change. The generation of the new snapshot.
@@ -102,23 +130,20 @@ impl Applied {
     pub fn change(
         &mut self,
         desired: &Desired,
-        ports: Vec<Port>,
-        next_hop: impl Fn(IpAddr) -> Option<NextHop>,
+        machine: Machine<'_>,
+        whereabouts: impl Fn(&Service, &Server) -> Whereabouts,
         shared: &Arc<Shared>,
         workers: &Workers,
     ) -> Result<u64, ApplyError> {
-        let table = filter_table(desired);
+        let table = filter_table(desired, machine.addresses);
         let before =
             self.narrowing.as_ref().map(|(_, table)| table).or_else(|| self.gates.first().map(Gate::table)).cloned();
         let same = before.as_ref().is_some_and(|before| before.same(&table));
-        if !same {
-            let widened = self.gates.iter_mut().try_for_each(|gate| gate.widen(&table));
-            if let Err(error) = widened {
-                self.narrow(&before.unwrap_or_default());
-                return Err(error.into());
-            }
+        if !same && let Err(error) = self.widen(&table) {
+            self.narrow(&before.unwrap_or_default());
+            return Err(error.into());
         }
-        let compiled = match self.registry.compile(desired, ports, next_hop) {
+        let compiled = match self.registry.compile_at(desired, machine.ports, machine.now, whereabouts) {
             Ok(compiled) => compiled,
             Err(error) => {
                 self.narrow(&before.unwrap_or_default());
@@ -155,6 +180,12 @@ impl Applied {
         }
     }
 
+    fn widen(&mut self, table: &FilterTable) -> Result<(), FilterError> {
+        // First the groups: what is taken must arrive.
+        self.groups.widen(table);
+        self.gates.iter_mut().try_for_each(|gate| gate.widen(table))
+    }
+
     fn narrow(&mut self, table: &FilterTable) {
         for gate in &mut self.gates {
             if let Err(error) = gate.narrow(table) {
@@ -162,6 +193,7 @@ impl Applied {
                 tracing::error!("the filter takes more than it should: {error}");
             }
         }
+        self.groups.narrow(table);
     }
 }
 

@@ -22,6 +22,8 @@ enum Command {
     Pktgen(crate::pktgen::PktgenArgs),
     /// Make the running engine read its configuration file again; a bad file changes nothing.
     Reload(crate::control::socket::client::ReloadArgs),
+    /// The real server's side of a tunnel.
+    Realserver(crate::realserver::RealserverArgs),
     /// Run the engine's pipeline over a capture, without privileges.
     Replay(crate::control::replay::ReplayArgs),
     /// Run the engine in the foreground.
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => crate::control::check::main(args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
+        Command::Realserver(args) => crate::realserver::main(args),
         Command::Reload(args) => crate::control::socket::client::reload(args),
         Command::Replay(args) => crate::control::replay::main(args),
         Command::Run(args) => crate::control::run::main(args),

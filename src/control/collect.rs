@@ -3,19 +3,19 @@
 //! Owns nothing but the gathering. Never changes anything, and reads counters as they run: numbers of one status can
 //! be microseconds apart.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::apply::{Applied, totals};
-use super::nexthop::{Facts, Reach};
+use super::nexthop::{Facts, Reach, Reason};
 use super::status::{
-    InterfaceStatus, NextHopStatus, QueueStatus, RefusedMode, ServerStatus, ServiceStatus, Unreachable, WorkerStatus,
+    InterfaceStatus, LocalPortsStatus, NextHopStatus, QueueStatus, RefusedMode, ServerStatus, ServiceStatus,
+    Unreachable, WorkerStatus,
 };
 use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
-use crate::model::{Desired, IoMode, MacAddr, Scheduler, Server};
+use crate::model::{Desired, IoMode, PortRange, Scheduler, Server, Service};
 
 /// The interfaces.
 pub fn interfaces(report: &IoReport, facts: &Facts, applied: &Applied) -> Vec<InterfaceStatus> {
@@ -50,8 +50,30 @@ pub fn interfaces(report: &IoReport, facts: &Facts, applied: &Applied) -> Vec<In
     all
 }
 
+/// Local addresses of a configuration, each once.
+fn local_addresses(desired: &Desired) -> u64 {
+    desired.services.iter().flat_map(|service| &service.local_addresses).collect::<BTreeSet<_>>().len() as u64
+}
+
+/// Ports of one local address that are a worker's: every `workers`th, beginning with its own number.
+fn share_of_ports(ports: PortRange, worker: usize, workers: usize) -> u64 {
+    let count = usize::from(ports.last - ports.first) + 1;
+    count.saturating_sub(worker).div_ceil(workers.max(1)) as u64
+}
+
+/// Ports of local addresses, over all workers.
+pub fn local_ports(desired: &Desired, workers: &Workers) -> LocalPortsStatus {
+    let (addresses, ports) = (local_addresses(desired), desired.engine.local_ports);
+    LocalPortsStatus {
+        addresses,
+        in_use: workers.list.iter().map(|worker| worker.stats.local_ports.get()).sum(),
+        capacity: addresses * share_of_ports(ports, 0, 1),
+    }
+}
+
 /// The workers; `loads` has the share of time that each spent on packets of late.
-pub fn workers(workers: &Workers, loads: &[f64]) -> Vec<WorkerStatus> {
+pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<WorkerStatus> {
+    let locals = local_addresses(desired);
     let mut all = Vec::new();
     for (number, worker) in workers.list.iter().enumerate() {
         let (stats, io) = (&worker.stats, worker.stats.io.read());
@@ -74,6 +96,14 @@ pub fn workers(workers: &Workers, loads: &[f64]) -> Vec<WorkerStatus> {
             flows_ipv6: stats.flows_v6.get(),
             flow_capacity_ipv6: worker.capacity.1,
             evicted: stats.evicted.get(),
+            handed: stats.handed.get(),
+            taken_over: stats.taken_over.get(),
+            kept: stats.kept.get(),
+            unmatched: stats.unmatched.get(),
+            icmp_errors: stats.icmp_errors.get(),
+            directory_full: stats.directory_full.get(),
+            local_ports: stats.local_ports.get(),
+            local_port_capacity: locals * share_of_ports(desired.engine.local_ports, number, workers.list.len()),
         });
     }
     all
@@ -88,12 +118,12 @@ pub fn drops(workers: &Workers) -> BTreeMap<String, u64> {
 }
 
 /// The services of a snapshot, with their servers in the order of the file.
-pub fn services<'r>(
+pub fn services(
     snapshot: &Snapshot,
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
-    hop: impl Fn(IpAddr) -> Option<&'r Reach>,
+    reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();
     for service in &snapshot.services {
@@ -101,7 +131,7 @@ pub fn services<'r>(
         let servers: Vec<ServerStatus> = config
             .servers
             .iter()
-            .map(|configured| server(configured, service, desired, applied, workers, hop(configured.address)))
+            .map(|configured| server(configured, service, desired, applied, workers, reach(config, configured)))
             .collect();
         let flags = match config.scheduler {
             Scheduler::Mh { port, fallback, .. } => [(port, "mh-port"), (fallback, "mh-fallback")]
@@ -135,25 +165,32 @@ fn server(
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
-    reach: Option<&Reach>,
+    reach: Reach,
 ) -> ServerStatus {
-    let member = service.members.iter().find(|member| member.address == configured.address);
+    let member = {
+        let port = configured.port.or(service.config.key.ports.as_single()).unwrap_or(0);
+        service.members.iter().find(|member| (member.address, member.port) == (configured.address, port))
+    };
     let [packets, bytes, connections] = member.map_or([0; 3], |member| {
         let base = applied.baselines.get(&member.id).copied().unwrap_or_default();
         let now = totals(workers, member.id);
         [0, 1, 2].map(|at: usize| now[at].saturating_sub(base[at]))
     });
+    let method = if reach == Err(Reason::Local) { "local" } else { configured.method.name() };
     let interface = |port: u8| desired.interfaces.get(usize::from(port)).map_or(String::new(), |i| i.name.clone());
     let (next_hop, unreachable) = match reach {
-        Some(Ok(hop)) => {
+        Ok(hop) => {
             let (mac, interface, vlan) = (hop.mac.to_string(), interface(hop.port), hop.vlan);
             (Some(NextHopStatus { mac, interface, vlan }), None)
         }
-        Some(Err(why)) => (None, Some(Unreachable { reason: why.word().to_owned(), detail: why.to_string() })),
-        None => (None, None),
+        // Its packets are the kernel's: they need none.
+        Err(Reason::Local) => (None, None),
+        Err(why) => (None, Some(Unreachable { reason: why.word().to_owned(), detail: why.to_string() })),
     };
     ServerStatus {
         address: configured.address.to_string(),
+        port: configured.port,
+        method: method.to_owned(),
         weight: configured.weight,
         next_hop,
         unreachable,
@@ -165,41 +202,22 @@ fn server(
     }
 }
 
-/// Something that a worker saw and someone should look at.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Alarm {
-    /// Same key, same alarm: it is logged once.
-    pub key: String,
-    /// What it is and what to do.
-    pub text: String,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What the workers saw that someone should look at.
-pub fn alarms(workers: &Workers) -> Vec<Alarm> {
-    let mut all = Vec::new();
-    for worker in &workers.list {
-        let conflicts = worker.stats.conflicts.get();
-        if conflicts > 0 {
-            let [.., a, b, c, d, e, f] = worker.stats.conflict_mac.get().to_be_bytes();
-            let mac = MacAddr([a, b, c, d, e, f]);
-            all.push(Alarm {
-                key: format!("conflict {mac}"),
-                text: format!(
-                    "another host claims a service address ({conflicts} times), last with the Ethernet address {mac}: \
-                     it must have that address on `lo` only, with arp_ignore=1 and arp_announce=2"
-                ),
-            });
-        }
-        if worker.stats.drops.get(DropReason::PartialChecksum as usize).is_some_and(|drops| drops.get() > 0) {
-            all.push(Alarm {
-                key: "partial checksums".to_owned(),
-                text: "packets with incomplete checksums are dropped (partial-checksum): a virtual interface leaves \
-                       them to nobody; on its sender's end, `ethtool -K DEVICE tx off`"
-                    .to_owned(),
-            });
+    #[test]
+    fn ports_are_shared_out_whole() {
+        for (ports, workers) in [(PortRange { first: 1024, last: 65_535 }, 3), (PortRange { first: 10, last: 12 }, 4)] {
+            let shares: Vec<u64> = (0..workers).map(|worker| share_of_ports(ports, worker, workers)).collect();
+            let counted: Vec<u64> = (0..workers)
+                .map(|worker| {
+                    (ports.first..=ports.last).filter(|p| usize::from(p - ports.first) % workers == worker).count()
+                        as u64
+                })
+                .collect();
+            assert_eq!(shares, counted);
+            assert_eq!(shares.iter().sum::<u64>(), share_of_ports(ports, 0, 1));
         }
     }
-    all.sort();
-    all.dedup_by(|a, b| a.key == b.key);
-    all
 }

@@ -1,46 +1,98 @@
 //! From the desired services to the snapshot that workers read.
 //!
-//! Owns what must outlive snapshots: the stable ids of servers, their loads, and where each service's sequence
-//! continues. Never reads a file, a socket or a clock, and never talks to workers.
+//! Owns what must outlive snapshots: the stable ids of servers, their loads, where each service's sequence continues, and
+//! the slots of local addresses. Never reads a file, a socket or a clock, and never talks to workers.
 
-use std::collections::HashMap;
+mod locals;
+
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::dataplane::flow::state::timeouts_ms;
+use crate::dataplane::rewrite::tunnel::Tunnel;
 use crate::dataplane::schedule::{Cursor, Listed, Load, Member, Selector, carry_over};
 use crate::dataplane::snapshot::{
     Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
 use crate::dataplane::stats::MAX_SERVERS;
-use crate::model::{Desired, Scheduler, Server, Service, ServiceKey};
+use crate::model::{Desired, Method, Scheduler, Server, Service, ServiceKey};
+use locals::Locals;
 
-/// How one server of a service is reached.
-fn place(service: &Service, address: IpAddr, hop: Option<NextHop>) -> Placed {
-    let server = Endpoint { address, port: None };
-    let target = Target {
-        server,
-        service: Endpoint { address: service.key.address, port: None },
-        tunnel: None,
-        mss: service.mss_clamp.unwrap_or(0),
-        proxy: service.proxy_protocol,
-        locals: Arc::from([]),
-    };
-    Placed { hop, way: Way::Dr, target }
+/// Where a server is, as the kernel's facts tell it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Whereabouts {
+    /// Where frames for it leave; `None` while that is not known.
+    pub hop: Option<NextHop>,
+    /// Largest packet on the route to it, in bytes, where the route has a limit of its own.
+    pub mtu: Option<u32>,
+    /// Outer source address of a tunnel to it.
+    pub source: Option<IpAddr>,
+    /// It is this machine.
+    pub local: bool,
 }
 
-/// More servers than slots.
+/// How one server of a service is reached.
+fn place(service: &Service, server: &Server, at: Whereabouts, locals: &Locals) -> Placed {
+    let of_service = service.key.ports.as_single();
+    let port = server.port.filter(|port| Some(*port) != of_service);
+    let tunnel = at
+        .source
+        .filter(|_| server.method.is_tunnel())
+        .map(|source| Tunnel::new(server.method, source, server.address, service.tunnel));
+    let way = match server.method {
+        _ if at.local => Way::Local,
+        Method::Dr => Way::Dr,
+        Method::Nat => Way::Nat,
+        Method::FullNat => Way::FullNat,
+        Method::Ipip | Method::Gue | Method::Gre => Way::Tunnel,
+    };
+    let complete = way != Way::Tunnel || tunnel.is_some();
+    let target = Target {
+        server: Endpoint { address: server.address, port },
+        service: Endpoint { address: service.key.address, port: port.and(of_service) },
+        tunnel,
+        mss: service.mss_clamp.unwrap_or(0),
+        proxy: service.proxy_protocol && way == Way::FullNat,
+        locals: if way == Way::FullNat { locals.slots(&service.local_addresses) } else { Arc::from([]) },
+    };
+    Placed { hop: at.hop.filter(|_| complete), mtu: at.mtu, way, target }
+}
+
+/// More than there are slots for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{wanted} servers configured, at most {MAX_SERVERS} are supported; split the services over two appliances")]
-pub struct TooManyServers {
-    /// Servers in the configuration, over all services.
-    pub wanted: usize,
+pub enum CompileError {
+    /// Servers.
+    #[error("{wanted} servers configured, at most {MAX_SERVERS} are supported; split the services over two appliances")]
+    TooManyServers {
+        /// Servers in the configuration, over all services.
+        wanted: usize,
+    },
+    /// Local addresses of full NAT.
+    #[error(
+        "{wanted} local addresses configured, and at most {most} are supported: each that was removed counts for ten more \
+         minutes, while its ports rest; wait, or raise `engine.local_addresses` and restart"
+    )]
+    TooManyLocals {
+        /// Local addresses in the configuration, over all services.
+        wanted: usize,
+        /// `engine.local_addresses`.
+        most: usize,
+    },
+}
+
+/// What makes a server the same one in two snapshots. Flows cannot go on where one of these changes.
+type Identity = (IpAddr, Option<u16>, Method);
+
+const fn identity(server: &Server) -> Identity {
+    (server.address, server.port, server.method)
 }
 
 /// A server as it is known from one snapshot to the next.
 #[derive(Clone, Debug)]
 struct Record {
-    address: IpAddr,
+    identity: Identity,
     id: u32,
     weight: u32,
     last_weight: u32,
@@ -63,6 +115,7 @@ pub struct Registry {
     /// Generation of each slot that was ever used, and whether it is in use.
     slots: Vec<(u16, bool)>,
     free: Vec<u16>,
+    locals: Locals,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -77,20 +130,44 @@ pub struct Compiled {
 }
 
 impl Registry {
-    /// Compiles `desired`. Servers that stay keep their id, so that their flows stay; next hops come from `next_hop`.
+    /// [`Registry::compile_at`] without a kernel to ask, for replays, tests and benches: no server is this machine, and
+    /// the source of a tunnel is the configured one or unspecified.
     ///
     /// # Errors
-    /// [`TooManyServers`]; the registry is unchanged then.
+    /// [`CompileError`]; the registry is unchanged then.
     pub fn compile(
         &mut self,
         desired: &Desired,
         ports: Vec<Port>,
         next_hop: impl Fn(IpAddr) -> Option<NextHop>,
-    ) -> Result<Compiled, TooManyServers> {
+    ) -> Result<Compiled, CompileError> {
+        self.compile_at(desired, ports, Duration::ZERO, |service, server| {
+            let unspecified = match server.address {
+                IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+            };
+            let source = service.tunnel.source_towards(server.address).or(Some(unspecified));
+            Whereabouts { hop: next_hop(server.address), source, ..Whereabouts::default() }
+        })
+    }
+
+    /// Compiles `desired`. Servers that stay keep their id, so that their flows stay; where they are comes from
+    /// `whereabouts`. `now` is any clock that never goes back.
+    ///
+    /// # Errors
+    /// [`CompileError`]; the registry is unchanged then.
+    pub fn compile_at(
+        &mut self,
+        desired: &Desired,
+        ports: Vec<Port>,
+        now: Duration,
+        whereabouts: impl Fn(&Service, &Server) -> Whereabouts,
+    ) -> Result<Compiled, CompileError> {
         let wanted = desired.services.iter().map(|s| s.servers.len()).sum();
         if wanted > MAX_SERVERS {
-            return Err(TooManyServers { wanted });
+            return Err(CompileError::TooManyServers { wanted });
         }
+        self.locals.assign(desired, now)?;
         let mut removed = Vec::new();
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
@@ -100,8 +177,8 @@ impl Registry {
         let wanted: HashMap<ServiceKey, &Service> = desired.services.iter().map(|s| (s.key, s)).collect();
         let mut gone: Vec<u32> = Vec::new();
         for (key, record) in &before {
-            let stays = |address| wanted.get(key).is_some_and(|s| s.servers.iter().any(|n| n.address == address));
-            gone.extend(record.servers.iter().filter(|r| !stays(r.address)).map(|r| r.id));
+            let stays = |known| wanted.get(key).is_some_and(|s| s.servers.iter().any(|n| identity(n) == known));
+            gone.extend(record.servers.iter().filter(|r| !stays(r.identity)).map(|r| r.id));
         }
         gone.sort_unstable();
         for id in gone {
@@ -112,23 +189,22 @@ impl Registry {
             let old = before.remove(&service.key);
             let record = self.carry_service(service, old, &mut added);
             let port = service.key.ports.as_single().unwrap_or(0);
-            let members: Vec<Member> = record
-                .servers
-                .iter()
-                .map(|r| {
-                    let hop = next_hop(r.address);
-                    placed.insert(r.id, place(service, r.address, hop));
-                    Member {
-                        id: r.id,
-                        weight: r.weight,
-                        last_weight: r.last_weight,
-                        reachable: hop.is_some_and(|h| usize::from(h.port) < ports.len()),
-                        address: r.address,
-                        port,
-                        load: r.load.clone(),
-                    }
-                })
-                .collect();
+            let configured: HashMap<Identity, &Server> = service.servers.iter().map(|s| (identity(s), s)).collect();
+            let mut members = Vec::with_capacity(record.servers.len());
+            for known in &record.servers {
+                let Some(server) = configured.get(&known.identity) else { continue };
+                let at = place(service, server, whereabouts(service, server), &self.locals);
+                members.push(Member {
+                    id: known.id,
+                    weight: known.weight,
+                    last_weight: known.last_weight,
+                    reachable: at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len()),
+                    address: server.address,
+                    port: server.port.unwrap_or(port),
+                    load: known.load.clone(),
+                });
+                placed.insert(known.id, at);
+            }
             entries.push(ServiceEntry {
                 selector: Selector::new(service.scheduler, &members),
                 cursor: record.cursor.clone(),
@@ -143,7 +219,7 @@ impl Registry {
             ports,
             entries,
             timeouts_ms(&desired.timeouts),
-            Vec::new(),
+            self.locals.snapshot(),
             &desired.addresses,
             |_, member| placed[&member.id].clone(),
         );
@@ -157,23 +233,21 @@ impl Registry {
             None => (Arc::default(), Vec::new()),
         };
         let before: Vec<Listed> = old_servers.iter().map(|r| (r.id, r.weight)).collect();
-        let configured = |address: IpAddr| service.servers.iter().find(|s| s.address == address);
+        let configured: HashMap<Identity, u16> = service.servers.iter().map(|s| (identity(s), s.weight)).collect();
         let mut servers: Vec<Record> = old_servers
             .into_iter()
             .filter_map(|record| {
-                let weight = u32::from(configured(record.address)?.weight);
+                let weight = u32::from(*configured.get(&record.identity)?);
                 let last_weight = if weight > 0 { weight } else { record.last_weight };
                 Some(Record { weight, last_weight, ..record })
             })
             .collect();
-        for Server { address, weight, .. } in &service.servers {
-            if servers.iter().any(|r| r.address == *address) {
-                continue;
-            }
+        let known: HashSet<Identity> = servers.iter().map(|record| record.identity).collect();
+        for server in service.servers.iter().filter(|server| !known.contains(&identity(server))) {
             let id = self.take_slot();
             added.push(id);
-            let weight = u32::from(*weight);
-            servers.insert(0, Record { address: *address, id, weight, last_weight: weight, load: Arc::default() });
+            let (identity, weight) = (identity(server), u32::from(server.weight));
+            servers.insert(0, Record { identity, id, weight, last_weight: weight, load: Arc::default() });
         }
         let after: Vec<Listed> = servers.iter().map(|r| (r.id, r.weight)).collect();
         carry_over(service.scheduler, &cursor, &before, &after);
@@ -199,81 +273,4 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{EngineSettings, MacAddr, PortRange, Protocol, Timeouts};
-
-    fn desired(servers: &[(u8, u16)]) -> Desired {
-        let servers = servers.iter().map(|(n, weight)| Server::dr(IpAddr::from([10, 0, 0, *n]), *weight)).collect();
-        let key = ServiceKey {
-            address: IpAddr::from([192, 0, 2, 10]),
-            protocol: Protocol::Tcp,
-            ports: PortRange::single(80),
-        };
-        Desired {
-            engine: EngineSettings::default(),
-            timeouts: Timeouts::default(),
-            control_socket: "/x".into(),
-            interfaces: Vec::new(),
-            neighbors: Vec::new(),
-            addresses: Vec::new(),
-            services: vec![Service::dr("web", key, Scheduler::Wlc, servers)],
-        }
-    }
-
-    fn compile(registry: &mut Registry, servers: &[(u8, u16)]) -> Compiled {
-        let port = Port::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500, true);
-        let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 0, 9]) };
-        registry.compile(&desired(servers), vec![port], |_| Some(hop)).expect("compiles")
-    }
-
-    fn ids(compiled: &Compiled) -> Vec<(u8, u32)> {
-        let last = |m: &Member| match m.address {
-            IpAddr::V4(a) => a.octets()[3],
-            IpAddr::V6(_) => 0,
-        };
-        compiled.snapshot.services[0].members.iter().map(|m| (last(m), m.id)).collect()
-    }
-
-    #[test]
-    fn servers_that_stay_keep_their_id_and_load() {
-        let mut registry = Registry::default();
-        let first = compile(&mut registry, &[(1, 1), (2, 1), (3, 1)]);
-        assert_eq!(ids(&first), [(3, 0x1_0002), (2, 0x1_0001), (1, 0x1_0000)]);
-        first.snapshot.services[0].members[0].load.open(true);
-        let second = compile(&mut registry, &[(4, 1), (3, 7), (1, 1)]);
-        assert_eq!(second.removed, [0x1_0001]);
-        // Server 4 takes the slot of server 2 under a new generation, and IPVS's list order holds.
-        assert_eq!(ids(&second), [(4, 0x2_0001), (3, 0x1_0002), (1, 0x1_0000)]);
-        assert_eq!(second.snapshot.services[0].members[1].load.active(), 1);
-        assert!(second.snapshot.server(0x1_0001).is_none());
-        assert!(second.snapshot.server(0x2_0001).is_some());
-    }
-
-    #[test]
-    fn a_quiescent_server_remembers_its_weight() {
-        let mut registry = Registry::default();
-        compile(&mut registry, &[(1, 5)]);
-        let drained = compile(&mut registry, &[(1, 0)]);
-        let member = &drained.snapshot.services[0].members[0];
-        assert_eq!((member.weight, member.last_weight), (0, 5));
-    }
-
-    #[test]
-    fn generations_skip_zero_when_they_wrap() {
-        let mut registry = Registry { slots: vec![(u16::MAX, false)], free: vec![0], ..Registry::default() };
-        assert_eq!(registry.take_slot(), 0x1_0000);
-    }
-
-    #[test]
-    fn too_many_servers_are_refused() {
-        let mut registry = Registry::default();
-        let mut config = desired(&[]);
-        let server = |n: u32| Server::dr(IpAddr::from((n + 0x0a00_0000).to_be_bytes()), 1);
-        config.services[0].servers = (0..=MAX_SERVERS as u32).map(server).collect();
-        assert_eq!(
-            registry.compile(&config, Vec::new(), |_| None).map(|_| ()),
-            Err(TooManyServers { wanted: MAX_SERVERS + 1 })
-        );
-    }
-}
+mod tests;

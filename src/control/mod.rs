@@ -1,11 +1,13 @@
 //! The path of a change: the only place where the layers are wired together.
 
+pub mod alarms;
 pub mod apply;
 pub mod check;
 pub mod cli;
 pub mod collect;
 pub mod compile;
 pub mod config;
+pub mod groups;
 pub mod netlink;
 pub mod nexthop;
 pub mod replay;

@@ -16,7 +16,7 @@ use netlink_packet_route::link::{InfoData, InfoVlan, LinkAttribute, LinkFlags, L
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -93,6 +93,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Whether the destination is this machine.
     pub local: bool,
+    /// Largest packet, in bytes, where the route says so.
+    pub mtu: Option<u32>,
 }
 
 /// How sure the kernel is of a neighbour.
@@ -465,7 +467,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
         _ => return None,
     };
     let mut link = None;
-    let (mut gateway, mut source) = (None, None);
+    let (mut gateway, mut source, mut mtu) = (None, None, None);
     let ip = |address: &RouteAddress| match address {
         RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
         RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
@@ -478,10 +480,15 @@ fn route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
             RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Metrics(metrics) => {
+                let find = |metric: &RouteMetric| if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None };
+                // Below that no IPv4 packet need fit anywhere (RFC 791): it is no limit, but nonsense.
+                mtu = metrics.iter().find_map(find).filter(|mtu| *mtu >= 68);
+            }
             _ => {}
         }
     }
-    Some(Route { link: link?, gateway, source, local })
+    Some(Route { link: link?, gateway, source, local, mtu })
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<NeighbourEntry> {

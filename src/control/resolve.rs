@@ -3,7 +3,9 @@
 //! Owns what a sound configuration is as a whole: unique names, services that do not overlap, addresses that make
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
-use std::collections::{HashMap, HashSet};
+mod services;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::apply::filter_table;
@@ -12,8 +14,8 @@ use super::config::raw::{At, Entry};
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::dataplane::xdp::Matcher;
 use crate::model::{
-    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_DEFAULT_SIZE, MacAddr, Method, Neighbor, Polling,
-    PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, VerifyChecksums,
+    Desired, EngineSettings, HugePages, Interface, IoMode, MacAddr, Neighbor, Polling, PortRange, ServiceKey, Timeouts,
+    VerifyChecksums,
 };
 
 /// Makes the configuration of a walked file. `None` when something necessary was refused on the way; the configuration
@@ -23,7 +25,9 @@ pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Optio
     let timeouts = file.tables("timeouts").first().and_then(timeouts);
     let control_socket = file.tables("control").first().and_then(|entry| entry.text("socket"));
     let interfaces = interfaces(file.tables("interface"), out);
-    let services = services(file.tables("service"), out);
+    let services = services::services(file.tables("service"), out);
+    local_addresses(file, engine.as_ref().map(|engine| engine.local_addresses), out);
+    let addresses = addresses(file, out);
     let neighbors = neighbors(file, &interfaces, out);
     let desired = Desired {
         engine: engine?,
@@ -31,7 +35,7 @@ pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Optio
         control_socket: control_socket?.value.into(),
         interfaces,
         neighbors,
-        addresses: Vec::new(),
+        addresses,
         services,
     };
     if out.problems.iter().all(|problem| problem.severity == Severity::Warning) {
@@ -48,7 +52,7 @@ fn capacity(desired: &Desired, out: &mut Collector<'_>) {
             .expected(format!("at most {MAX_SERVERS}"))
             .help("split the services over two appliances");
     }
-    if let Err(error) = Matcher::new(&filter_table(desired)) {
+    if let Err(error) = Matcher::new(&filter_table(desired, &HashSet::new())) {
         out.error(0, "service", error.to_string()).help("the filter in the kernel has tables of fixed size");
     }
 }
@@ -68,6 +72,8 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
             .expected("`frames` of at least twice `ring_size`")
             .help(format!("write `frames = {}`, or a smaller `ring_size`", ring_size.value.saturating_mul(4)));
     }
+    let local_ports = entry.ports("local_ports")?;
+    check_local_ports(entry, local_ports, cores.len(), out);
     Some(EngineSettings {
         cores,
         modes: modes.iter().filter_map(|name| IoMode::ALL.into_iter().find(|mode| mode.name() == *name)).collect(),
@@ -93,8 +99,28 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
             "off" => VerifyChecksums::Off,
             _ => VerifyChecksums::NewFlows,
         },
-        ..EngineSettings::default()
+        local_ports: local_ports.value,
+        local_addresses: entry.integer("local_addresses")?.value,
+        fragments: entry.integer("fragments")?.value,
+        fragments_waiting: entry.integer("fragments_waiting")?.value,
+        fragment_wait_ms: entry.integer("fragment_wait_ms")?.value,
     })
+}
+
+/// Ports of local addresses: no port 0, and one for each worker at least.
+fn check_local_ports(entry: &Entry, ports: At<PortRange>, workers: usize, out: &mut Collector<'_>) {
+    let key = entry.key("local_ports");
+    let count = usize::from(ports.value.last - ports.value.first) + 1;
+    let problem = if ports.value.is_any() {
+        out.error(ports.at, key, "port 0 cannot be used")
+    } else if count < workers {
+        out.error(ports.at, key, format!("{count} ports are too few for {workers} workers"))
+    } else {
+        return;
+    };
+    problem
+        .expected("a range with a port for each worker at least, such as `\"1024-65535\"`")
+        .help("write a longer range");
 }
 
 fn timeouts(entry: &Entry) -> Option<Timeouts> {
@@ -140,6 +166,8 @@ fn neighbors(file: &Entry, interfaces: &[Interface], out: &mut Collector<'_>) ->
         .flat_map(|service| service.tables("server"))
         .filter_map(|server| Some(server.address("address")?.value))
         .collect();
+    // By NAT and tunnels it may be the router on the way to servers.
+    let routed = file.tables("service").iter().any(services::reaches_over_routers);
     for entry in file.tables("neighbor") {
         let (address, mac, interface) = (entry.address("address"), entry.mac("mac"), entry.text("interface"));
         if let Some(mac) = mac {
@@ -165,7 +193,7 @@ fn neighbors(file: &Entry, interfaces: &[Interface], out: &mut Collector<'_>) ->
                 .expected(format!("one for each address; the first is on line {line}"))
                 .help("remove one of them");
         }
-        if !servers.contains(&address.value) {
+        if !servers.contains(&address.value) && !routed {
             out.warning(address.at, entry.key("address"), format!("no service has the server {}", address.value))
                 .help("remove the neighbor, or correct its address");
         }
@@ -190,69 +218,90 @@ fn check_mac(entry: &Entry, mac: At<MacAddr>, out: &mut Collector<'_>) {
         .help("on the server, `ip -brief link` shows it");
 }
 
-fn services(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Service> {
-    let mut found = Vec::new();
-    let mut names: HashMap<String, usize> = HashMap::new();
-    let mut taken: HashMap<(IpAddr, Protocol), Vec<(PortRange, usize)>> = HashMap::new();
-    for entry in entries {
-        let key = service_key(entry, out);
-        let line = out.line(entry.at);
-        if let Some((key, at)) = key {
-            let others = taken.entry((key.address, key.protocol)).or_default();
-            if let Some((ports, other)) = others.iter().find(|(ports, _)| ports.overlaps(key.ports)) {
-                let problem = out.error(at, entry.key("port"), format!("{key} overlaps the service on line {other}"));
-                problem.expected(format!("ports outside {ports}"));
-                problem.help("give one of them another address, protocol or port");
+/// Every address of a key in the services, with its service's line.
+fn of_services<'f>(file: &'f Entry, key: &'static str, out: &Collector<'_>) -> HashMap<IpAddr, usize> {
+    let found = |entry: &'f Entry| {
+        let listed = entry.addresses(key).map(|listed| (listed.value, listed.at));
+        listed.or_else(|| entry.address(key).map(|one| (vec![one.value], one.at)))
+    };
+    let all = file.tables("service").iter().filter_map(found);
+    let mut lines = HashMap::new();
+    for (addresses, at) in all {
+        for address in addresses {
+            lines.entry(address).or_insert_with(|| out.line(at));
+        }
+    }
+    lines
+}
+
+/// Every server's address, with its line.
+fn of_servers(file: &Entry, out: &Collector<'_>) -> HashMap<IpAddr, usize> {
+    let all = file.tables("service").iter().flat_map(|service| service.tables("server"));
+    all.filter_map(|server| server.address("address")).map(|at| (at.value, out.line(at.at))).collect()
+}
+
+/// Local addresses against all other addresses, and how many there are.
+fn local_addresses(file: &Entry, most: Option<u32>, out: &mut Collector<'_>) {
+    let (services, servers) = (of_services(file, "address", out), of_servers(file, out));
+    let mut all: BTreeSet<IpAddr> = BTreeSet::new();
+    let mut full = false;
+    for entry in file.tables("service") {
+        let Some(listed) = entry.addresses("local_addresses") else { continue };
+        for address in listed.value {
+            let taken = services.get(&address).map(|line| ("service", line));
+            if let Some((whose, line)) = taken.or_else(|| servers.get(&address).map(|line| ("server", line))) {
+                let text = format!("{address} is the address of the {whose} on line {line}");
+                out.error(listed.at, entry.key("local_addresses"), text)
+                    .expected("an address of the appliance that no service and no server has")
+                    .help("take a free address of the network towards the servers");
             }
-            others.push((key.ports, line));
+            all.insert(address);
         }
-        let name = service_name(entry, key.map(|(key, _)| key), &mut names, out);
-        let scheduler = scheduler(entry, out);
-        let servers = servers(entry, key.map(|(key, _)| key), out);
-        let method = entry.word("method").map(|_| Method::Dr);
-        if let (Some(name), Some((key, _)), Some(scheduler), Some(method)) = (name, key, scheduler, method) {
-            found.push(Service { method, ..Service::dr(&name, key, scheduler, servers) });
+        if let Some(most) = most
+            && all.len() > most as usize
+            && !full
+        {
+            full = true;
+            let text = format!("here they are {} local addresses over all services", all.len());
+            out.error(listed.at, entry.key("local_addresses"), text)
+                .expected(format!("at most {most}: `engine.local_addresses`"))
+                .help("raise `engine.local_addresses`, or let services share addresses");
         }
+    }
+}
+
+/// Addresses that are owned without a service.
+fn addresses(file: &Entry, out: &mut Collector<'_>) -> Vec<IpAddr> {
+    let (services, servers) = (of_services(file, "address", out), of_servers(file, out));
+    let locals = of_services(file, "local_addresses", out);
+    let mut found: Vec<IpAddr> = Vec::new();
+    let mut lines: HashMap<IpAddr, usize> = HashMap::new();
+    for entry in file.tables("address") {
+        let Some(At { value, at, .. }) = entry.address("address") else { continue };
+        let key = entry.key("address");
+        if let Some(what) = services::unfit(value) {
+            out.error(at, key, format!("{value} is {what}"))
+                .expected("a unicast address that hosts on the engine's interfaces can ask for")
+                .help("for the gateway of servers behind NAT, a free address of their network");
+            continue;
+        }
+        let others = [("a service", services.get(&value)), ("local addresses", locals.get(&value))];
+        let owner = others.into_iter().find_map(|(whose, line)| Some((whose, *line?)));
+        let owner = owner.or_else(|| lines.get(&value).map(|line| ("another `[[address]]`", *line)));
+        if let Some((whose, line)) = owner {
+            out.error(at, key, format!("{value} is owned already, by {whose} on line {line}"))
+                .expected("an address that nothing else in the file has")
+                .help("remove this entry: the engine answers for it without");
+        } else if let Some(line) = servers.get(&value) {
+            out.error(at, key, format!("{value} is the address of the server on line {line}"))
+                .expected("an address of the appliance")
+                .help("correct one of them");
+        } else {
+            found.push(value);
+        }
+        lines.entry(value).or_insert_with(|| out.line(at));
     }
     found
-}
-
-/// What the service matches, and where its port stands.
-fn service_key(entry: &Entry, out: &mut Collector<'_>) -> Option<(ServiceKey, usize)> {
-    let address = entry.address("address");
-    if let Some(address) = address
-        && let Some(what) = unfit(address.value)
-    {
-        out.error(address.at, entry.key("address"), format!("{} is {what}", address.value))
-            .expected("a unicast address that clients can reach")
-            .help("the address must be one that no host has");
-    }
-    let protocol = match entry.word("protocol")?.value {
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        _ => Protocol::Tcp,
-    };
-    let ports = entry.ports("port")?;
-    Some((ServiceKey { address: address?.value, protocol, ports: ports.value }, ports.at))
-}
-
-/// What an address is that no service and no server can have.
-fn unfit(address: IpAddr) -> Option<&'static str> {
-    if address.is_unspecified() {
-        return Some("the unspecified address");
-    }
-    if address.is_loopback() {
-        return Some("a loopback address");
-    }
-    if address.is_multicast() {
-        return Some("a multicast address");
-    }
-    match address {
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-        IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.octets()[0] >= 240 => Some("a reserved address"),
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("an IPv4 address in IPv6 form"),
-        _ => None,
-    }
 }
 
 /// The name of a service whose file gives none.
@@ -260,113 +309,5 @@ pub fn default_name(key: &ServiceKey) -> String {
     match key.address {
         IpAddr::V4(address) => format!("{address}:{}/{}", key.ports, key.protocol),
         IpAddr::V6(address) => format!("[{address}]:{}/{}", key.ports, key.protocol),
-    }
-}
-
-fn service_name(
-    entry: &Entry,
-    key: Option<ServiceKey>,
-    names: &mut HashMap<String, usize>,
-    out: &mut Collector<'_>,
-) -> Option<String> {
-    let written = entry.text("name");
-    let name = written.as_ref().map(|name| name.value.clone()).or_else(|| key.map(|key| default_name(&key)))?;
-    let at = written.as_ref().map_or(entry.at, |name| name.at);
-    // Two services with the same derived name overlap, and that was reported.
-    if let Some(line) = names.insert(name.clone(), out.line(at))
-        && written.is_some()
-    {
-        out.error(at, entry.key("name"), format!("the name `{name}` is taken by the service on line {line}"))
-            .expected("a name that no other service has")
-            .help("choose another, or remove the key to have one made from address, port and protocol");
-    }
-    Some(name)
-}
-
-fn scheduler(entry: &Entry, out: &mut Collector<'_>) -> Option<Scheduler> {
-    let word = entry.word("scheduler")?.value;
-    let (flags, size) = (entry.words("scheduler_flags"), entry.integer("mh_table_size"));
-    if word != "mh" {
-        let flags_at =
-            flags.as_ref().filter(|flags| !flags.value.is_empty()).map(|flags| ("scheduler_flags", flags.at));
-        for (key, at) in flags_at.into_iter().chain(size.map(|size| ("mh_table_size", size.at))) {
-            out.error(at, entry.key(key), format!("the scheduler `{word}` has no such setting"))
-                .expected("this key only with `scheduler = \"mh\"`")
-                .help("remove the key, or choose the scheduler `mh`");
-        }
-    }
-    Some(match word {
-        "rr" => Scheduler::Rr,
-        "wrr" => Scheduler::Wrr,
-        "lc" => Scheduler::Lc,
-        "mh" => {
-            let flags = flags?.value;
-            Scheduler::Mh {
-                port: flags.contains(&"mh-port"),
-                fallback: flags.contains(&"mh-fallback"),
-                table_size: size.map_or(MAGLEV_DEFAULT_SIZE, |size| size.value),
-            }
-        }
-        _ => Scheduler::Wlc,
-    })
-}
-
-fn servers(service: &Entry, key: Option<ServiceKey>, out: &mut Collector<'_>) -> Vec<Server> {
-    let entries = service.tables("server");
-    let mut found: Vec<Server> = Vec::new();
-    let mut lines: HashMap<IpAddr, usize> = HashMap::new();
-    for entry in entries {
-        let (address, weight) = (entry.address("address"), entry.integer("weight"));
-        if let Some(address) = address {
-            check_server_address(service, entry, address, out);
-            if let Some(line) = lines.insert(address.value, out.line(address.at)) {
-                out.error(
-                    address.at,
-                    entry.key("address"),
-                    format!("{} is there twice in this service", address.value),
-                )
-                .expected(format!("each server once; the first is on line {line}"))
-                .help("remove one of them; for a larger share of new flows raise the weight");
-            }
-        }
-        if let (Some(port), Some(key)) = (entry.integer("port"), key)
-            && key.ports.as_single().map(u32::from) != Some(port.value)
-        {
-            let problem = out.error(port.at, entry.key("port"), format!("port {} is not the service's", port.value));
-            problem.expected(format!("{}: direct routing does not change ports", key.ports));
-            problem.help("remove the key");
-        }
-        if let (Some(address), Some(weight)) = (address, weight) {
-            found.push(Server::dr(address.value, u16::try_from(weight.value).unwrap_or(u16::MAX)));
-        }
-    }
-    if entries.is_empty() {
-        out.warning(service.at, service.key("server"), "the service has no servers")
-            .help("its clients get no answer; add `[[service.server]]` with `address`");
-    } else if !found.is_empty() && found.len() == entries.len() && found.iter().all(|server| server.weight == 0) {
-        out.warning(service.at, service.key("server"), "every server of the service has weight 0")
-            .help("new clients get no answer; give one a weight");
-    }
-    found
-}
-
-fn check_server_address(service: &Entry, entry: &Entry, address: At<IpAddr>, out: &mut Collector<'_>) {
-    let key = entry.key("address");
-    if let Some(what) = unfit(address.value) {
-        out.error(address.at, key, format!("{} is {what}", address.value))
-            .expected("the server's own unicast address")
-            .help("it is the address that the server has on its network interface");
-        return;
-    }
-    let Some(virtual_address) = service.address("address").map(|address| address.value) else { return };
-    if virtual_address == address.value {
-        out.error(address.at, key, "the server has the address of the service")
-            .expected("the server's own address, by which its Ethernet address is found")
-            .help("the server has the service address on `lo` besides its own");
-    } else if virtual_address.is_ipv4() != address.value.is_ipv4() {
-        let family = if virtual_address.is_ipv4() { "IPv4" } else { "IPv6" };
-        out.error(address.at, key, format!("{} is not an {family} address", address.value))
-            .expected(format!("the family of the service's address, {virtual_address}"))
-            .help("direct routing sends the client's packet as it is: the server must speak its family");
     }
 }

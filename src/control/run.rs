@@ -3,7 +3,7 @@
 //! Owns the order of start and stop, and the one loop over signals, the control socket, the kernel's announcements and
 //! timers. Decides nothing about packets and nothing about a configuration.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,14 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
 
-use super::apply::{self, Applied, ApplyError};
+use super::alarms::Alarms;
+use super::apply::{self, Applied, ApplyError, Machine};
 use super::check::summary;
 use super::config::{self, Loaded, Refused};
+use super::groups::Groups;
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
-use super::nexthop::{NextHop, Reason};
+use super::nexthop::{Path as Way, Reason};
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::status::{ConfigStatus, EngineStatus, Status};
@@ -31,7 +33,7 @@ use super::workers::{self, WorkerError, Workers};
 use super::{collect, startup};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
-use crate::model::Desired;
+use crate::model::{self, Desired, Service};
 
 /// Arguments of `evenkeel run`.
 #[derive(Debug, clap::Args)]
@@ -65,6 +67,9 @@ pub enum RunError {
     /// The data plane cannot hold the configuration.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// The kernel would act on the packets that the engine acts on.
+    #[error("{0}")]
+    KernelInTheWay(String),
     /// No workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
@@ -140,8 +145,14 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         .register(&mut SourceFd(&tracker.as_raw_fd()), NETLINK, Interest::READABLE)
         .map_err(RunError::Loop)?;
 
-    let ports = apply::ports(&desired, tracker.facts(), &report.interfaces);
-    let (applied, snapshot) = Applied::first(gates, &desired, ports, |address| next_hop(&tracker, address))?;
+    if let Some(why) = startup::kernel_in_the_way(&desired, &report.modes, &tracker.facts().addresses) {
+        return Err(RunError::KernelInTheWay(why));
+    }
+    startup::notes(&desired, &tracker.facts().addresses);
+    let groups = Groups::new(&report.interfaces);
+    let machine = machine(&desired, &tracker, &report, now);
+    let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
+    let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
     let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
     let workers = Workers::start(ios, &desired.engine, &shared)?;
     let mut engine = Engine {
@@ -161,10 +172,11 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         hops_changed: false,
         hops_applied: now,
         ticked: now,
-        unreachable: Vec::new(),
-        alarms: HashSet::new(),
+        unreachable: BTreeMap::new(),
+        alarms: Alarms::default(),
+        local: Vec::new(),
     };
-    engine.applied.open(&engine.desired)?;
+    engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
     info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
     let ended = engine.serve(poll, server, &mut pipes);
@@ -188,12 +200,16 @@ fn unix_time() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn next_hop(tracker: &Tracker, address: IpAddr) -> Option<NextHop> {
-    tracker.hop(address).and_then(|reach| reach.as_ref().ok()).copied()
+/// The machine as it is now, for a change.
+fn machine<'t>(desired: &Desired, tracker: &'t Tracker, report: &IoReport, started: Instant) -> Machine<'t> {
+    let facts = tracker.facts();
+    let ports = apply::ports(desired, facts, &report.interfaces);
+    Machine { ports, addresses: &facts.addresses, now: started.elapsed() }
 }
 
-fn servers(desired: &Desired) -> impl Iterator<Item = IpAddr> {
-    desired.services.iter().flat_map(|service| &service.servers).map(|server| server.address)
+/// Servers by how they are reached.
+fn servers(desired: &Desired) -> impl Iterator<Item = (IpAddr, Way)> {
+    desired.services.iter().flat_map(|service| &service.servers).map(|s| (s.address, Way::of(s.method)))
 }
 
 /// A running engine.
@@ -217,9 +233,10 @@ struct Engine {
     busy: Vec<u64>,
     loads: Vec<f64>,
     /// Servers without a next hop, and why, as last logged.
-    unreachable: Vec<(IpAddr, Reason)>,
-    /// Alarms that were logged.
-    alarms: HashSet<String>,
+    unreachable: BTreeMap<IpAddr, Reason>,
+    alarms: Alarms,
+    /// Sentences about servers that are this machine, as last logged.
+    local: Vec<String>,
 }
 
 impl Engine {
@@ -295,10 +312,8 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
-            for alarm in collect::alarms(&self.workers) {
-                if self.alarms.insert(alarm.key) {
-                    warn!("{}", alarm.text);
-                }
+            for alarm in self.alarms.tick(&self.workers, now) {
+                warn!("{}", alarm.text);
             }
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
@@ -308,10 +323,10 @@ impl Engine {
     }
 
     fn change(&mut self, desired: &Desired) -> Result<u64, ApplyError> {
-        let ports = apply::ports(desired, self.tracker.facts(), &self.report.interfaces);
         let tracker = &self.tracker;
-        let next_hop = |address| next_hop(tracker, address);
-        self.applied.change(desired, ports, next_hop, &self.shared, &self.workers)
+        let machine = machine(desired, tracker, &self.report, self.started);
+        let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
+        self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)
     }
 
     /// Reads the file again. What is wrong with it changes nothing.
@@ -340,6 +355,11 @@ impl Engine {
             return refused(self, &failure);
         }
         self.await_new_servers(&desired);
+        if let Some(why) = startup::kernel_in_the_way(&desired, &self.report.modes, &self.tracker.facts().addresses) {
+            let before = self.desired.clone();
+            let _ = self.tracker.watch(&before, now);
+            return refused(self, &RunError::KernelInTheWay(why));
+        }
         let generation = match self.change(&desired) {
             Ok(generation) => generation,
             Err(failure) => {
@@ -365,44 +385,77 @@ impl Engine {
     /// replaced would else have none for the time of an ARP exchange.
     fn await_new_servers(&mut self, desired: &Desired) {
         let start = Instant::now();
-        let known: HashSet<IpAddr> = servers(&self.desired).collect();
-        let new: Vec<IpAddr> = servers(desired).filter(|address| !known.contains(address)).collect();
-        let pending =
-            |tracker: &Tracker| new.iter().any(|address| tracker.hop(*address) == Some(&Err(Reason::Unresolved)));
+        let known: HashSet<(IpAddr, Way)> = servers(&self.desired).collect();
+        let new: Vec<(IpAddr, Way)> = servers(desired).filter(|server| !known.contains(server)).collect();
+        let pending = |tracker: &Tracker| {
+            new.iter().any(|(address, path)| tracker.hop(*address, *path) == Some(&Err(Reason::Unresolved)))
+        };
         while start.elapsed() < RELOAD_RESOLUTION && pending(&self.tracker) {
             self.tracker.turn(RELOAD_RESOLUTION.saturating_sub(start.elapsed()));
         }
     }
 
-    /// Logs servers that cannot be reached, when that changed.
-    fn note_unreachable(&mut self) {
-        let mut now: Vec<(IpAddr, Reason)> = Vec::new();
-        for (address, reach) in self.tracker.hops() {
-            match reach {
-                Ok(_) => {}
-                // Seen for a moment only: it resolves, or fails.
-                Err(Reason::Unresolved) => {
-                    now.extend(self.unreachable.iter().find(|(known, _)| *known == address).cloned())
+    /// Every server that cannot be reached, and why. One that is this machine is not among them.
+    fn cut_off(&self) -> BTreeMap<IpAddr, Reason> {
+        let mut all = BTreeMap::new();
+        for service in &self.desired.services {
+            for server in &service.servers {
+                match self.tracker.reach(service, server) {
+                    Ok(_) | Err(Reason::Local) => {}
+                    Err(why) => {
+                        all.insert(server.address, why);
+                    }
                 }
-                Err(why) => now.push((address, why.clone())),
             }
         }
-        for (address, why) in now.iter().filter(|entry| !self.unreachable.contains(entry)) {
+        all
+    }
+
+    /// Logs servers that cannot be reached, when that changed.
+    fn note_unreachable(&mut self) {
+        let mut now = self.cut_off();
+        // Seen for a moment only: it resolves, or fails.
+        now.retain(|address, why| {
+            if *why == Reason::Unresolved
+                && let Some(known) = self.unreachable.get(address)
+            {
+                why.clone_from(known);
+            }
+            *why != Reason::Unresolved
+        });
+        for (address, why) in now.iter().filter(|(address, why)| self.unreachable.get(*address) != Some(*why)) {
             warn!("server {address} cannot be reached: {why}");
         }
-        for (address, _) in self.unreachable.iter().filter(|(address, _)| next_hop(&self.tracker, *address).is_some()) {
+        for address in self.unreachable.keys().filter(|address| !now.contains_key(*address)) {
             info!("server {address} can be reached again");
         }
         self.unreachable = now;
+        let local = self.local_servers();
+        for sentence in local.iter().filter(|sentence| !self.local.contains(sentence)) {
+            warn!("{sentence}");
+        }
+        self.local = local;
+    }
+
+    /// Servers that are this machine, where the kernel does not have the service address.
+    fn local_servers(&self) -> Vec<String> {
+        let has = &self.tracker.facts().addresses;
+        let mut all = Vec::new();
+        for service in self.desired.services.iter().filter(|service| !has.contains(&service.key.address)) {
+            let is_local = |s: &&model::Server| self.tracker.reach(service, s) == Err(Reason::Local);
+            let servers = service.servers.iter().filter(is_local);
+            all.extend(servers.map(|server| startup::local_server(service, server)));
+        }
+        all
     }
 
     fn status(&self) -> Status {
         let snapshot = self.shared.snapshot.load_full();
-        let unreachable =
-            self.tracker.hops().filter_map(|(address, reach)| reach.as_ref().err().map(|why| (address, why)));
+        let unreachable = self.cut_off();
         let mut warnings: Vec<String> = self.report.warnings.clone();
-        warnings.extend(unreachable.map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
-        warnings.extend(collect::alarms(&self.workers).into_iter().map(|alarm| alarm.text));
+        warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
+        warnings.extend(self.local_servers());
+        warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.restart.iter().cloned());
         Status {
             engine: EngineStatus {
@@ -418,10 +471,11 @@ impl Engine {
                 last_error: self.last_error.clone(),
             },
             interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
-            workers: collect::workers(&self.workers, &self.loads),
-            services: collect::services(&snapshot, &self.desired, &self.applied, &self.workers, |address| {
-                self.tracker.hop(address)
+            workers: collect::workers(&self.desired, &self.workers, &self.loads),
+            services: collect::services(&snapshot, &self.desired, &self.applied, &self.workers, |service, server| {
+                self.tracker.reach(service, server)
             }),
+            local_ports: collect::local_ports(&self.desired, &self.workers),
             drops: collect::drops(&self.workers),
             warnings,
         }

@@ -2,12 +2,14 @@
 //!
 //! Owns sentences. Changes nothing but a configuration's parts that a running engine cannot take.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io::IsTerminal as _;
+use std::net::IpAddr;
 
 use tracing::{info, warn};
 
 use crate::dataplane::io::open::IoReport;
-use crate::model::Desired;
+use crate::model::{Desired, IoMode, Method, Server, Service};
 
 /// Logs to stderr, one plain line an event.
 pub fn log_to_stderr(level: &str) {
@@ -71,6 +73,82 @@ pub fn report(report: &IoReport, desired: &Desired) {
         );
     }
     report.warnings.iter().for_each(|warning| warn!("{warning}"));
+}
+
+/// Whether the kernel forwards packets of a family.
+fn forwards(v4: bool) -> bool {
+    let setting = if v4 { "ipv4/ip_forward" } else { "ipv6/conf/all/forwarding" };
+    std::fs::read_to_string(format!("/proc/sys/net/{setting}")).is_ok_and(|value| value.trim() != "0")
+}
+
+/// How the setting is called that lets the kernel forward packets of a family.
+const fn forwarding(v4: bool) -> &'static str {
+    if v4 { "net.ipv4.ip_forward" } else { "net.ipv6.conf.all.forwarding" }
+}
+
+/// Families of the servers by NAT: IPv4 is `true`.
+fn nat_families(desired: &Desired) -> impl Iterator<Item = bool> {
+    let servers = || desired.services.iter().flat_map(|service| &service.servers);
+    let has = move |v4| servers().any(|s| s.method == Method::Nat && s.address.is_ipv4() == v4);
+    [true, false].into_iter().filter(move |v4| has(*v4))
+}
+
+/// Says what is no fault, but surprises.
+pub fn notes(desired: &Desired, kernel: &HashSet<IpAddr>) {
+    for v4 in nat_families(desired).filter(|v4| !forwards(*v4)) {
+        info!(
+            "{} is 0: of what servers by NAT send through the appliance, only their answers to clients go on; to be their \
+             router for the rest, too: `sysctl -w {}=1`",
+            forwarding(v4),
+            forwarding(v4)
+        );
+    }
+    let shared: BTreeSet<&IpAddr> = shared_locals(desired, kernel).collect();
+    for address in shared {
+        info!(
+            "the kernel has the local address {address}: answers to ports {} of it are taken from the kernel's own \
+             connections, so keep `net.ipv4.ip_local_port_range` and `engine.local_ports` apart, or take a free address",
+            desired.engine.local_ports
+        );
+    }
+}
+
+/// Local addresses of full NAT that the kernel has.
+fn shared_locals<'a>(desired: &'a Desired, kernel: &'a HashSet<IpAddr>) -> impl Iterator<Item = &'a IpAddr> {
+    let locals = desired.services.iter().flat_map(|service| &service.local_addresses);
+    locals.filter(|address| kernel.contains(*address))
+}
+
+/// Why the kernel would act on packets that are the engine's. Only in AF_PACKET mode does it see them.
+pub fn kernel_in_the_way(desired: &Desired, modes: &[IoMode], kernel: &HashSet<IpAddr>) -> Option<String> {
+    if !modes.contains(&IoMode::AfPacket) {
+        return None;
+    }
+    if let Some(v4) = nat_families(desired).find(|v4| forwards(*v4)) {
+        return Some(format!(
+            "in AF_PACKET mode the kernel would forward the servers' answers untranslated: `sysctl -w {}=0`, a mode with \
+             XDP, or another method than `nat`",
+            forwarding(v4)
+        ));
+    }
+    shared_locals(desired, kernel).next().map(|address| {
+        format!(
+            "in AF_PACKET mode the kernel would refuse the servers' answers to the local address {address}, which it has: \
+             take it off (`ip address del`), the engine answers for it"
+        )
+    })
+}
+
+/// What a server that is this machine needs.
+pub fn local_server(service: &Service, server: &Server) -> String {
+    let address = service.key.address;
+    format!(
+        "server {} of {} is this machine: its packets are left to the kernel, which must have the service address: \
+         `ip address add {address}/{} dev lo`",
+        server.address,
+        service.name,
+        if address.is_ipv4() { 32 } else { 128 },
+    )
 }
 
 /// Puts the running engine's settings in the place of those that it cannot take, and says which these are.

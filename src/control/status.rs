@@ -22,10 +22,23 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+    /// Local addresses of full NAT, over all services and workers.
+    pub local_ports: LocalPortsStatus,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
     /// What someone should look at.
     pub warnings: Vec<String>,
+}
+
+/// Local addresses of full NAT and their ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalPortsStatus {
+    /// Local addresses, each counted once.
+    pub addresses: u64,
+    /// Ports in use, or resting after use.
+    pub in_use: u64,
+    /// Ports of all these addresses.
+    pub capacity: u64,
 }
 
 /// The process.
@@ -138,6 +151,22 @@ pub struct WorkerStatus {
     pub flow_capacity_ipv6: u64,
     /// Flows that gave way to newer ones in a full table.
     pub evicted: u64,
+    /// Frames handed to the worker that has their flow.
+    pub handed: u64,
+    /// Frames taken over from other workers.
+    pub taken_over: u64,
+    /// Fragments that had to wait for the first one of their packet.
+    pub kept: u64,
+    /// Packets from servers by NAT that answer no flow; the kernel got them.
+    pub unmatched: u64,
+    /// ICMP errors sent to clients and servers.
+    pub icmp_errors: u64,
+    /// Flows that found no room in the directory of all workers: only this worker knows them.
+    pub directory_full: u64,
+    /// Full NAT: ports of local addresses that this worker uses now.
+    pub local_ports: u64,
+    /// Full NAT: ports of local addresses that are this worker's.
+    pub local_port_capacity: u64,
 }
 
 /// One service.
@@ -155,7 +184,7 @@ pub struct ServiceStatus {
     pub scheduler: String,
     /// Scheduler flags.
     pub flags: Vec<String>,
-    /// Forwarding method.
+    /// Forwarding method, where a server has no other.
     pub method: Method,
     /// Packets of all its servers.
     pub packets: u64,
@@ -172,11 +201,16 @@ pub struct ServiceStatus {
 pub struct ServerStatus {
     /// Its own address.
     pub address: String,
+    /// Its port, where NAT changes it; absent where it is the service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// How packets reach it: a method's name, or `local` for a server that is this machine.
+    pub method: String,
     /// Weight.
     pub weight: u16,
     /// Where frames for it go, if known.
     pub next_hop: Option<NextHopStatus>,
-    /// Why there is no next hop: a word, and a sentence.
+    /// Why there is no next hop: a word, and a sentence. A local server needs none.
     pub unreachable: Option<Unreachable>,
     /// Established flows now.
     pub active: u32,
@@ -321,6 +355,46 @@ fn workers(out: &mut String, status: &Status) {
     }
     out.push_str(&table.render());
     out.push('\n');
+    shared_work(out, status);
+}
+
+/// What workers do besides forwarding; nothing while none of it happens.
+fn shared_work(out: &mut String, status: &Status) {
+    let header = [">Worker", ">Handed", ">Taken over", ">Waited", ">Unmatched", ">ICMP errors", ">Local ports", ">of"];
+    let mut table = Table::new(&header);
+    let mut any = false;
+    for worker in &status.workers {
+        let numbers = [
+            worker.handed,
+            worker.taken_over,
+            worker.kept,
+            worker.unmatched,
+            worker.icmp_errors,
+            worker.local_ports,
+            worker.local_port_capacity,
+        ];
+        any |= numbers.iter().any(|number| *number > 0);
+        let [handed, taken_over, kept, unmatched, icmp_errors, ports, of] = numbers.map(|number| number.to_string());
+        table.row([worker.worker.to_string(), handed, taken_over, kept, unmatched, icmp_errors, ports, of]);
+    }
+    if any {
+        out.push_str(&table.render());
+        out.push('\n');
+    }
+}
+
+/// A method as `ipvsadm -L` shows it, with what that does not know.
+fn forward(method: &str) -> &str {
+    match method {
+        "dr" => "Route",
+        "nat" => "Masq",
+        "full-nat" => "FullNat",
+        "ipip" => "Tunnel",
+        "gue" => "Tunnel gue",
+        "gre" => "Tunnel gre",
+        "local" => "Local",
+        other => other,
+    }
 }
 
 fn services(out: &mut String, status: &Status) {
@@ -360,12 +434,16 @@ fn services(out: &mut String, status: &Status) {
                     format!("{} {}{vlan}", hop.mac, hop.interface)
                 }
                 (None, Some(why)) => format!("UNREACHABLE: {}", why.detail),
+                (None, None) if server.method == "local" => "this machine".to_owned(),
                 (None, None) => "UNREACHABLE".to_owned(),
             };
             table.row([
                 "  ->".to_owned(),
-                with_port(&server.address, &service.port),
-                "Route".to_owned(),
+                server.port.map_or_else(
+                    || with_port(&server.address, &service.port),
+                    |p| with_port(&server.address, &p.to_string()),
+                ),
+                forward(&server.method).to_owned(),
                 server.weight.to_string(),
                 server.active.to_string(),
                 server.inactive.to_string(),

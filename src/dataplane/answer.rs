@@ -91,11 +91,15 @@ pub fn icmp4(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
     let (Some(source), Some(destination)) = (array::<4>(bytes, l3 + 12), array::<4>(bytes, l3 + 16)) else {
         return drop(DropReason::Truncated);
     };
-    if !snapshot.owns(IpAddr::from(destination)) {
-        return pass();
-    }
+    let owned = snapshot.owns(IpAddr::from(destination));
     let end = l4 + usize::from(parsed.l4_len);
-    let Some(message) = bytes.get(l4..end).filter(|m| m.len() >= 8) else { return drop(DropReason::BadIcmp) };
+    let Some(message) = bytes.get(l4..end).filter(|m| m.len() >= 8) else {
+        return if owned { drop(DropReason::BadIcmp) } else { pass() };
+    };
+    // An error to a client about what NAT sent in its name; whether it is one, the flow tells.
+    if !owned {
+        return if matches!(message[0], 3 | 4 | 11 | 12) { Answer::IcmpError(l4 + 8) } else { pass() };
+    }
     if checksum::fold(checksum::sum(message, 0)) != 0xffff {
         return drop(DropReason::BadIcmp);
     }
@@ -140,7 +144,7 @@ pub fn icmp6(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
         return neighbour(snapshot, port, bytes, parsed, frame, source, destination);
     }
     if !snapshot.owns(IpAddr::from(destination)) {
-        return pass();
+        return if message.len() >= 8 && matches!(kind, 1..=4) { Answer::IcmpError(l4 + 8) } else { pass() };
     }
     if message.len() < 8 || !icmp6_sum_is_right(bytes, source, destination, l4, end) {
         return drop(DropReason::BadIcmp);

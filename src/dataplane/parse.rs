@@ -3,7 +3,11 @@
 //! Pure functions over bytes. Never changes a frame, never reads past its end, never looks anything up. Offsets are
 //! from the start of the Ethernet header; keys hold addresses and ports as they lie in the packet (network order).
 
+mod fragment;
+
 use super::verdict::DropReason;
+use fragment::FRAGMENT_HEADER;
+pub use fragment::{Fragment, FragmentId, adopt_protocol, fragment_of, may_have_ports};
 
 /// "Untagged" in [`Parsed::vlan`] and in next hops.
 pub const NO_VLAN: u16 = 0xffff;
@@ -260,8 +264,14 @@ fn parse_v4(bytes: &[u8], mut parsed: Parsed) -> Result<Parsed, DropReason> {
     parsed.protocol = head[9];
     parsed.l4 = parsed.l3 + header_len as u16;
     parsed.l4_len = total - header_len as u16;
-    if u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0 {
-        return Err(DropReason::Fragment);
+    let word = u16::from_be_bytes([head[6], head[7]]);
+    let (offset, more) = (word & 0x1fff, word & 0x2000 != 0);
+    parsed.part = fragment::part_of(offset, more);
+    if parsed.part != Part::Whole {
+        fragment::check_length(header_len, offset, parsed.l4_len, more)?;
+        if parsed.part == Part::Later {
+            return fragment::later(parsed, offset, Kind::Flow4);
+        }
     }
     if parsed.protocol == ICMP {
         parsed.kind = Kind::Icmp4;
@@ -301,28 +311,45 @@ fn parse_v6(bytes: &[u8], mut parsed: Parsed) -> Result<Parsed, DropReason> {
     let packet = ip.get(..40 + payload).ok_or(DropReason::Truncated)?;
     let mut next = head[6];
     let mut at = 40;
+    let mut fragmented = false;
+    // What ends within a first fragment was to go on in the next one (RFC 7112, section 5).
+    let cut_off = |part| if part == Part::First { DropReason::FragmentTiny } else { DropReason::BadExtensionHeader };
     for position in 0..=MAX_EXTENSIONS {
         let len = match next {
             // Hop-by-hop options must come first (RFC 8200, section 4.1).
             0 if position > 0 => return Err(DropReason::BadExtensionHeader),
             0 | 43 | 60 | 135 | 139 | 140 => {
-                let ext = packet.get(at..at + 8).ok_or(DropReason::BadExtensionHeader)?;
+                let ext = packet.get(at..at + 8).ok_or(cut_off(parsed.part))?;
                 if next == 43 && ext[2] == 0 {
                     return Err(DropReason::SourceRoute);
                 }
                 next = ext[0];
                 (usize::from(ext[1]) + 1) * 8
             }
-            44 => {
+            // At most once (RFC 8200, section 4.1).
+            FRAGMENT_HEADER if fragmented => return Err(DropReason::BadExtensionHeader),
+            FRAGMENT_HEADER => {
                 let ext = packet.get(at..at + 8).ok_or(DropReason::BadExtensionHeader)?;
-                if u16::from_be_bytes([ext[2], ext[3]]) & 0xfff9 != 0 {
-                    return Err(DropReason::Fragment);
-                }
+                let word = u16::from_be_bytes([ext[2], ext[3]]);
+                let (offset, more) = (word >> 3, word & 1 != 0);
+                fragmented = true;
                 next = ext[0];
+                // A fragment that is the whole packet is treated as one (RFC 6946).
+                parsed.part = fragment::part_of(offset, more);
+                if parsed.part != Part::Whole {
+                    let len = (packet.len() - at - 8) as u16;
+                    fragment::check_length(at - 40, offset, len, more)?;
+                    if parsed.part == Part::Later {
+                        parsed.protocol = next;
+                        parsed.l4 = parsed.l3 + at as u16 + 8;
+                        parsed.l4_len = len;
+                        return fragment::later(parsed, offset, Kind::Flow6);
+                    }
+                }
                 8
             }
             51 => {
-                let ext = packet.get(at..at + 8).ok_or(DropReason::BadExtensionHeader)?;
+                let ext = packet.get(at..at + 8).ok_or(cut_off(parsed.part))?;
                 next = ext[0];
                 (usize::from(ext[1]) + 2) * 4
             }
@@ -339,7 +366,7 @@ fn parse_v6(bytes: &[u8], mut parsed: Parsed) -> Result<Parsed, DropReason> {
         };
         at += len;
         if at > packet.len() {
-            return Err(DropReason::BadExtensionHeader);
+            return Err(cut_off(parsed.part));
         }
     }
     Err(DropReason::BadExtensionHeader)
@@ -359,6 +386,9 @@ fn transport(bytes: &[u8], mut parsed: Parsed, kind: Kind) -> Result<Parsed, Dro
     let Some(minimum) = transport_minimum(parsed.protocol) else {
         return Ok(parsed);
     };
+    if parsed.part == Part::First {
+        fragment::check_first(bytes, &parsed)?;
+    }
     if parsed.l4_len < minimum {
         return Err(DropReason::Truncated);
     }
@@ -385,13 +415,13 @@ pub fn destination(bytes: &[u8]) -> Option<std::net::IpAddr> {
 }
 
 /// Whether the transport header and checksum of a flow packet are sound. Costs a pass over the payload, so it is
-/// asked for packets that would create a flow.
+/// asked for packets that would create a flow. A fragment is sound: its checksum covers what is not there.
 ///
 /// # Errors
 /// What is wrong. A checksum that equals the bare pseudo-header sum is named for what it is: a sender that left the
 /// checksum to its network card (Linux `CHECKSUM_PARTIAL`).
 pub fn verify_transport(bytes: &[u8], parsed: &Parsed) -> Result<(), DropReason> {
-    if !matches!(parsed.kind, Kind::Flow4 | Kind::Flow6) {
+    if parsed.part != Part::Whole || !matches!(parsed.kind, Kind::Flow4 | Kind::Flow6) {
         return Ok(());
     }
     let l4 = usize::from(parsed.l4);

@@ -6,21 +6,31 @@
 
 mod family;
 mod flow_path;
+mod fragment_path;
+mod kit;
+mod new_flow;
 mod other_path;
 mod plain;
+mod send;
 
 use std::sync::Arc;
 
 use super::directory::Peers;
 use super::flow::state::State;
-use super::flow::{FlowTable, FlowV4, FlowV6, Gone, Ident, Seeds};
+use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds};
+use super::fragment::FragmentTable;
+use super::icmp::Limiter;
 use super::io::{BATCH, Frame, FrameMemory};
-use super::parse::{self, Kind, Parsed, SCTP, TCP};
+use super::last_hop::LastHops;
+use super::parse::{self, Kind, Parsed, Part, SCTP, TCP};
+use super::ports::PortPool;
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
+use super::split::MOST_PIECES;
 use super::stats::WorkerStats;
 use super::verdict::{DropReason, Outcome, Verdict};
-use crate::model::{EngineSettings, HugePages, VerifyChecksums};
+use crate::model::{EngineSettings, HugePages, PortRange, VerifyChecksums};
 use family::{Family, word64};
+use kit::Kit;
 
 /// What the first pass found out about a frame that is not plain.
 #[derive(Clone, Copy)]
@@ -43,13 +53,30 @@ struct Lane {
 
 const NOT_PLAIN: u32 = u32::MAX;
 
+impl Lane {
+    /// What a parse would say of the packet.
+    fn parsed(&self) -> Parsed {
+        let header = if self.v6 { 40 } else { 20 };
+        Parsed {
+            kind: if self.v6 { Kind::Flow6 } else { Kind::Flow4 },
+            protocol: self.ident.protocol(),
+            tcp_flags: self.tcp_flags,
+            part: parse::Part::Whole,
+            tags: 0,
+            vlan: parse::NO_VLAN,
+            l3: 14,
+            l4: 14 + header,
+            l4_len: self.total - header,
+        }
+    }
+}
+
 /// What the paths of both families share.
 struct Context<'a> {
     snapshot: &'a Snapshot,
     stats: &'a WorkerStats,
     verify: VerifyChecksums,
     now: u32,
-    peers: Option<&'a Peers>,
 }
 
 /// A worker's flow tables and counters, and the way of a packet through them.
@@ -60,13 +87,12 @@ pub struct Pipeline {
     slots: Box<[Slot; BATCH]>,
     stats: Arc<WorkerStats>,
     verify: VerifyChecksums,
-    /// Frames that the pipeline made itself or had kept, with what becomes of them.
-    extra: Vec<(Frame, Outcome)>,
-    peers: Option<Peers>,
+    kit: Kit,
+    local_ports: PortRange,
 }
 
 /// Most frames that a batch can bring forth besides its own.
-pub const MAX_EXTRA: usize = 4 * BATCH;
+pub const MAX_EXTRA: usize = 16 * BATCH;
 
 impl Pipeline {
     /// A pipeline with empty flow tables of the configured capacity.
@@ -83,21 +109,46 @@ impl Pipeline {
             slots: Box::new([empty; BATCH]),
             stats,
             verify: settings.verify_checksums,
-            extra: Vec::with_capacity(MAX_EXTRA),
-            peers: None,
+            local_ports: settings.local_ports,
+            kit: Kit {
+                hops: LastHops::default(),
+                extra: Vec::with_capacity(MAX_EXTRA),
+                peers: None,
+                fragments: FragmentTable::new(
+                    settings.fragments as usize,
+                    settings.fragments_waiting as usize,
+                    settings.frame_size as usize,
+                    settings.fragment_wait_ms,
+                    seeds,
+                ),
+                pieces: Vec::with_capacity(MOST_PIECES),
+                ports: PortPool::new(settings.local_addresses as usize, settings.local_ports, 0, 1),
+                locals: vec![None; settings.local_addresses as usize],
+                generation: 0,
+                limiter: Limiter::default(),
+                next_id: 0,
+            },
         })
     }
 
     /// Makes it one of several workers, which know each other's flows by their directory.
     pub fn join(&mut self, peers: Peers) {
-        self.peers = Some(peers);
+        let (slots, range) = (self.kit.locals.len(), self.local_ports);
+        self.kit.ports = PortPool::new(slots, range, peers.me, peers.count);
+        self.kit.peers = Some(peers);
+    }
+
+    /// Whether the last batch brought forth frames besides its own.
+    #[inline]
+    pub fn has_extra(&self) -> bool {
+        !self.kit.extra.is_empty()
     }
 
     /// Takes the frames that the last batch brought forth besides its own, into `frames` and `outcomes`, and returns how
     /// many; to be called until it returns 0. They are acted upon and settled like those of a batch.
     pub fn take_extra(&mut self, frames: &mut [Frame], outcomes: &mut [Outcome]) -> usize {
-        let count = self.extra.len().min(frames.len()).min(outcomes.len());
-        for (at, (frame, outcome)) in self.extra.drain(..count).enumerate() {
+        let count = self.kit.extra.len().min(frames.len()).min(outcomes.len());
+        for (at, (frame, outcome)) in self.kit.extra.drain(..count).enumerate() {
             frames[at] = frame;
             outcomes[at] = outcome;
         }
@@ -127,29 +178,32 @@ impl Pipeline {
         now: u32,
     ) {
         let count = frames.len().min(BATCH).min(outcomes.len());
+        if snapshot.generation != self.kit.generation {
+            self.kit.follow(snapshot);
+        }
         let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
         let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
         for ((frame, lane), slot) in frames.iter().zip(&mut self.lanes[..]).zip(&mut *slots) {
             let bytes = memory.bytes(frame);
             *lane = tables.inspect(&snapshot.ports, frame, bytes);
             if lane.home == NOT_PLAIN {
-                *slot = tables.inspect_other(bytes);
+                *slot = tables.inspect_other(frame, bytes);
             }
         }
-        let context = Context { snapshot, stats: &self.stats, verify: self.verify, now, peers: self.peers.as_ref() };
+        let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
         for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
             let hit = if lane.v6 {
-                context.plain_hit_v6(&mut self.v6, memory, frame, lane)
+                context.plain_hit_v6(&mut self.v6, &mut self.kit, memory, frame, lane)
             } else {
-                context.plain_hit_v4(&mut self.v4, memory, frame, lane)
+                context.plain_hit_v4(&mut self.v4, &mut self.kit, memory, frame, lane)
             };
             *outcome = match hit {
                 Some(outcome) => outcome,
                 None => {
                     if lane.home != NOT_PLAIN {
-                        *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(memory.bytes(frame));
+                        *slot = Tables { v4: &self.v4, v6: &self.v6 }.inspect_other(frame, memory.bytes(frame));
                     }
-                    context.any_packet(&mut self.v4, &mut self.v6, memory, frame, *slot)
+                    context.any_packet(&mut self.v4, &mut self.v6, &mut self.kit, memory, frame, *slot)
                 }
             };
         }
@@ -183,12 +237,15 @@ impl Pipeline {
     /// Ends flows that outlived their timeout, looking at `budget` buckets of each table.
     pub fn sweep(&mut self, snapshot: &Snapshot, budget: usize, now: u32) {
         let mut expired = 0;
-        let mut each = |gone: Gone| {
-            close(snapshot, gone);
+        let kit = &mut self.kit;
+        self.v4.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+            kit.close(snapshot, &gone, now);
             expired += 1;
-        };
-        self.v4.sweep(budget, now, &snapshot.timeouts_ms, &mut each);
-        self.v6.sweep(budget, now, &snapshot.timeouts_ms, &mut each);
+        });
+        self.v6.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+            kit.close(snapshot, &gone, now);
+            expired += 1;
+        });
         if expired > 0 {
             self.stats.expired.add(expired);
         }
@@ -200,12 +257,15 @@ impl Pipeline {
     pub fn prefault(&mut self) {
         self.v4.prefault();
         self.v6.prefault();
+        self.kit.fragments.prefault();
     }
 
     /// Publishes the flow tables' fill.
     fn publish(&self) {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
+        let slots = 0..self.kit.locals.len() as u16;
+        self.stats.local_ports.set(slots.map(|slot| u64::from(self.kit.ports.in_use(slot))).sum());
     }
 
     /// Buckets of the larger table, for pacing [`Pipeline::sweep`].
@@ -268,15 +328,15 @@ impl Tables<'_> {
     }
 
     #[inline(never)]
-    fn inspect_other(self, bytes: &[u8]) -> Slot {
+    fn inspect_other(self, frame: &Frame, bytes: &[u8]) -> Slot {
         let parsed = parse::parse(bytes);
         let mut hash = 0;
         if let Ok(parsed) = &parsed {
             if parsed.kind == Kind::Flow6 {
-                hash = FlowV6::key_of(bytes, parsed).map_or(0, |key| self.v6.hash(&key));
+                hash = FlowV6::key_of(bytes, parsed, frame.hint).map_or(0, |key| self.v6.hash(&key));
                 self.v6.prefetch(hash);
             } else if parsed.kind == Kind::Flow4 {
-                hash = FlowV4::key_of(bytes, parsed).map_or(0, |key| self.v4.hash(&key));
+                hash = FlowV4::key_of(bytes, parsed, frame.hint).map_or(0, |key| self.v4.hash(&key));
                 self.v4.prefetch(hash);
             }
         }
@@ -293,12 +353,6 @@ fn is_foreign(ports: &[Port], frame: &Frame, bytes: &[u8]) -> bool {
     port.is_own(word64(&head[6..14])) || !port.accepts(word64(&head[..8]))
 }
 
-fn close(snapshot: &Snapshot, gone: Gone) {
-    if let Some(load) = snapshot.load(gone.server) {
-        load.close(gone.state.is_active());
-    }
-}
-
 impl Context<'_> {
     /// The long way for any frame.
     #[inline(never)]
@@ -306,14 +360,16 @@ impl Context<'_> {
         &self,
         v4: &mut FlowTable<FlowV4>,
         v6: &mut FlowTable<FlowV6>,
+        kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
         slot: Slot,
     ) -> Outcome {
         match slot.parsed {
-            Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, memory, frame, &parsed, slot.hash),
-            Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, memory, frame, &parsed, slot.hash),
-            Ok(parsed) => self.other_packet(v4, v6, memory, frame, &parsed),
+            Ok(parsed) if parsed.part != Part::Whole => self.fragment_packet(v4, v6, kit, memory, frame, &parsed),
+            Ok(parsed) if parsed.kind == Kind::Flow4 => self.flow_packet(v4, kit, memory, frame, &parsed, slot.hash),
+            Ok(parsed) if parsed.kind == Kind::Flow6 => self.flow_packet(v6, kit, memory, frame, &parsed, slot.hash),
+            Ok(parsed) => self.other_packet(v4, v6, kit, memory, frame, &parsed),
             Err(reason) => self.broken_packet(memory.bytes(frame), reason),
         }
     }

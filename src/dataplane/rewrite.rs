@@ -2,7 +2,10 @@
 //!
 //! Changes frames in place. Never decides where a frame goes.
 
+pub mod mss;
 pub mod nat;
+pub mod options;
+pub mod plain;
 pub mod tunnel;
 
 use super::io::{Frame, FrameMemory};
@@ -15,6 +18,12 @@ use super::verdict::DropReason;
 pub fn ttl(bytes: &[u8], parsed: &Parsed) -> u8 {
     let at = usize::from(parsed.l3) + if parsed.kind == Kind::Flow4 || parsed.kind == Kind::Icmp4 { 8 } else { 7 };
     bytes.get(at).copied().unwrap_or(0)
+}
+
+/// Whether a packet on its way may be cut into fragments: IPv4 without DF (RFC 791; never IPv6, RFC 8200 section 5).
+pub fn may_be_split(bytes: &[u8], parsed: &Parsed) -> bool {
+    let v4 = matches!(parsed.kind, Kind::Flow4 | Kind::Icmp4);
+    v4 && bytes.get(usize::from(parsed.l3) + 6).is_some_and(|flags| flags & 0x40 == 0)
 }
 
 /// Readies a frame for its server: TTL - 1 (the header checksum by RFC 1624), VLAN tag as the server's segment wants

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::flow::state::STATES;
 use super::parse::NO_VLAN;
+use super::rewrite::plain::{Rewrite4, Rewrite6};
 use super::rewrite::tunnel::Tunnel;
 use super::schedule::{Cursor, Load, Member, Selector};
 use super::verdict::{DropReason, Outcome, Verdict};
@@ -125,6 +126,47 @@ pub struct Target {
     pub locals: Arc<[u16]>,
 }
 
+/// What changes in a packet of NAT, worked out beforehand for the short way.
+#[derive(Clone, Copy, Debug)]
+pub enum PlainNat {
+    /// IPv4.
+    V4 {
+        /// Service to server.
+        to_server: Rewrite4,
+        /// Server to service.
+        to_client: Rewrite4,
+    },
+    /// IPv6.
+    V6 {
+        /// Service to server.
+        to_server: Rewrite6,
+        /// Server to service.
+        to_client: Rewrite6,
+    },
+}
+
+impl PlainNat {
+    fn new(service: Endpoint, server: Endpoint) -> Option<PlainNat> {
+        match (service.address, server.address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                let (service, server) = ((a, service.port), (b, server.port));
+                Some(PlainNat::V4 {
+                    to_server: Rewrite4::new(service, server),
+                    to_client: Rewrite4::new(server, service),
+                })
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                let (service, server) = ((a, service.port), (b, server.port));
+                Some(PlainNat::V6 {
+                    to_server: Rewrite6::new(service, server),
+                    to_client: Rewrite6::new(server, service),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// An address and, where it changes, a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -155,6 +197,8 @@ impl ServerEntry {
 pub struct Placed {
     /// Where its frames leave, if that is known.
     pub hop: Option<NextHop>,
+    /// Largest packet on the route there, in bytes, where the route has a limit of its own.
+    pub mtu: Option<u32>,
     /// How they reach it.
     pub way: Way,
     /// What rewriting needs.
@@ -219,8 +263,10 @@ pub struct Snapshot {
     pub timeouts_ms: [u32; STATES],
     servers: Vec<ServerEntry>,
     targets: Vec<Option<Target>>,
+    plain_nat: Vec<Option<PlainNat>>,
     /// Local addresses of full NAT by their stable slot; `None` where a slot is free.
     pub locals: Vec<Option<IpAddr>>,
+    local_slots: Map<IpAddr, u16>,
     loads: Vec<Option<Arc<Load>>>,
     by_address: Map<(IpAddr, u8), Ports>,
     owned: HashSet<IpAddr, foldhash::fast::RandomState>,
@@ -243,6 +289,7 @@ impl Snapshot {
         let slots = services.iter().flat_map(|s| &s.members).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
         let mut servers = vec![ServerEntry::EMPTY; slots];
         let mut targets = vec![None; slots];
+        let mut plain_nat = vec![None; slots];
         let mut loads = vec![None; slots];
         let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
         let mut owned: HashSet<IpAddr, _> = addresses.iter().copied().collect();
@@ -256,7 +303,10 @@ impl Snapshot {
                 index as u16,
             ));
             for member in &service.members {
-                let Placed { hop, way, target } = place(index, member);
+                let Placed { hop, mtu, way, target } = place(index, member);
+                if way == Way::Nat {
+                    plain_nat[slot_of(member.id)] = PlainNat::new(target.service, target.server);
+                }
                 targets[slot_of(member.id)] = Some(target);
                 let entry = &mut servers[slot_of(member.id)];
                 *entry = ServerEntry { id: member.id, way, ..ServerEntry::EMPTY };
@@ -275,7 +325,8 @@ impl Snapshot {
                 entry.macs[6..].copy_from_slice(&port.mac().0);
                 entry.vlan = hop.vlan.unwrap_or(NO_VLAN);
                 entry.outcome.verdict = Verdict::Tx(hop.port);
-                entry.max_frame = u16::try_from(port.max_frame).unwrap_or(u16::MAX);
+                let most = port.max_frame.min(mtu.map_or(u32::MAX, |mtu| mtu.saturating_add(14)));
+                entry.max_frame = u16::try_from(most).unwrap_or(u16::MAX);
                 entry.plain_limit = if hop.vlan.is_none() && way == Way::Dr { entry.max_frame } else { 0 };
                 entry.reachable = true;
             }
@@ -283,7 +334,22 @@ impl Snapshot {
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
-        Snapshot { generation, ports, services, timeouts_ms, servers, targets, locals, loads, by_address, owned }
+        let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
+        let local_slots = slots.collect();
+        Snapshot {
+            generation,
+            ports,
+            services,
+            timeouts_ms,
+            servers,
+            targets,
+            plain_nat,
+            locals,
+            local_slots,
+            loads,
+            by_address,
+            owned,
+        }
     }
 
     /// The server with this stable id, unless it is gone.
@@ -298,6 +364,12 @@ impl Snapshot {
         self.targets.get(slot_of(id))?.as_ref()
     }
 
+    /// What changes in a packet of the NAT server with this stable id.
+    #[inline(always)]
+    pub fn plain_nat(&self, id: u32) -> Option<&PlainNat> {
+        self.plain_nat.get(slot_of(id))?.as_ref()
+    }
+
     /// The connection counts of the server with this stable id, unless it is gone.
     pub fn load(&self, id: u32) -> Option<&Load> {
         self.server(id)?;
@@ -307,6 +379,11 @@ impl Snapshot {
     /// The service for a destination.
     pub fn service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u16> {
         self.by_address.get(&(address, protocol))?.find(port)
+    }
+
+    /// The slot of a local address of full NAT.
+    pub fn local_slot(&self, address: IpAddr) -> Option<u16> {
+        self.local_slots.get(&address).copied()
     }
 
     /// Whether the appliance owns this address.

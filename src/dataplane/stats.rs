@@ -37,7 +37,7 @@ impl Counter {
 
 /// What a worker counts for one real server.
 #[derive(Debug, Default)]
-#[repr(align(32))]
+#[repr(align(64))]
 pub struct ServerCounters {
     /// Packets forwarded to it.
     pub packets: Counter,
@@ -45,6 +45,10 @@ pub struct ServerCounters {
     pub bytes: Counter,
     /// Flows bound to it.
     pub connections: Counter,
+    /// Packets that came from it, where they pass by (NAT).
+    pub out_packets: Counter,
+    /// Bytes of those packets, from the IP header on.
+    pub out_bytes: Counter,
 }
 
 /// Everything that one worker counts.

@@ -135,6 +135,8 @@ drop_reasons! {
     NoFrame = "no-frame",
     /// Full NAT: every port of the service's local addresses is in use.
     NoLocalPort = "no-local-port",
+    /// NAT: the client's address and port lead to this server already, by way of another service.
+    TupleTaken = "tuple-taken",
     /// NAT: the way back to the client is not known any more, or too many different ones are.
     NoReturnHop = "no-return-hop",
     /// The worker that has the flow does not keep up with what others hand to it.

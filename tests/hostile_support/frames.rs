@@ -189,9 +189,19 @@ pub fn bases() -> Vec<Vec<u8>> {
         ipv4(17, &[], &udp(5010, b"")),
         ipv4(17, &[], &udp(53, b"not a service")),
         partial(ipv4(17, &[], &udp(5001, b"question"))),
-        // Fragments, and addresses that no client has.
+        // Fragments, first and later ones that belong together, and some that belong to nothing.
+        with(ipv4(6, &[], &tcp(80, ACK, &[3; 20])), 20, &[0x20, 0]),
+        with(ipv4(6, &[], &tcp(80, ACK, &[3; 16])), 20, &[0x20, 5]),
+        with(ipv4(17, &[], &udp(5000, &[3; 24])), 20, &[0x20, 0]),
+        with(ipv4(17, &[], &udp(5000, &[3; 24])), 20, &[0x20, 4]),
+        with(ipv4(17, &[], &[3; 20]), 20, &[0x00, 8]),
+        with(ipv4(6, &[], &tcp(80, SYN, b"")[..16]), 20, &[0x20, 0]),
+        with(ipv4(6, &[], &[3; 32]), 20, &[0x00, 1]),
+        with(ipv4(1, &[], &icmp(8, 0, &[3; 16])), 20, &[0x20, 0]),
+        with(ipv4(1, &[], &[3; 16]), 20, &[0x00, 3]),
         with(web(ACK), 20, &[0x20, 0]),
         with(web(ACK), 20, &[0x00, 0xb9]),
+        // Addresses that no client has.
         with(web(SYN), 22, &[1]),
         with(web(SYN), 26, &[127, 0, 0, 1]),
         with(web(SYN), 26, &[224, 0, 0, 1]),
@@ -240,6 +250,13 @@ pub fn bases() -> Vec<Vec<u8>> {
         ipv6(6, &[fragment(0)], &tcp(80, SYN, b"")),
         ipv6(6, &[fragment(1)], &tcp(80, SYN, b"")),
         ipv6(6, &[fragment(0x100)], &tcp(80, SYN, b"")),
+        ipv6(17, &[fragment(1)], &udp(53, &[3; 24])),
+        ipv6(17, &[fragment(0x21)], &[3; 32]),
+        ipv6(17, &[fragment(0x40)], &[3; 9]),
+        ipv6(60, &[options(0), fragment(0x20)], &[3; 9]),
+        ipv6(6, &[fragment(1), options(0)], &tcp(80, ACK, &[3; 20])),
+        ipv6(6, &[fragment(1)], &tcp(80, ACK, b"")[..16]),
+        ipv6(58, &[fragment(1)], &icmp(128, 0, &[3; 16])),
         ipv6(6, &[options(0), hop.clone()], &tcp(80, SYN, b"")),
         ipv6(6, &std::iter::repeat_n(options(0), 9).collect::<Vec<_>>(), &tcp(80, SYN, b"")),
         ipv6(59, &[], &[]),
@@ -287,6 +304,9 @@ pub fn repaired(mut frame: Vec<u8>) -> Vec<u8> {
         }
     }
     let Ok(parsed) = parse::parse(&frame) else { return frame };
+    if parsed.part != parse::Part::Whole {
+        return frame;
+    }
     let (l4, length) = (usize::from(parsed.l4), usize::from(parsed.l4_len));
     let at = match parsed.protocol {
         1 | 58 => 2,
@@ -326,6 +346,15 @@ fn varied(mut frame: Vec<u8>, random: &mut Random) -> Vec<u8> {
     let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
     let source = l3 + if parsed.kind == parse::Kind::Flow4 { 15 } else { 23 };
     frame[source] = 1 + random.below(20) as u8;
+    if let Some(fragment) = parse::fragment_of(&frame, &parsed) {
+        // Of few packets, so that their pieces meet.
+        let id = if fragment.id.v6 { l4 - 1 } else { l3 + 5 };
+        if parsed.part == parse::Part::Later || parsed.kind == parse::Kind::Flow4 {
+            frame[id] = 8 + random.below(4) as u8;
+        }
+        frame[source] = 1 + random.below(4) as u8;
+        return repaired(frame);
+    }
     frame[l4 + 1] = random.below(60) as u8;
     if random.one_in(3) {
         let ports = [80, 80, 443, 443, 8000, 8007, 5000, 5003, 5010, 2905, 53, 700, 701, random.below(65_536)];
@@ -375,6 +404,55 @@ fn spoil(frame: &mut Vec<u8>, bases: &[Vec<u8>], random: &mut Random) {
             frame.drain(at..end);
         }
     }
+}
+
+/// The pieces of one datagram, in any order, perhaps one twice, one missing, one that overlaps, or very many of them.
+pub fn fragments(random: &mut Random) -> Vec<Vec<u8>> {
+    let v6 = random.one_in(2);
+    let many = random.one_in(8);
+    let pieces = if many { 60 + random.below(100) } else { 2 + random.below(12) };
+    let size = if many { 8 } else { 8 * (1 + random.below(20)) };
+    let body =
+        udp(if random.one_in(4) { 5003 } else { 5000 }, &vec![5; (pieces * size) as usize - random.index(8) - 8]);
+    let (id, client) = (random.byte(), 1 + random.below(20) as u8);
+    let one = |start: usize, end: usize| {
+        let (more, end) = (end < body.len(), end.min(body.len()));
+        let word = start as u16;
+        let mut frame = if v6 {
+            let [hi, lo] = (word | u16::from(more)).to_be_bytes();
+            ipv6(17, &[(44, vec![0, 0, hi, lo, 0, 0, 1, id])], &body[start..end])
+        } else {
+            let [hi, lo] = (word / 8 | if more { 0x2000 } else { 0 }).to_be_bytes();
+            with(with(ipv4(17, &[], &body[start..end]), 20, &[hi, lo]), 18, &[0, id])
+        };
+        frame[if v6 { 37 } else { 29 }] = client;
+        repaired(frame)
+    };
+    let size = size as usize;
+    let mut all: Vec<Vec<u8>> = (0..body.len().div_ceil(size)).map(|n| one(n * size, (n + 1) * size)).collect();
+    match random.below(6) {
+        0 => {
+            let at = random.index(all.len());
+            all.push(all[at].clone());
+        }
+        1 => {
+            all.remove(random.index(all.len()));
+        }
+        2 if body.len() > 24 => {
+            let start = 8 * random.index(body.len() / 8 - 1);
+            all.push(one(start, start + 16));
+        }
+        _ => {}
+    }
+    if random.one_in(4) {
+        all.reverse();
+    }
+    // A few change places.
+    for _ in 0..random.below(4) {
+        let (a, b) = (random.index(all.len()), random.index(all.len()));
+        all.swap(a, b);
+    }
+    all
 }
 
 /// One hostile frame: sound, nearly sound, or garbage.

@@ -111,7 +111,13 @@ fn number(address: IpAddr) -> u8 {
 impl Site {
     /// Small tables, so that they fill, evict and refuse.
     pub fn pipeline(&self) -> Pipeline {
-        let settings = EngineSettings { flows: 1500, flows_ipv6: 400, ..EngineSettings::default() };
+        let settings = EngineSettings {
+            flows: 1500,
+            flows_ipv6: 400,
+            fragments: 24,
+            fragments_waiting: 64,
+            ..EngineSettings::default()
+        };
         Pipeline::new(&settings, Seeds::fixed(), Arc::default()).expect("memory")
     }
 

@@ -32,6 +32,7 @@ pub struct Entry {
     /// Byte offset of its header.
     pub at: usize,
     values: Vec<(&'static str, At<Value>)>,
+    refused: Vec<&'static str>,
     tables: Vec<(&'static str, Vec<Entry>)>,
 }
 
@@ -55,6 +56,8 @@ impl Entry {
         boolean -> bool, Boolean(b) => *b;
         /// The integer under a key.
         integer -> u32, Integer(n) => *n;
+        /// The integer under a key; inside, `None` is the word in its place.
+        integer_or -> Option<u32>, IntegerOr(n) => *n;
         /// The list of integers under a key; inside, `None` is the word for all.
         integers -> Option<Vec<u32>>, Integers(list) => list.clone();
         /// The word under a key.
@@ -63,12 +66,19 @@ impl Entry {
         words -> Vec<&'static str>, Words(words) => words.clone();
         /// The address under a key.
         address -> IpAddr, Address(address) => *address;
+        /// The addresses under a key.
+        addresses -> Vec<IpAddr>, Addresses(addresses) => addresses.clone();
         /// The Ethernet address under a key.
         mac -> MacAddr, Mac(mac) => *mac;
         /// The ports under a key.
         ports -> PortRange, Ports(ports) => *ports;
         /// The text under a key.
         text -> String, Text(text) => text.clone();
+    }
+
+    /// Whether the file has a value under a key that was refused.
+    pub fn was_refused(&self, key: &str) -> bool {
+        self.refused.contains(&key)
     }
 
     /// The inner tables of a name, in the order of the file.
@@ -94,14 +104,17 @@ fn join(path: &str, name: &str) -> String {
 }
 
 fn entry(schema: &'static Table, table: &DeTable<'_>, path: String, at: usize, out: &mut Collector<'_>) -> Entry {
-    let mut found = Entry { path, at, values: Vec::new(), tables: Vec::new() };
+    let mut found = Entry { path, at, values: Vec::new(), refused: Vec::new(), tables: Vec::new() };
     let mut seen = Vec::new();
     for (name, value) in table {
         let path = found.key(name.get_ref());
         if let Some(key) = schema.key(name.get_ref()) {
             seen.push(key.name);
-            if let Some(value_found) = check(&key.kind, value, &path, out) {
-                found.values.push((key.name, At { value: value_found, at: value.span().start, written: true }));
+            match check(&key.kind, value, &path, out) {
+                Some(checked) => {
+                    found.values.push((key.name, At { value: checked, at: value.span().start, written: true }));
+                }
+                None => found.refused.push(key.name),
             }
         } else if let Some(inner) = schema.table(name.get_ref()) {
             seen.push(inner.name);

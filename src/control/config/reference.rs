@@ -73,7 +73,12 @@ fn section(out: &mut String, table: &Table, within: &str) {
 }
 
 fn vocabulary(words: &[Word]) -> String {
-    words.iter().map(|word| format!("<br>`\"{}\"`: {}.", word.name, word.doc)).collect()
+    let one = |word: &Word| {
+        let also: Vec<String> = word.also.iter().take(3).map(|name| format!("`{name}`")).collect();
+        let also = if also.is_empty() { String::new() } else { format!(" (Elsewhere: {}.)", also.join(", ")) };
+        format!("<br>`\"{}\"`: {}.{also}", word.name, word.doc)
+    };
+    words.iter().map(one).collect()
 }
 
 fn cell(text: &str) -> String {

@@ -4,8 +4,9 @@
 //! gives the same configuration. Pure.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use crate::model::{Desired, HugePages, Polling, PortRange, Scheduler, VerifyChecksums};
+use crate::model::{Desired, HugePages, Method, Polling, PortRange, Scheduler, Service, VerifyChecksums};
 
 /// The configuration with every default written out.
 pub fn render(desired: &Desired) -> String {
@@ -43,6 +44,11 @@ pub fn render(desired: &Desired) -> String {
             ("flows", engine.flows.to_string()),
             ("flows_ipv6", engine.flows_ipv6.to_string()),
             ("verify_checksums", text(verify)),
+            ("local_ports", text(&local_ports(engine.local_ports))),
+            ("local_addresses", engine.local_addresses.to_string()),
+            ("fragments", engine.fragments.to_string()),
+            ("fragments_waiting", engine.fragments_waiting.to_string()),
+            ("fragment_wait_ms", engine.fragment_wait_ms.to_string()),
         ],
     );
     let seconds = &desired.timeouts;
@@ -73,6 +79,9 @@ pub fn render(desired: &Desired) -> String {
         keys.extend(neighbor.vlan.map(|vlan| ("vlan", vlan.to_string())));
         table(&mut out, "[[neighbor]]", &keys);
     }
+    for address in &desired.addresses {
+        table(&mut out, "[[address]]", &[("address", text(&address.to_string()))]);
+    }
     for service in &desired.services {
         let mut keys = vec![
             ("name", text(&service.name)),
@@ -88,13 +97,48 @@ pub fn render(desired: &Desired) -> String {
             keys.push(("mh_table_size", table_size.to_string()));
         }
         keys.push(("method", text(service.method.name())));
+        keys.extend(settings(service));
         table(&mut out, "[[service]]", &keys);
         for server in &service.servers {
-            let keys = [("address", text(&server.address.to_string())), ("weight", server.weight.to_string())];
+            let mut keys = vec![("address", text(&server.address.to_string()))];
+            keys.extend(server.port.map(|port| ("port", port.to_string())));
+            keys.push(("weight", server.weight.to_string()));
+            keys.push(("method", text(server.method.name())));
             table(&mut out, "[[service.server]]", &keys);
         }
     }
     out
+}
+
+/// The settings of a service that only some methods and protocols take.
+fn settings(service: &Service) -> Vec<(&'static str, String)> {
+    let mut keys = Vec::new();
+    if !service.local_addresses.is_empty() {
+        keys.push(("local_addresses", addresses(service.local_addresses.iter())));
+    }
+    keys.push(("proxy_protocol", text(if service.proxy_protocol { "v2" } else { "off" })));
+    keys.push(("mss_clamp", service.mss_clamp.map_or_else(|| text("off"), |bytes| bytes.to_string())));
+    if service.servers.iter().map(|server| server.method).chain([service.method]).any(Method::is_tunnel) {
+        let tunnel = &service.tunnel;
+        let sources = [tunnel.source_v4.map(IpAddr::V4), tunnel.source_v6.map(IpAddr::V6)];
+        if sources.iter().any(Option::is_some) {
+            keys.push(("tunnel_source", addresses(sources.iter().flatten())));
+        }
+        keys.push(("tunnel_ttl", tunnel.ttl.map_or_else(|| text("inherit"), |ttl| ttl.to_string())));
+        keys.push(("tunnel_source_spread", tunnel.source_spread_bits.to_string()));
+        keys.push(("gue_port", tunnel.gue_port.to_string()));
+    }
+    keys
+}
+
+fn addresses<'a>(all: impl Iterator<Item = &'a IpAddr>) -> String {
+    let all: Vec<String> = all.map(|address| text(&address.to_string())).collect();
+    format!("[{}]", all.join(", "))
+}
+
+/// A range also where it is a single port.
+fn local_ports(ports: PortRange) -> String {
+    format!("{}-{}", ports.first, ports.last)
 }
 
 fn table(out: &mut String, header: &str, keys: &[(&str, String)]) {

@@ -19,6 +19,8 @@ pub enum Value {
     Boolean(bool),
     /// Of [`Kind::Integer`] and [`Kind::OneOf`].
     Integer(u32),
+    /// Of [`Kind::IntegerOr`]; `None` for the word.
+    IntegerOr(Option<u32>),
     /// Of [`Kind::Integers`]; `None` for the word that stands for all.
     Integers(Option<Vec<u32>>),
     /// Of [`Kind::Word`].
@@ -27,6 +29,8 @@ pub enum Value {
     Words(Vec<&'static str>),
     /// Of [`Kind::Address`].
     Address(IpAddr),
+    /// Of [`Kind::Addresses`].
+    Addresses(Vec<IpAddr>),
     /// Of [`Kind::Mac`].
     Mac(MacAddr),
     /// Of [`Kind::Ports`].
@@ -46,6 +50,10 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
         (Kind::Integer { .. } | Kind::OneOf(_), DeValue::Integer(_)) => {
             single_integer(kind, value, key, out).map(Value::Integer)
         }
+        (Kind::IntegerOr { .. }, DeValue::Integer(_)) => {
+            single_integer(kind, value, key, out).map(|n| Value::IntegerOr(Some(n)))
+        }
+        (Kind::IntegerOr { word, .. }, DeValue::String(text)) if text == word => Some(Value::IntegerOr(None)),
         (Kind::Integers { or: Some(word), .. }, DeValue::String(text)) if text == word => Some(Value::Integers(None)),
         (Kind::Integers { min, max, .. }, DeValue::Array(_)) => {
             let kind = Kind::Integer { min: *min, max: *max, power_of_two: false };
@@ -67,6 +75,18 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
         (Kind::WordOrWords { words, .. }, DeValue::Array(_)) => word_list(words, None, value, key, out)
             .and_then(|items| non_empty(items, at, key, "one or more words".to_owned(), out))
             .map(Value::Words),
+        (Kind::Addresses, DeValue::Array(_)) => {
+            list(value, key, &expectation(&Kind::Address), out, |item, key, out| match item.get_ref() {
+                DeValue::String(text) => address(text, item.span().start, key, out),
+                other => {
+                    out.error(item.span().start, key, format!("{} does not belong here", describe(other)))
+                        .expected(expectation(&Kind::Address));
+                    None
+                }
+            })
+            .and_then(|items| non_empty(items, at, key, "one or more addresses".to_owned(), out))
+            .map(Value::Addresses)
+        }
         (Kind::Ports, DeValue::Integer(_)) => {
             let kind = Kind::Integer { min: 1, max: 65_535, power_of_two: false };
             let port = single_integer(&kind, value, key, out)?;
@@ -94,6 +114,7 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
 fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<Value> {
     match kind {
         Kind::Address => address(text, at, key, out).map(Value::Address),
+        Kind::Addresses => address(text, at, key, out).map(|address| Value::Addresses(vec![address])),
         Kind::Mac => match text.parse::<MacAddr>() {
             Ok(mac) => Some(Value::Mac(mac)),
             Err(_) => {
@@ -134,7 +155,7 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
                 .expected(expectation(kind));
             None
         }
-        Kind::Boolean | Kind::Integer { .. } | Kind::OneOf(_) | Kind::Integers { .. } => {
+        Kind::Boolean | Kind::Integer { .. } | Kind::IntegerOr { .. } | Kind::OneOf(_) | Kind::Integers { .. } => {
             let inner = text.trim();
             let problem = out.error(at, key, format!("the text {} does not belong here", quote(text)));
             problem.expected(expectation(kind));
@@ -145,7 +166,7 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
                 });
             } else if matches!(kind, Kind::Boolean) && matches!(inner, "yes" | "on" | "no" | "off") {
                 problem.help(if matches!(inner, "yes" | "on") { "write `true`" } else { "write `false`" });
-            } else if let Kind::Integers { or: Some(word), .. } = kind {
+            } else if let Kind::Integers { or: Some(word), .. } | Kind::IntegerOr { word, .. } = kind {
                 problem.suggest(text, [*word]);
             }
             None
@@ -227,6 +248,7 @@ fn single_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mu
         Kind::Integer { min, max, power_of_two } => {
             (i128::from(*min)..=i128::from(*max)).contains(&n) && (!power_of_two || n.count_ones() == 1)
         }
+        Kind::IntegerOr { min, max, .. } => (i128::from(*min)..=i128::from(*max)).contains(&n),
         Kind::OneOf(choices) => choices.iter().any(|choice| i128::from(*choice) == n),
         _ => false,
     });
@@ -237,7 +259,12 @@ fn single_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mu
     let problem = out.error(at, key, format!("{shown} is not permitted"));
     problem.expected(expectation(kind));
     match (kind, number) {
-        (Kind::Integer { min, max, .. }, Some(n)) if n < i128::from(*min) || n > i128::from(*max) => {
+        (Kind::IntegerOr { word, .. }, Some(0)) => {
+            problem.help(format!("write `\"{word}\"`, or remove the key"));
+        }
+        (Kind::Integer { min, max, .. } | Kind::IntegerOr { min, max, .. }, Some(n))
+            if n < i128::from(*min) || n > i128::from(*max) =>
+        {
             problem.help(format!("the {} is {}", if n < i128::from(*min) { "least" } else { "most" }, {
                 if n < i128::from(*min) { min } else { max }
             }));
@@ -275,7 +302,10 @@ fn one_word(
             .help(absent.instead);
         return None;
     }
-    out.error(at, key, format!("unknown word {}", quote(text))).expected(one_of(names())).suggest(text, names());
+    let lower = text.to_lowercase();
+    let by_habit = words.iter().find(|word| word.also.contains(&lower.as_str())).map(|word| word.name);
+    let problem = out.error(at, key, format!("unknown word {}", quote(text)));
+    problem.expected(one_of(names())).suggest(by_habit.unwrap_or(text), names());
     None
 }
 
@@ -343,6 +373,7 @@ pub fn expectation(kind: &Kind) -> String {
         Kind::Integer { min, max, power_of_two } => {
             format!("{} from {min} to {max}", if *power_of_two { "a power of two" } else { "an integer" })
         }
+        Kind::IntegerOr { min, max, word } => format!("an integer from {min} to {max}, or `\"{word}\"`"),
         Kind::OneOf(choices) => {
             let choices: Vec<String> = choices.iter().map(u32::to_string).collect();
             format!("one of {}", choices.join(", "))
@@ -360,6 +391,10 @@ pub fn expectation(kind: &Kind) -> String {
             format!("`\"{all}\"`, {}, or a list of these", one_of(words.iter().map(|word| word.name)))
         }
         Kind::Address => "an IPv4 or IPv6 address, such as `\"192.0.2.10\"` or `\"2001:db8::10\"`".to_owned(),
+        Kind::Addresses => {
+            "an IPv4 or IPv6 address, or a list of different ones, such as `[\"192.0.2.10\", \"192.0.2.11\"]`"
+                .to_owned()
+        }
         Kind::Mac => "six hexadecimal bytes, such as `\"02:00:5e:10:00:01\"`".to_owned(),
         Kind::Ports => {
             "a port such as `80`, a range such as `\"8000-8099\"`, or `\"any\"`; ports are 1 to 65535".to_owned()

@@ -5,7 +5,7 @@
 
 pub mod tracker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,10 +13,29 @@ use std::time::{Duration, Instant};
 use super::netlink::{Certainty, Link, NeighbourEntry, Route};
 use crate::dataplane::io::PortIndex;
 pub use crate::dataplane::snapshot::NextHop;
-use crate::model::{Interface, Neighbor};
+use crate::model::{Interface, Method, Neighbor};
 
 /// How long an Ethernet address is still used after the kernel forgot it and has not found it again.
 pub const HOLD: Duration = Duration::from_secs(30);
+
+/// How far a method can go to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Path {
+    /// To a server in the same network only: direct routing.
+    OnLink,
+    /// Over routers, too.
+    Routed,
+}
+
+impl Path {
+    /// That of a method.
+    pub const fn of(method: Method) -> Path {
+        match method {
+            Method::Dr => Path::OnLink,
+            _ => Path::Routed,
+        }
+    }
+}
 
 /// Why a server has no next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +61,17 @@ pub enum Reason {
     },
     /// The kernel is asking for its Ethernet address.
     Unresolved,
-    /// It does not answer ARP or neighbour discovery.
+    /// It, or the router on the way, does not answer ARP or neighbour discovery.
     Failed,
+    /// A tunnel has no source address of the server's family.
+    NoSource,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reason::NoRoute => f.write_str("no route to it: give an interface an address in its network"),
-            Reason::Local => f.write_str("it is an address of this machine"),
+            Reason::Local => f.write_str("it is an address of this machine: its packets are left to the kernel"),
             Reason::NotOnLink { gateway } => {
                 write!(f, "behind the router {gateway}: direct routing needs it in the same network")
             }
@@ -59,7 +80,8 @@ impl fmt::Display for Reason {
             }
             Reason::LinkDown { name } => write!(f, "{name} is down"),
             Reason::Unresolved => f.write_str("asking for its Ethernet address"),
-            Reason::Failed => f.write_str("it does not answer ARP or neighbour discovery"),
+            Reason::Failed => f.write_str("it, or the router to it, does not answer ARP or neighbour discovery"),
+            Reason::NoSource => f.write_str("its tunnel has no source address: write `tunnel_source`"),
         }
     }
 }
@@ -75,6 +97,7 @@ impl Reason {
             Reason::LinkDown { .. } => "link-down",
             Reason::Unresolved => "unresolved",
             Reason::Failed => "failed",
+            Reason::NoSource => "no-source",
         }
     }
 }
@@ -91,6 +114,8 @@ pub struct Facts {
     pub routes: HashMap<IpAddr, Option<Route>>,
     /// Neighbours by interface and address.
     pub neighbours: HashMap<(u32, IpAddr), NeighbourEntry>,
+    /// This machine's own addresses.
+    pub addresses: HashSet<IpAddr>,
 }
 
 impl Facts {
@@ -98,9 +123,15 @@ impl Facts {
         self.links.values().find(|link| link.name == name)
     }
 
+    /// The route to a server.
+    pub fn route(&self, address: IpAddr) -> Option<Route> {
+        self.routes.get(&address).copied().flatten()
+    }
+
+    /// The row of whom a packet to a server is handed to: the server, or the router on the way.
     fn neighbour(&self, address: IpAddr) -> Option<&NeighbourEntry> {
-        let route = self.routes.get(&address).copied().flatten()?;
-        self.neighbours.get(&(route.link, address))
+        let route = self.route(address)?;
+        self.neighbours.get(&(route.link, route.gateway.unwrap_or(address)))
     }
 }
 
@@ -123,28 +154,43 @@ fn locate(link: &Link, facts: &Facts, ports: &[Interface]) -> Result<(PortIndex,
     Err(Reason::WrongInterface { name: link.name.clone() })
 }
 
+/// One step towards a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leg {
+    port: PortIndex,
+    vlan: Option<u16>,
+    /// Whom frames are for: the server, or the router on the way.
+    neighbour: IpAddr,
+}
+
 /// The kernel's way to a server, as far as the engine can go it.
-fn way(address: IpAddr, facts: &Facts, ports: &[Interface]) -> Result<(PortIndex, Option<u16>), Reason> {
-    let route = facts.routes.get(&address).copied().flatten().ok_or(Reason::NoRoute)?;
+fn way(address: IpAddr, path: Path, facts: &Facts, ports: &[Interface]) -> Result<Leg, Reason> {
+    let route = facts.route(address).ok_or(Reason::NoRoute)?;
     if route.local {
         return Err(Reason::Local);
     }
     let link = facts.links.get(&route.link).ok_or(Reason::NoRoute)?;
-    let found = locate(link, facts, ports)?;
+    let (port, vlan) = locate(link, facts, ports)?;
     match route.gateway {
-        Some(gateway) => Err(Reason::NotOnLink { gateway }),
-        None => Ok(found),
+        Some(gateway) if path == Path::OnLink => Err(Reason::NotOnLink { gateway }),
+        gateway => Ok(Leg { port, vlan, neighbour: gateway.unwrap_or(address) }),
     }
 }
 
+/// The fixed neighbour that frames to a server are for, if there is one: the server, or the router on the way.
+fn fixed_for<'n>(address: IpAddr, way: &Result<Leg, Reason>, fixed: &'n [Neighbor]) -> Option<&'n Neighbor> {
+    let find = |address: IpAddr| fixed.iter().find(|neighbor| neighbor.address == address);
+    find(address).or_else(|| find(way.as_ref().ok()?.neighbour))
+}
+
 /// The next hop of a server, from the facts as they are now.
-pub fn judge(address: IpAddr, facts: &Facts, ports: &[Interface], fixed: &[Neighbor]) -> Reach {
-    let way = way(address, facts, ports);
-    if let Some(neighbor) = fixed.iter().find(|neighbor| neighbor.address == address) {
-        let (port, vlan) = fixed_way(neighbor, way, facts, ports)?;
+pub fn judge(address: IpAddr, path: Path, facts: &Facts, ports: &[Interface], fixed: &[Neighbor]) -> Reach {
+    let way = way(address, path, facts, ports);
+    if let Some(neighbor) = fixed_for(address, &way, fixed) {
+        let (port, vlan) = fixed_way(neighbor, way.map(|leg| (leg.port, leg.vlan)), facts, ports)?;
         return Ok(NextHop { port, vlan: neighbor.vlan.or(vlan), mac: neighbor.mac });
     }
-    let (port, vlan) = way?;
+    let Leg { port, vlan, .. } = way?;
     let entry = facts.neighbour(address).ok_or(Reason::Unresolved)?;
     match (entry.certainty, entry.mac) {
         (Certainty::Failed, _) => Err(Reason::Failed),
@@ -163,6 +209,8 @@ fn fixed_way(
     ports: &[Interface],
 ) -> Result<(PortIndex, Option<u16>), Reason> {
     let named = match (&neighbor.interface, &way, ports) {
+        // Its packets are not sent at all.
+        (_, Err(Reason::Local), _) => return Err(Reason::Local),
         (Some(name), ..) => name.as_str(),
         (None, Ok(found), _) => return Ok(*found),
         (None, Err(_), [only]) => only.name.as_str(),
@@ -177,13 +225,16 @@ fn fixed_way(
     }
 }
 
-/// Whether the kernel should be asked to resolve or confirm a server now, and on which interface.
-pub fn wants_resolution(address: IpAddr, facts: &Facts, fixed: &[Neighbor]) -> Option<u32> {
-    let route = facts.routes.get(&address).copied().flatten()?;
-    let usable = !route.local && route.gateway.is_none() && facts.links.get(&route.link).is_some_and(|link| link.up);
+/// Which neighbour the kernel should be asked to resolve or confirm now on the way to a server, and on which interface.
+pub fn wants_resolution(address: IpAddr, path: Path, facts: &Facts, fixed: &[Neighbor]) -> Option<(u32, IpAddr)> {
+    let route = facts.route(address)?;
+    let usable = !route.local
+        && (route.gateway.is_none() || path == Path::Routed)
+        && facts.links.get(&route.link).is_some_and(|link| link.up);
+    let neighbour = route.gateway.unwrap_or(address);
     let sure = facts.neighbour(address).is_some_and(|entry| entry.certainty == Certainty::Sure);
-    let given = fixed.iter().any(|neighbor| neighbor.address == address);
-    (usable && !sure && !given).then_some(route.link)
+    let given = fixed.iter().any(|neighbor| neighbor.address == address || neighbor.address == neighbour);
+    (usable && !sure && !given).then_some((route.link, neighbour))
 }
 
 /// What is known of a server over time: a fresh judgement, steadied so that the kernel's housekeeping is not seen.

@@ -29,7 +29,7 @@ fn facts(on: u32, certainty: Option<Certainty>) -> Facts {
     let links =
         [link(2, "eth0", None), link(3, "eth1", None), link(4, "eth0.100", Some((2, 100))), link(5, "other", None)];
     let mut facts = Facts { links: links.into_iter().map(|link| (link.index, link)).collect(), ..Facts::default() };
-    facts.routes.insert(SERVER, Some(Route { link: on, gateway: None, source: None, local: false }));
+    facts.routes.insert(SERVER, Some(Route { link: on, gateway: None, source: None, local: false, mtu: None }));
     if let Some(certainty) = certainty {
         let mac = (!matches!(certainty, Certainty::Pending | Certainty::Failed)).then_some(MAC);
         facts.neighbours.insert((on, SERVER), NeighbourEntry { link: on, address: SERVER, mac, certainty });
@@ -38,7 +38,7 @@ fn facts(on: u32, certainty: Option<Certainty>) -> Facts {
 }
 
 fn judged(facts: &Facts, fixed: &[Neighbor]) -> Reach {
-    judge(SERVER, facts, &ports(&["eth0", "eth1"]), fixed)
+    judge(SERVER, Path::OnLink, facts, &ports(&["eth0", "eth1"]), fixed)
 }
 
 fn hop(port: PortIndex, vlan: Option<u16>) -> Reach {
@@ -72,10 +72,41 @@ fn the_route_decides_port_and_tag() {
 fn routers_and_this_machine_are_refused() {
     let mut routed = facts(2, Some(Certainty::Sure));
     let gateway = "10.0.0.1".parse().unwrap();
-    routed.routes.insert(SERVER, Some(Route { link: 2, gateway: Some(gateway), source: None, local: false }));
+    routed
+        .routes
+        .insert(SERVER, Some(Route { link: 2, gateway: Some(gateway), source: None, local: false, mtu: None }));
     assert_eq!(judged(&routed, &[]), Err(Reason::NotOnLink { gateway }));
-    routed.routes.insert(SERVER, Some(Route { link: 1, gateway: None, source: None, local: true }));
+    routed.routes.insert(SERVER, Some(Route { link: 1, gateway: None, source: None, local: true, mtu: None }));
     assert_eq!(judged(&routed, &[]), Err(Reason::Local));
+}
+
+#[test]
+fn routers_are_the_next_hop_of_every_other_method() {
+    let gateway: IpAddr = "10.0.0.1".parse().unwrap();
+    let routed = |certainty| {
+        let mut facts = facts(2, None);
+        facts
+            .routes
+            .insert(SERVER, Some(Route { link: 2, gateway: Some(gateway), source: None, local: false, mtu: None }));
+        let entry = NeighbourEntry { link: 2, address: gateway, mac: Some(MAC), certainty };
+        facts.neighbours.insert((2, gateway), entry);
+        facts
+    };
+    let judged = |facts: &Facts, fixed: &[Neighbor]| judge(SERVER, Path::Routed, facts, &ports(&["eth0"]), fixed);
+    assert_eq!(judged(&routed(Certainty::Sure), &[]), hop(0, None));
+    assert_eq!(judged(&routed(Certainty::Failed), &[]), Err(Reason::Failed));
+    assert_eq!(judged(&facts(2, Some(Certainty::Sure)), &[]), hop(0, None), "without a router, too");
+    assert_eq!(wants_resolution(SERVER, Path::Routed, &routed(Certainty::Stale), &[]), Some((2, gateway)));
+    assert_eq!(wants_resolution(SERVER, Path::Routed, &routed(Certainty::Sure), &[]), None);
+    assert_eq!(wants_resolution(SERVER, Path::OnLink, &routed(Certainty::Stale), &[]), None, "of no use");
+    // A fixed neighbour is the router, or the server itself.
+    for address in [gateway, SERVER] {
+        let mac = MacAddr([2, 0, 0, 0, 0, 99]);
+        let fixed = [Neighbor { address, mac, interface: None, vlan: None }];
+        let found = judged(&routed(Certainty::Failed), &fixed);
+        assert_eq!(found, Ok(NextHop { port: 0, vlan: None, mac }), "{address}");
+        assert_eq!(wants_resolution(SERVER, Path::Routed, &routed(Certainty::Failed), &fixed), None);
+    }
 }
 
 #[test]
@@ -97,34 +128,41 @@ fn fixed_neighbors_override() {
     let all_ports = ports(&["eth0", "eth1"]);
     let one_port = ports(&["eth1"]);
     // By the route, also when the kernel says the neighbour failed.
-    assert_eq!(judge(SERVER, &facts(4, Some(Certainty::Failed)), &all_ports, &fixed(None)), hop(0, Some(100)));
+    assert_eq!(
+        judge(SERVER, Path::OnLink, &facts(4, Some(Certainty::Failed)), &all_ports, &fixed(None)),
+        hop(0, Some(100))
+    );
     // By name, with the route's tag where it is the same interface, else without.
-    assert_eq!(judge(SERVER, &facts(4, None), &all_ports, &fixed(Some("eth0"))), hop(0, Some(100)));
-    assert_eq!(judge(SERVER, &facts(4, None), &all_ports, &fixed(Some("eth1"))), hop(1, None));
+    assert_eq!(judge(SERVER, Path::OnLink, &facts(4, None), &all_ports, &fixed(Some("eth0"))), hop(0, Some(100)));
+    assert_eq!(judge(SERVER, Path::OnLink, &facts(4, None), &all_ports, &fixed(Some("eth1"))), hop(1, None));
     // A tag of its own.
     let mut tagged = fixed(Some("eth1"));
     tagged[0].vlan = Some(7);
-    assert_eq!(judge(SERVER, &facts(4, None), &all_ports, &tagged), hop(1, Some(7)));
+    assert_eq!(judge(SERVER, Path::OnLink, &facts(4, None), &all_ports, &tagged), hop(1, Some(7)));
     // Without a route: by the only interface, or not at all.
     let mut unrouted = facts(2, None);
     unrouted.routes.clear();
-    assert_eq!(judge(SERVER, &unrouted, &one_port, &fixed(None)), hop(0, None));
-    assert_eq!(judge(SERVER, &unrouted, &all_ports, &fixed(None)), Err(Reason::NoRoute));
+    assert_eq!(judge(SERVER, Path::OnLink, &unrouted, &one_port, &fixed(None)), hop(0, None));
+    assert_eq!(judge(SERVER, Path::OnLink, &unrouted, &all_ports, &fixed(None)), Err(Reason::NoRoute));
     // A name that the kernel does not have.
     let gone = Err(Reason::LinkDown { name: "eth9".to_owned() });
-    assert_eq!(judge(SERVER, &unrouted, &ports(&["eth9"]), &fixed(None)), gone);
-    assert_eq!(wants_resolution(SERVER, &facts(2, None), &fixed(None)), None);
+    assert_eq!(judge(SERVER, Path::OnLink, &unrouted, &ports(&["eth9"]), &fixed(None)), gone);
+    assert_eq!(wants_resolution(SERVER, Path::OnLink, &facts(2, None), &fixed(None)), None);
 }
 
 #[test]
 fn what_is_not_sure_is_asked_for() {
-    assert_eq!(wants_resolution(SERVER, &facts(2, Some(Certainty::Sure)), &[]), None);
+    assert_eq!(wants_resolution(SERVER, Path::OnLink, &facts(2, Some(Certainty::Sure)), &[]), None);
     for certainty in [None, Some(Certainty::Stale), Some(Certainty::Pending), Some(Certainty::Failed)] {
-        assert_eq!(wants_resolution(SERVER, &facts(2, certainty), &[]), Some(2), "{certainty:?}");
+        assert_eq!(
+            wants_resolution(SERVER, Path::OnLink, &facts(2, certainty), &[]),
+            Some((2, SERVER)),
+            "{certainty:?}"
+        );
     }
     let mut down = facts(2, None);
     down.links.get_mut(&2).unwrap().up = false;
-    assert_eq!(wants_resolution(SERVER, &down, &[]), None);
+    assert_eq!(wants_resolution(SERVER, Path::OnLink, &down, &[]), None);
 }
 
 #[test]

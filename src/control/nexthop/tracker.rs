@@ -2,14 +2,15 @@
 //!
 //! Owns the netlink sockets and the facts. Decides nothing about them: the judgement is [`super::judge`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use super::{Facts, NextHop, Reach, Steady, judge, wants_resolution};
+use super::{Facts, NextHop, Path, Reach, Reason, Steady, judge, wants_resolution};
+use crate::control::compile::Whereabouts;
 use crate::control::netlink::{Changes, Monitor, Netlink, NetlinkError};
-use crate::model::{Desired, Interface, Neighbor};
+use crate::model::{Desired, Interface, Neighbor, Server, Service};
 
 /// How often the kernel is asked to resolve or confirm what it is not sure of.
 const TICK: Duration = Duration::from_secs(1);
@@ -20,6 +21,14 @@ const KICKS: usize = 512;
 /// Least time between two rounds of route lookups: a routing daemon changes routes by the thousand.
 const ROUTES_PAUSE: Duration = Duration::from_millis(100);
 
+/// What is known of the way to one server.
+#[derive(Debug)]
+struct Tracked {
+    steady: Steady,
+    /// Whom its frames are for.
+    toward: Option<IpAddr>,
+}
+
 /// The next hops of all servers.
 #[derive(Debug)]
 pub struct Tracker {
@@ -28,9 +37,13 @@ pub struct Tracker {
     facts: Facts,
     ports: Vec<Interface>,
     fixed: Vec<Neighbor>,
-    hops: BTreeMap<IpAddr, Steady>,
+    hops: BTreeMap<(IpAddr, Path), Tracked>,
+    /// Routers on the way to servers.
+    gateways: BTreeSet<IpAddr>,
+    /// Something else than a next hop changed of what snapshots and filters are made from.
+    changed: bool,
     next_tick: Instant,
-    kick_from: Option<IpAddr>,
+    kick_from: Option<(IpAddr, Path)>,
     routes_read: Instant,
     routes_old: bool,
 }
@@ -47,12 +60,16 @@ impl Tracker {
             ports: Vec::new(),
             fixed: Vec::new(),
             hops: BTreeMap::new(),
+            gateways: BTreeSet::new(),
+            changed: false,
             next_tick: now,
             kick_from: None,
             routes_read: now,
             routes_old: false,
         };
         tracker.watch(desired, now)?;
+        // Nobody has used anything yet.
+        tracker.changed = false;
         Ok(tracker)
     }
 
@@ -60,27 +77,53 @@ impl Tracker {
     pub fn watch(&mut self, desired: &Desired, now: Instant) -> Result<(), NetlinkError> {
         self.ports.clone_from(&desired.interfaces);
         self.fixed.clone_from(&desired.neighbors);
-        let servers: BTreeSet<IpAddr> =
-            desired.services.iter().flat_map(|service| &service.servers).map(|server| server.address).collect();
-        self.hops.retain(|address, _| servers.contains(address));
-        self.facts.routes.retain(|address, _| servers.contains(address));
-        let new: Vec<IpAddr> = servers.into_iter().filter(|address| !self.hops.contains_key(address)).collect();
-        for address in new {
-            self.hops.insert(address, Steady::new(Err(super::Reason::Unresolved)));
+        let servers: BTreeSet<(IpAddr, Path)> = desired
+            .services
+            .iter()
+            .flat_map(|service| &service.servers)
+            .map(|server| (server.address, Path::of(server.method)))
+            .collect();
+        self.hops.retain(|way, _| servers.contains(way));
+        self.facts.routes.retain(|address, _| servers.iter().any(|(server, _)| server == address));
+        for way in servers {
+            let new = || Tracked { steady: Steady::new(Err(Reason::Unresolved)), toward: None };
+            self.hops.entry(way).or_insert_with(new);
         }
         self.resync(now)?;
         self.tick(now);
         Ok(())
     }
 
-    /// Every server with its next hop or why it has none.
+    /// Every server with its next hop or why it has none; twice where it is reached by two paths.
     pub fn hops(&self) -> impl Iterator<Item = (IpAddr, &Reach)> {
-        self.hops.iter().map(|(address, steady)| (*address, &steady.reach))
+        self.hops.iter().map(|((address, _), tracked)| (*address, &tracked.steady.reach))
     }
 
     /// The next hop of one server.
-    pub fn hop(&self, address: IpAddr) -> Option<&Reach> {
-        self.hops.get(&address).map(|steady| &steady.reach)
+    pub fn hop(&self, address: IpAddr, path: Path) -> Option<&Reach> {
+        self.hops.get(&(address, path)).map(|tracked| &tracked.steady.reach)
+    }
+
+    /// The next hop of a server of a service, or why it cannot be used.
+    pub fn reach(&self, service: &Service, server: &Server) -> Reach {
+        let reach = self.hop(server.address, Path::of(server.method)).cloned().unwrap_or(Err(Reason::Unresolved));
+        if reach.is_ok() && server.method.is_tunnel() && self.whereabouts(service, server).source.is_none() {
+            return Err(Reason::NoSource);
+        }
+        reach
+    }
+
+    /// What a snapshot needs to know of a server.
+    pub fn whereabouts(&self, service: &Service, server: &Server) -> Whereabouts {
+        let reach = self.hop(server.address, Path::of(server.method));
+        let route = self.facts.route(server.address);
+        let source = service.tunnel.source_towards(server.address).or_else(|| route?.source);
+        Whereabouts {
+            hop: reach.and_then(|reach| reach.as_ref().ok()).copied(),
+            mtu: route.and_then(|route| route.mtu),
+            source: source.filter(|source| source.is_ipv4() == server.address.is_ipv4()),
+            local: reach == Some(&Err(Reason::Local)),
+        }
     }
 
     /// The facts as last read, for status and start-up messages.
@@ -130,7 +173,7 @@ impl Tracker {
         for (entry, removed) in changes.neighbours {
             if removed {
                 self.facts.neighbours.remove(&(entry.link, entry.address));
-            } else if self.hops.contains_key(&entry.address) {
+            } else if self.is_neighbour(entry.address) {
                 self.facts.neighbours.insert((entry.link, entry.address), entry);
             }
         }
@@ -151,22 +194,48 @@ impl Tracker {
     /// Reads everything again.
     fn resync(&mut self, now: Instant) -> Result<(), NetlinkError> {
         self.facts.links = self.netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        self.read_routes(now);
+        self.read_neighbours()?;
+        self.changed |= self.rejudge(now);
+        Ok(())
+    }
+
+    /// Whether frames to some server may be for this address.
+    fn is_neighbour(&self, address: IpAddr) -> bool {
+        let known = |path| self.hops.contains_key(&(address, path));
+        known(Path::OnLink) || known(Path::Routed) || self.gateways.contains(&address)
+    }
+
+    fn read_neighbours(&mut self) -> Result<(), NetlinkError> {
         let rows = self.netlink.neighbours()?;
         self.facts.neighbours = rows
             .into_iter()
-            .filter(|row| self.hops.contains_key(&row.address))
+            .filter(|row| self.is_neighbour(row.address))
             .map(|row| ((row.link, row.address), row))
             .collect();
-        self.read_routes(now);
-        self.rejudge(now);
         Ok(())
     }
 
     fn read_routes(&mut self, now: Instant) {
-        for address in self.hops.keys() {
-            if let Ok(route) = self.netlink.route(*address) {
-                self.facts.routes.insert(*address, route);
+        let servers: BTreeSet<IpAddr> = self.hops.keys().map(|(address, _)| *address).collect();
+        for address in servers {
+            if let Ok(route) = self.netlink.route(address) {
+                self.changed |= self.facts.routes.insert(address, route) != Some(route);
             }
+        }
+        if let Ok(addresses) = self.netlink.addresses() {
+            let addresses: HashSet<IpAddr> = addresses.into_iter().map(|address| address.address).collect();
+            self.changed |= self.facts.addresses != addresses;
+            self.facts.addresses = addresses;
+        }
+        let routed = self.hops.keys().filter(|(_, path)| *path == Path::Routed);
+        let gateways: BTreeSet<IpAddr> =
+            routed.filter_map(|(address, _)| self.facts.route(*address)?.gateway).collect();
+        let known = gateways.is_subset(&self.gateways);
+        self.gateways = gateways;
+        if !known {
+            // The rows of a router that nobody asked about were not kept.
+            let _ = self.read_neighbours();
         }
         self.routes_read = now;
         self.routes_old = false;
@@ -175,31 +244,38 @@ impl Tracker {
     /// Makes the kernel resolve or confirm what it is not sure of.
     fn tick(&mut self, now: Instant) {
         self.next_tick = now + TICK;
-        let mut order: Vec<IpAddr> = self.hops.keys().copied().collect();
-        let first = self.kick_from.and_then(|from| order.iter().position(|address| *address >= from)).unwrap_or(0);
+        let mut order: Vec<(IpAddr, Path)> = self.hops.keys().copied().collect();
+        let first = self.kick_from.and_then(|from| order.iter().position(|way| *way >= from)).unwrap_or(0);
         order.rotate_left(first);
-        let mut kicked = 0;
+        // One router may lead to many servers.
+        let mut kicked = BTreeSet::new();
         self.kick_from = None;
-        for address in order {
-            let Some(link) = wants_resolution(address, &self.facts, &self.fixed) else { continue };
-            if kicked == KICKS {
-                self.kick_from = Some(address);
+        for (address, path) in order {
+            let Some(wanted) = wants_resolution(address, path, &self.facts, &self.fixed) else { continue };
+            if kicked.len() == KICKS {
+                self.kick_from = Some((address, path));
                 return;
             }
-            kicked += 1;
-            // A refusal (the interface just went, the table is full) shows as a neighbour that stays unresolved.
-            let _ = self.netlink.resolve(link, address);
+            if kicked.insert(wanted) {
+                // A refusal (the interface just went, the table is full) shows as a neighbour that stays unresolved.
+                let _ = self.netlink.resolve(wanted.0, wanted.1);
+            }
         }
     }
 
     fn rejudge(&mut self, now: Instant) -> bool {
-        let mut changed = false;
-        for (address, steady) in &mut self.hops {
-            let fresh = judge(*address, &self.facts, &self.ports, &self.fixed);
-            let before = steady.reach.clone();
-            let same_way = |hop: &NextHop| super::way(*address, &self.facts, &self.ports) == Ok((hop.port, hop.vlan));
-            steady.update(fresh, same_way, now);
-            changed |= steady.reach != before;
+        let mut changed = std::mem::take(&mut self.changed);
+        for ((address, path), tracked) in &mut self.hops {
+            let fresh = judge(*address, *path, &self.facts, &self.ports, &self.fixed);
+            let before = tracked.steady.reach.clone();
+            let leg = super::way(*address, *path, &self.facts, &self.ports).ok();
+            let toward = tracked.toward;
+            let same_way = |hop: &NextHop| {
+                leg.is_some_and(|leg| (leg.port, leg.vlan) == (hop.port, hop.vlan) && Some(leg.neighbour) == toward)
+            };
+            tracked.steady.update(fresh, same_way, now);
+            tracked.toward = leg.map_or(toward, |leg| Some(leg.neighbour));
+            changed |= tracked.steady.reach != before;
         }
         changed
     }

@@ -88,7 +88,7 @@ pub enum ReplayError {
     },
     /// More servers than slots.
     #[error(transparent)]
-    TooManyServers(#[from] crate::control::compile::TooManyServers),
+    Compile(#[from] crate::control::compile::CompileError),
     /// Output to the terminal failed.
     #[error("cannot write the report, or no memory for the flow table: {0}")]
     Report(#[from] std::io::Error),
@@ -305,7 +305,8 @@ fn snapshot(args: &ReplayArgs, desired: &Desired, records: &[Record]) -> Result<
 
 /// The unicast destination MAC that most frames for owned addresses have on an interface.
 fn learn_mac(desired: &Desired, records: &[Record], interface: usize) -> MacAddr {
-    let owned: std::collections::HashSet<IpAddr> = desired.services.iter().map(|s| s.key.address).collect();
+    let of_services = desired.services.iter().flat_map(|s| s.local_addresses.iter().copied().chain([s.key.address]));
+    let owned: std::collections::HashSet<IpAddr> = of_services.chain(desired.addresses.iter().copied()).collect();
     let mut seen: HashMap<MacAddr, usize> = HashMap::new();
     for record in records.iter().filter(|r| r.interface as usize == interface) {
         let for_us = parse::destination(&record.bytes).is_some_and(|address| owned.contains(&address));

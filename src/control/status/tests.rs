@@ -5,6 +5,8 @@ use super::*;
 fn example() -> Status {
     let server = |address: &str, reach: bool| ServerStatus {
         address: address.to_owned(),
+        port: (!reach).then_some(8080),
+        method: if reach { "dr" } else { "nat" }.to_owned(),
         weight: 1,
         next_hop: reach.then(|| NextHopStatus {
             mac: "02:00:00:00:00:11".to_owned(),
@@ -63,6 +65,7 @@ fn example() -> Status {
             connections: 80,
             servers: vec![server("10.0.0.11", true), server("10.0.0.12", false)],
         }],
+        local_ports: LocalPortsStatus::default(),
         drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),
         warnings: vec!["server 10.0.0.12 of web: no route to it".to_owned()],
     }
@@ -93,7 +96,7 @@ Worker  Core  Load  Received  Sent  Forwarded  A batch  Late  Flows       of  IP
 Prot  LocalAddress:Port  Scheduler Flags  Weight  ActiveConn  InActConn  Conns  Packets   Bytes  Name / next hop
 TCP   192.0.2.10:80      mh mh-port                       24          6     80     2000  128000  web
   ->  10.0.0.11:80       Route                 1          12          3     40     1000   64000  02:00:00:00:00:11 eth0 vlan 100
-  ->  10.0.0.12:80       Route                 1          12          3     40     1000   64000  UNREACHABLE: no route to it
+  ->  10.0.0.12:8080     Masq                  1          12          3     40     1000   64000  UNREACHABLE: no route to it
 
 Dropped      Packets
 truncated          9
@@ -102,4 +105,25 @@ no-next-hop        4
     let text = render(&example(), 1090);
     assert!(text == expected, "{text}");
     assert!(!render(&Status::default(), 0).is_empty());
+}
+
+#[test]
+fn what_workers_share_is_shown_when_there_is_any() {
+    let mut status = example();
+    status.workers[0].handed = 5;
+    status.workers[0].local_ports = 7;
+    status.workers[0].local_port_capacity = 64_512;
+    status.services[0].servers[0] = ServerStatus {
+        method: "local".to_owned(),
+        next_hop: None,
+        unreachable: None,
+        ..status.services[0].servers[0].clone()
+    };
+    let text = render(&status, 1090);
+    let expected = "\
+Worker  Handed  Taken over  Waited  Unmatched  ICMP errors  Local ports     of
+     0       5           0       0          0            0            7  64512
+";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("Local                 1") && text.contains("this machine"), "{text}");
 }

@@ -90,6 +90,18 @@ pub trait Entry: Copy {
     fn stamp(&self) -> u32;
     /// Sets the time of the last packet.
     fn set_stamp(&mut self, now: u32);
+    /// Bits of [`super::flag`].
+    fn flags(&self) -> u8;
+    /// Sets the flags.
+    fn set_flags(&mut self, flags: u8);
+    /// Where the entry of the other direction lies, packed by the table; 0: there is none.
+    fn partner(&self) -> u32;
+    /// Sets where the entry of the other direction lies.
+    fn set_partner(&mut self, partner: u32);
+    /// A word of the pipeline's.
+    fn extra(&self) -> u32;
+    /// Sets the pipeline's word.
+    fn set_extra(&mut self, extra: u32);
 }
 
 /// 64 x 64 -> 128 bit multiplication, folded. One round alone would be multiplicative hashing, which lays keys that
@@ -138,6 +150,30 @@ macro_rules! common {
         fn set_stamp(&mut self, now: u32) {
             self.stamp = now;
         }
+        #[inline(always)]
+        fn flags(&self) -> u8 {
+            self.flags
+        }
+        #[inline(always)]
+        fn set_flags(&mut self, flags: u8) {
+            self.flags = flags;
+        }
+        #[inline(always)]
+        fn partner(&self) -> u32 {
+            self.partner
+        }
+        #[inline(always)]
+        fn set_partner(&mut self, partner: u32) {
+            self.partner = partner;
+        }
+        #[inline(always)]
+        fn extra(&self) -> u32 {
+            self.extra
+        }
+        #[inline(always)]
+        fn set_extra(&mut self, extra: u32) {
+            self.extra = extra;
+        }
     };
 }
 
@@ -153,7 +189,8 @@ pub struct FlowV4 {
     overflow: u8,
     server: u32,
     stamp: u32,
-    spare: u64,
+    partner: u32,
+    extra: u32,
 }
 
 /// The identity of an IPv4 flow as two words, the second as an entry holds it: ports below the protocol, which lies
@@ -254,7 +291,8 @@ impl Entry for FlowV4 {
             overflow: self.overflow,
             server,
             stamp: now,
-            spare: 0,
+            partner: 0,
+            extra: 0,
         };
     }
     #[inline(always)]
@@ -277,7 +315,9 @@ pub struct FlowV6 {
     overflow: u8,
     server: u32,
     stamp: u32,
-    spare: [u64; 2],
+    partner: u32,
+    extra: u32,
+    spare: u64,
 }
 
 /// Two IPv6 flows: two adjacent cache lines.
@@ -334,7 +374,9 @@ impl Entry for FlowV6 {
             overflow: self.overflow,
             server,
             stamp: now,
-            spare: [0; 2],
+            partner: 0,
+            extra: 0,
+            spare: 0,
         };
     }
     #[inline(always)]

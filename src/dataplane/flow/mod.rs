@@ -5,7 +5,8 @@
 //!
 //! Buckets hold two entries and an overflow count: how many entries whose home lies at or before this bucket were put
 //! behind it. A lookup walks on only while that count is not zero, so misses end at once and nothing like tombstones
-//! is needed. The table is sized for a load of [`Entry::LOAD_PERCENT`] at capacity.
+//! is needed. A flow of which both directions pass by has an entry for each; they know each other's place, share their
+//! state, and go together. The table is sized for a load of [`Entry::LOAD_PERCENT`] at capacity.
 
 mod key;
 pub mod state;
@@ -36,13 +37,40 @@ pub struct Place {
     way: usize,
 }
 
-/// What happened to a flow that the table let go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone {
-    /// Stable id of its server.
-    pub server: u32,
-    /// Its last state.
-    pub state: State,
+impl Place {
+    fn pack(self) -> u32 {
+        (self.bucket * WAYS + self.way + 1) as u32
+    }
+
+    fn unpack(packed: u32) -> Option<Place> {
+        let index = packed.checked_sub(1)? as usize;
+        Some(Place { bucket: index / WAYS, way: index % WAYS })
+    }
+}
+
+/// A flow that the table let go, with both its entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Gone<E> {
+    /// The entry of the client's direction.
+    pub entry: E,
+    /// Hash of its key.
+    pub hash: u64,
+    /// The entry of the server's direction and the hash of its key, where the flow has one.
+    pub reverse: Option<(E, u64)>,
+}
+
+/// Bits of an entry's flags.
+pub mod flag {
+    /// The key is that of packets from the server.
+    pub const REVERSE: u8 = 0x01;
+    /// The client's address goes ahead of its stream by PROXY protocol.
+    pub const PROXY: u8 = 0x02;
+    /// That header was sent.
+    pub const PROXY_SENT: u8 = 0x04;
+    /// The server has acknowledged it.
+    pub const PROXY_DONE: u8 = 0x08;
+    /// The flow is being put in: it does not give way.
+    pub(super) const FRESH: u8 = 0x80;
 }
 
 /// Why a flow could not be inserted.
@@ -161,6 +189,11 @@ impl<E: Entry> FlowTable<E> {
         (((hash >> 32) * self.homes()) >> 32) as usize
     }
 
+    /// The number of a hash's home bucket, as [`FlowTable::approach`] gives it.
+    pub fn home_of(&self, hash: u64) -> u32 {
+        self.home(hash) as u32
+    }
+
     /// Asks the CPU to fetch the home bucket of a hash.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
@@ -197,6 +230,54 @@ impl<E: Entry> FlowTable<E> {
         &mut E::entries_mut(&mut self.buckets[place.bucket])[place.way & 1]
     }
 
+    /// The entry of the other direction of a flow that has two.
+    #[inline(always)]
+    pub fn partner(&mut self, place: Place) -> Option<Place> {
+        Place::unpack(self.entry(place).partner())
+    }
+
+    /// Sets the state of a flow, in both its entries.
+    pub fn set_state(&mut self, place: Place, state: State) {
+        self.entry(place).set_state(state);
+        if let Some(partner) = self.partner(place) {
+            self.entry(partner).set_state(state);
+        }
+    }
+
+    /// Puts in a flow that is not there and whose both directions pass by: an entry for each, the client's first. The
+    /// places are in this order, the second entry has [`flag::REVERSE`].
+    ///
+    /// # Errors
+    /// [`Full`]; neither is in then. `gone` may have been called nevertheless.
+    #[allow(clippy::too_many_arguments)]
+    pub fn insert_pair(
+        &mut self,
+        keys: [(&E::Key, u64); 2],
+        server: u32,
+        state: State,
+        now: u32,
+        timeouts: &[u32; STATES],
+        mut gone: impl FnMut(Gone<E>),
+    ) -> Result<[Place; 2], Full> {
+        let (first, old) = self.insert(keys[0].0, keys[0].1, server, state, now, timeouts)?;
+        old.into_iter().for_each(&mut gone);
+        self.entry(first).set_flags(flag::FRESH);
+        match self.insert(keys[1].0, keys[1].1, server, state, now, timeouts) {
+            Ok((second, old)) => {
+                old.into_iter().for_each(&mut gone);
+                self.entry(first).set_flags(0);
+                self.entry(first).set_partner(second.pack());
+                self.entry(second).set_flags(flag::REVERSE);
+                self.entry(second).set_partner(first.pack());
+                Ok([first, second])
+            }
+            Err(Full) => {
+                self.remove(first);
+                Err(Full)
+            }
+        }
+    }
+
     /// Puts in a flow that is not there.
     ///
     /// Where its neighbourhood or the table is full, an expired flow or else the idlest flow that nobody uses
@@ -212,7 +293,7 @@ impl<E: Entry> FlowTable<E> {
         state: State,
         now: u32,
         timeouts: &[u32; STATES],
-    ) -> Result<(Place, Option<Gone>), Full> {
+    ) -> Result<(Place, Option<Gone<E>>), Full> {
         let home = self.home(hash);
         let mut gone = None;
         let mut place = if self.live < self.capacity { self.free_place(home) } else { None };
@@ -254,8 +335,12 @@ impl<E: Entry> FlowTable<E> {
                     continue;
                 }
                 let place = Place { bucket, way };
-                if is_expired::<E>(entry, now, timeouts) {
+                // An entry of two may be idle while its partner is not: that costs a look elsewhere, so it is no victim.
+                if E::partner(entry) == 0 && is_expired::<E>(entry, now, timeouts) {
                     return Some(place);
+                }
+                if E::flags(entry) & flag::FRESH != 0 {
+                    continue;
                 }
                 let idle = now.wrapping_sub(E::stamp(entry));
                 if E::state(entry).gives_way() && best.is_none_or(|(most, _)| idle > most) {
@@ -266,10 +351,24 @@ impl<E: Entry> FlowTable<E> {
         best.map(|(_, place)| place)
     }
 
-    /// Takes a flow out.
-    pub fn remove(&mut self, place: Place) -> Gone {
+    /// Takes a flow out, both its entries.
+    pub fn remove(&mut self, place: Place) -> Gone<E> {
+        let partner = self.partner(place);
+        let taken = self.take(place);
+        let other = partner.map(|partner| self.take(partner));
+        match other {
+            Some(other) if taken.0.flags() & flag::REVERSE != 0 => {
+                Gone { entry: other.0, hash: other.1, reverse: Some(taken) }
+            }
+            _ => Gone { entry: taken.0, hash: taken.1, reverse: other },
+        }
+    }
+
+    /// Takes one entry out: what it was, and the hash of its key.
+    fn take(&mut self, place: Place) -> (E, u64) {
         let entry = *self.entry(place);
-        let home = self.home(E::hash(&E::key(&entry), &self.seeds));
+        let hash = E::hash(&E::key(&entry), &self.seeds);
+        let home = self.home(hash);
         for bucket in &mut self.buckets[home..place.bucket] {
             let entries = E::entries_mut(bucket);
             let count = E::overflow(&entries[0]);
@@ -280,24 +379,39 @@ impl<E: Entry> FlowTable<E> {
         }
         E::clear(self.entry(place));
         self.live -= 1;
-        Gone { server: E::server(&entry), state: E::state(&entry) }
+        (entry, hash)
     }
 
-    /// Whether the flow at a place has outlived its timeout.
+    /// Whether the flow at a place has outlived its timeout: in both directions, where it has two.
     #[inline(always)]
     pub fn expired(&mut self, place: Place, now: u32, timeouts: &[u32; STATES]) -> bool {
-        is_expired::<E>(self.entry(place), now, timeouts)
+        is_expired::<E>(self.entry(place), now, timeouts) && self.partner_expired(place, now, timeouts)
+    }
+
+    /// Whether nothing came the other way either; else the entry takes over its partner's time stamp.
+    fn partner_expired(&mut self, place: Place, now: u32, timeouts: &[u32; STATES]) -> bool {
+        let Some(partner) = self.partner(place) else { return true };
+        let other = *self.entry(partner);
+        let expired = is_expired::<E>(&other, now, timeouts);
+        if !expired {
+            self.entry(place).set_stamp(other.stamp());
+        }
+        expired
     }
 
     /// Looks at the next `budget` buckets for expired flows and lets them go; returns whether it reached the end of
     /// the table and started over.
-    pub fn sweep(&mut self, budget: usize, now: u32, timeouts: &[u32; STATES], mut each: impl FnMut(Gone)) -> bool {
+    pub fn sweep(&mut self, budget: usize, now: u32, timeouts: &[u32; STATES], mut each: impl FnMut(Gone<E>)) -> bool {
         let end = (self.sweep_at + budget).min(self.buckets.len());
         for bucket in self.sweep_at..end {
             for way in 0..WAYS {
                 let entry = &E::entries(&self.buckets[bucket])[way];
-                if E::is_live(entry) && is_expired::<E>(entry, now, timeouts) {
-                    each(self.remove(Place { bucket, way }));
+                let place = Place { bucket, way };
+                if E::is_live(entry)
+                    && is_expired::<E>(entry, now, timeouts)
+                    && self.partner_expired(place, now, timeouts)
+                {
+                    each(self.remove(place));
                 }
             }
         }

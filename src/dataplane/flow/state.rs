@@ -1,6 +1,6 @@
-//! Connection states and their transitions as IPVS sees them when only the client's half passes by.
+//! Connection states and their transitions as IPVS sees them: when both halves pass by, and when only the client's does.
 //!
-//! Pure tables: the INPUT-ONLY sections of `ip_vs_proto_tcp.c` and `ip_vs_proto_sctp.c`. Never holds a flow.
+//! Pure tables: `ip_vs_proto_tcp.c` and `ip_vs_proto_sctp.c`. Never holds a flow.
 
 use crate::dataplane::parse::{SCTP, TCP, tcp_flag};
 use crate::model::Timeouts;
@@ -25,6 +25,8 @@ impl State {
     pub const TCP_SYN_RECV: State = State(3);
     /// TCP closing, client's FIN seen.
     pub const TCP_FIN_WAIT: State = State(4);
+    /// TCP closed by both ends.
+    pub const TCP_TIME_WAIT: State = State(5);
     /// TCP closed or picked up in mid-stream.
     pub const TCP_CLOSE: State = State(6);
     /// UDP, which has one state.
@@ -103,14 +105,40 @@ const CW: u8 = 7;
 const LA: u8 = 8;
 const LI: u8 = 9;
 
-/// `ip_vs_proto_tcp.c`, INPUT-ONLY; rows are SYN, FIN, ACK, RST.
+/// Which half of a connection a packet belongs to, and whether the other one is seen at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Side {
+    /// From the client, whose server's answers do not pass by (direct routing, tunnels).
+    Only = 0,
+    /// From the client, where both halves pass by (NAT).
+    Client = 1,
+    /// From the server.
+    Server = 2,
+}
+
+/// `ip_vs_proto_tcp.c`: INPUT-ONLY, INPUT, OUTPUT; rows are SYN, FIN, ACK, RST.
 #[rustfmt::skip]
-const TCP_TABLE: [[u8; TCP_STATES]; 4] = [
-    //NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
-    [ SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR ],
-    [ CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW ],
-    [ CL, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES ],
-    [ CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL ],
+const TCP_TABLE: [[[u8; TCP_STATES]; 4]; 3] = [
+    [
+        //NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA
+        [ SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR ],
+        [ CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW ],
+        [ CL, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES ],
+        [ CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL ],
+    ],
+    [
+        [ SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SR ],
+        [ CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, TW ],
+        [ CL, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES ],
+        [ CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, SR ],
+    ],
+    [
+        [ SS, ES, SS, SR, SS, SS, SS, SS, SS, LI, SR ],
+        [ TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW ],
+        [ ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES ],
+        [ CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL ],
+    ],
 ];
 
 /// The row of [`TCP_TABLE`] for each combination of the low five flag bits; 4 means "no known flag": CLOSE.
@@ -134,46 +162,76 @@ const TCP_ROW: [u8; 32] = {
     rows
 };
 
-/// The TCP table, by row and state, padded so that an index of masked values cannot be out of range.
-static TCP_NEXT: [[u8; 16]; 8] = {
-    let mut next = [[CL; 16]; 8];
-    let mut row = 0;
-    while row < 4 {
-        let mut state = 0;
-        while state < TCP_STATES {
-            next[row][state] = TCP_TABLE[row][state];
-            state += 1;
+/// The TCP table, by side, row and state, padded so that an index of masked values cannot be out of range.
+static TCP_NEXT: [[[u8; 16]; 8]; 4] = {
+    let mut next = [[[CL; 16]; 8]; 4];
+    let mut side = 0;
+    while side < 3 {
+        let mut row = 0;
+        while row < 4 {
+            let mut state = 0;
+            while state < TCP_STATES {
+                next[side][row][state] = TCP_TABLE[side][row][state];
+                state += 1;
+            }
+            row += 1;
         }
-        row += 1;
+        side += 1;
     }
     next
 };
 
 /// The TCP state after a packet with these flags (`set_tcp_state`: RST before SYN before FIN before ACK).
 #[inline]
-pub fn tcp_next(state: State, flags: u8) -> State {
+pub fn tcp_next(side: Side, state: State, flags: u8) -> State {
     let row = TCP_ROW[usize::from(flags & 31)];
-    State(TCP_NEXT[usize::from(row & 7)][usize::from(state.0 & 15)])
+    State(TCP_NEXT[side as usize & 3][usize::from(row & 7)][usize::from(state.0 & 15)])
 }
 
 /// Rows of the SCTP table.
 const SCTP_DATA: u8 = 0;
 
-/// `ip_vs_proto_sctp.c`, INPUT-ONLY. Rows: data, INIT, INIT-ACK, COOKIE-ECHO, COOKIE-ACK, SHUTDOWN, SHUTDOWN-ACK,
-/// SHUTDOWN-COMPLETE, ERROR, ABORT. Columns: NONE, INIT1, INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE, C-ECHOED,
-/// ESTABLISHED, S-SENT, S-RECEIVED, S-ACK-SENT, REJECTED, CLOSED.
+/// `ip_vs_proto_sctp.c`: INPUT-ONLY, INPUT, OUTPUT. Rows: data, INIT, INIT-ACK, COOKIE-ECHO, COOKIE-ACK, SHUTDOWN,
+/// SHUTDOWN-ACK, SHUTDOWN-COMPLETE, ERROR, ABORT. Columns: NONE, INIT1, INIT, C-SENT, C-REPLIED, C-WAIT, COOKIE,
+/// C-ECHOED, ESTABLISHED, S-SENT, S-RECEIVED, S-ACK-SENT, REJECTED, CLOSED.
 #[rustfmt::skip]
-const SCTP_TABLE: [[u8; SCTP_STATES]; 10] = [
-    [  8,  1,  2,  3,  4,  8,  6,  7,  8,  9, 10, 11, 12, 13 ],
-    [  1,  2,  2,  2,  2,  2,  6,  7,  8,  9, 10, 11,  2,  2 ],
-    [  7,  7,  7,  7,  7,  7,  6,  7,  8,  9, 10, 11, 12, 13 ],
-    [  8,  8,  8,  8,  8,  8,  6,  7,  8,  9, 10, 11, 12, 13 ],
-    [  8,  1,  2,  8,  8,  5,  8,  8,  8,  9, 10, 11, 12, 13 ],
-    [ 10,  1,  2,  3,  4,  5,  6,  7, 10,  9, 10, 11, 12, 13 ],
-    [ 13,  2,  2,  3,  4,  5,  6,  7, 13, 13, 10, 13, 12, 13 ],
-    [ 13, 13, 13, 13, 13,  5,  6,  7,  8,  9, 13, 13, 12, 13 ],
-    [ 13,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
-    [ 13, 13, 13, 13, 13, 12, 13, 13, 13, 13, 13, 13, 13, 13 ],
+const SCTP_TABLE: [[[u8; SCTP_STATES]; 10]; 3] = [
+    [
+        [  8,  1,  2,  3,  4,  8,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  1,  2,  2,  2,  2,  2,  6,  7,  8,  9, 10, 11,  2,  2 ],
+        [  7,  7,  7,  7,  7,  7,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  8,  8,  8,  8,  8,  8,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  8,  1,  2,  8,  8,  5,  8,  8,  8,  9, 10, 11, 12, 13 ],
+        [ 10,  1,  2,  3,  4,  5,  6,  7, 10,  9, 10, 11, 12, 13 ],
+        [ 13,  2,  2,  3,  4,  5,  6,  7, 13, 13, 10, 13, 12, 13 ],
+        [ 13, 13, 13, 13, 13,  5,  6,  7,  8,  9, 13, 13, 12, 13 ],
+        [ 13,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [ 13, 13, 13, 13, 13, 12, 13, 13, 13, 13, 13, 13, 13, 13 ],
+    ],
+    [
+        [  8,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  1,  2,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11,  2,  2 ],
+        [  5,  5,  5,  3,  4,  6,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  4,  2,  2,  4,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  8,  1,  2,  3,  4,  5,  6,  8,  8,  9, 10, 11, 12, 13 ],
+        [ 10,  1,  2,  3,  4,  5,  6,  7, 10,  9, 10, 11, 12, 13 ],
+        [ 13,  2,  2,  3,  4,  5,  6,  7,  8, 13, 10, 13, 12, 13 ],
+        [ 13, 13, 13,  3,  4,  5,  6,  7,  8,  9, 10, 13, 12, 13 ],
+        [ 13,  1,  2,  3,  4,  5,  6, 13,  8,  9, 10, 11, 12, 13 ],
+        [ 13, 13, 13, 13, 13, 12, 13, 13, 13, 13, 13, 13, 13, 13 ],
+    ],
+    [
+        [  8,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  5,  5,  5,  5,  5,  5,  5,  5,  8,  5,  5,  5,  5,  5 ],
+        [  3,  3,  3,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [  7,  7,  7,  7,  7,  7,  7,  7,  8,  9, 10, 11, 12, 13 ],
+        [  8,  8,  8,  8,  8,  8,  8,  8,  8,  9, 10, 11, 12, 13 ],
+        [  9,  9,  9,  9,  9,  9,  9,  9,  9,  9, 10, 11, 12, 13 ],
+        [ 11, 11, 11, 11, 11,  5,  6,  7,  8, 11, 11, 11, 12, 13 ],
+        [ 13,  1,  2,  3,  4,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [ 13, 13, 13, 13, 13,  5,  6,  7,  8,  9, 10, 11, 12, 13 ],
+        [ 13, 12, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13 ],
+    ],
 ];
 
 /// The event of an SCTP packet: its first chunk, or an ABORT behind a leading COOKIE-ECHO or COOKIE-ACK
@@ -205,10 +263,10 @@ fn sctp_event(segment: &[u8]) -> u8 {
 }
 
 /// The SCTP state after a packet; `segment` starts at the SCTP common header.
-pub fn sctp_next(state: State, segment: &[u8]) -> State {
+pub fn sctp_next(side: Side, state: State, segment: &[u8]) -> State {
     let index = usize::from(state.0.wrapping_sub(SCTP_BASE));
     let row = usize::from(sctp_event(segment));
-    SCTP_TABLE.get(row).and_then(|r| r.get(index)).map_or(state, |next| State(next + SCTP_BASE))
+    SCTP_TABLE[side as usize].get(row).and_then(|r| r.get(index)).map_or(state, |next| State(next + SCTP_BASE))
 }
 
 /// Whether an SCTP packet may start an association here: anything but an ABORT (`sctp_conn_schedule`).
@@ -254,7 +312,7 @@ mod tests {
         let mut state = State::initial(TCP);
         let mut seen = Vec::new();
         for flags in [SYN, ACK, ACK | 0x08, FIN | ACK, ACK] {
-            state = tcp_next(state, flags);
+            state = tcp_next(Side::Only, state, flags);
             seen.push(state.name());
         }
         // DR and TUN show FIN_WAIT after closing: only one direction is seen.
@@ -262,8 +320,30 @@ mod tests {
     }
 
     #[test]
+    fn tcp_connections_with_both_halves() {
+        use Side::{Client, Server};
+        let names = |packets: &[(Side, u8)]| -> Vec<&str> {
+            let mut state = State::initial(TCP);
+            let step = |(side, flags): &(Side, u8)| {
+                state = tcp_next(*side, state, *flags);
+                state.name()
+            };
+            packets.iter().map(step).collect()
+        };
+        let open = [(Client, SYN), (Server, SYN | ACK), (Client, ACK)];
+        assert_eq!(names(&open), ["SYN_RECV", "SYN_RECV", "ESTABLISHED"]);
+        // The client closes first, then the server does, and the other way round: TIME_WAIT in the end.
+        let by_client = [&open[..], &[(Client, FIN | ACK), (Server, FIN | ACK), (Client, ACK)]].concat();
+        assert_eq!(names(&by_client)[3..], ["CLOSE_WAIT", "TIME_WAIT", "TIME_WAIT"]);
+        let by_server = [&open[..], &[(Server, FIN | ACK), (Client, FIN | ACK), (Server, ACK)]].concat();
+        assert_eq!(names(&by_server)[3..], ["FIN_WAIT", "TIME_WAIT", "TIME_WAIT"]);
+        assert_eq!(names(&[(Client, SYN), (Server, RST | ACK)]), ["SYN_RECV", "CLOSE"]);
+    }
+
+    #[test]
     fn full_tcp_table() {
-        for state in 0..TCP_STATES as u8 {
+        let sides = [Side::Only, Side::Client, Side::Server];
+        for (side, state) in sides.into_iter().flat_map(|side| (0..TCP_STATES as u8).map(move |state| (side, state))) {
             for flags in 0..=255u8 {
                 let row = match flags {
                     f if f & RST != 0 => 3,
@@ -271,11 +351,11 @@ mod tests {
                     f if f & FIN != 0 => 1,
                     f if f & ACK != 0 => 2,
                     _ => {
-                        assert_eq!(tcp_next(State(state), flags), State::TCP_CLOSE);
+                        assert_eq!(tcp_next(side, State(state), flags), State::TCP_CLOSE);
                         continue;
                     }
                 };
-                assert_eq!(tcp_next(State(state), flags).0, TCP_TABLE[row][usize::from(state)]);
+                assert_eq!(tcp_next(side, State(state), flags).0, TCP_TABLE[side as usize][row][usize::from(state)]);
             }
         }
     }
@@ -299,19 +379,35 @@ mod tests {
         let mut state = State::initial(SCTP);
         let mut seen = Vec::new();
         for kind in [1, 10, 0, 7, 14] {
-            state = sctp_next(state, &chunk(kind));
+            state = sctp_next(Side::Only, state, &chunk(kind));
             seen.push(state.name());
         }
         assert_eq!(seen, ["INIT1", "ESTABLISHED", "ESTABLISHED", "S-RECEIVED", "CLOSED"]);
         assert!(!sctp_opens(&chunk(6)));
-        assert_eq!(sctp_next(State::SCTP_ESTABLISHED, &[]), State::SCTP_ESTABLISHED);
+        assert_eq!(sctp_next(Side::Only, State::SCTP_ESTABLISHED, &[]), State::SCTP_ESTABLISHED);
+    }
+
+    #[test]
+    fn an_sctp_association_with_both_halves() {
+        use Side::{Client, Server};
+        let mut state = State::initial(SCTP);
+        let mut seen = Vec::new();
+        let packets =
+            [(Client, 1), (Server, 2), (Client, 10), (Server, 11), (Client, 0), (Client, 7), (Server, 8), (Client, 14)];
+        for (side, kind) in packets {
+            state = sctp_next(side, state, &chunk(kind));
+            seen.push(state.name());
+        }
+        let expected =
+            ["INIT1", "C-SENT", "C-REPLIED", "ESTABLISHED", "ESTABLISHED", "S-RECEIVED", "S-ACK-SENT", "CLOSED"];
+        assert_eq!(seen, expected);
     }
 
     #[test]
     fn sctp_abort_behind_a_cookie_counts() {
         let mut packet = chunk(10).to_vec();
         packet.extend_from_slice(&[6, 0, 0, 4]);
-        assert_eq!(sctp_next(State::SCTP_ESTABLISHED, &packet).name(), "CLOSED");
+        assert_eq!(sctp_next(Side::Only, State::SCTP_ESTABLISHED, &packet).name(), "CLOSED");
     }
 
     #[test]

@@ -16,7 +16,7 @@ fn key6(n: u32) -> KeyV6 {
     KeyV6 { source: [1, u64::from(n)], destination: [2, 3], ports: n, protocol: 17 }
 }
 
-fn put(table: &mut FlowTable<FlowV4>, n: u32, state: State, now: u32) -> Result<(Place, Option<Gone>), Full> {
+fn put(table: &mut FlowTable<FlowV4>, n: u32, state: State, now: u32) -> Result<(Place, Option<Gone<FlowV4>>), Full> {
     let (k, timeouts) = (key(n), timeouts_ms(&Timeouts::default()));
     table.insert(&k, table.hash(&k), n, state, now, &timeouts)
 }
@@ -42,7 +42,7 @@ fn memory_for_a_flow_is_bounded() {
 fn takes_its_whole_capacity_and_no_more() {
     let mut table = FlowTable::<FlowV4>::new(100_000, Seeds::random(), false).expect("memory");
     for n in 0..100_000 {
-        assert_eq!(put(&mut table, n, State::TCP_ESTABLISHED, 0).map(|(_, gone)| gone), Ok(None));
+        assert_eq!(put(&mut table, n, State::TCP_ESTABLISHED, 0).map(|(_, gone)| gone.is_none()), Ok(true));
     }
     assert_eq!(table.len(), 100_000);
     assert_eq!(put(&mut table, 100_000, State::TCP_ESTABLISHED, 1).map(|_| ()), Err(Full));
@@ -78,7 +78,7 @@ fn a_full_table_gives_up_what_nobody_uses_and_never_the_established() {
     }
     for n in 1000..1400 {
         let (_, gone) = put(&mut table, n, State::TCP_SYN_RECV, 5).expect("a half-open flow gives way");
-        assert_eq!(gone.expect("one went").state, State::TCP_SYN_RECV);
+        assert_eq!(gone.expect("one went").entry.state(), State::TCP_SYN_RECV);
     }
     assert_eq!(table.len(), 1000);
     for n in 0..500 {
@@ -93,9 +93,9 @@ fn sweep_ends_what_is_idle_and_nothing_else() {
     put(&mut table, 1, State::TCP_SYN_RECV, 1_000).expect("room");
     put(&mut table, 2, State::TCP_ESTABLISHED, 1_000).expect("room");
     let mut gone = Vec::new();
-    table.sweep(usize::MAX / 2, 61_000, &timeouts, |g| gone.push(g.server));
+    table.sweep(usize::MAX / 2, 61_000, &timeouts, |g| gone.push(g.entry.server()));
     assert!(gone.is_empty());
-    table.sweep(usize::MAX / 2, 61_001 + STAMP_MS, &timeouts, |g| gone.push(g.server));
+    table.sweep(usize::MAX / 2, 61_001 + STAMP_MS, &timeouts, |g| gone.push(g.entry.server()));
     assert_eq!(gone, [1]);
     assert_eq!((get(&mut table, 1), get(&mut table, 2), table.len()), (None, Some(2), 1));
 }
@@ -130,20 +130,20 @@ proptest! {
                 0 | 1 => if found.is_none() {
                     match table.insert(&k, hash, n, State::TCP_ESTABLISHED, now, &timeouts) {
                         Ok((_, gone)) => {
-                            if let Some(gone) = gone { map.remove(&gone.server); }
+                            if let Some(gone) = gone { map.remove(&gone.entry.server()); }
                             map.insert(n, now);
                         }
                         Err(Full) => prop_assert!(map.len() >= 40, "full at {}", map.len()),
                     }
                 },
                 2 => if let Some(place) = found {
-                    prop_assert_eq!(table.remove(place).server, n);
+                    prop_assert_eq!(table.remove(place).entry.server(), n);
                     map.remove(&n);
                 },
                 _ => {
                     now += 40_000;
                     table.sweep(1 << 20, now, &timeouts, |gone| {
-                        let stamp = map.remove(&gone.server).expect("only live flows go");
+                        let stamp = map.remove(&gone.entry.server()).expect("only live flows go");
                         assert!(now - stamp > 900_000);
                     });
                 }
@@ -184,5 +184,51 @@ fn consecutive_clients_spread_under_any_seeds() {
         });
         // A bucket gets 1.1 (IPv4) or 1.4 (IPv6) of these on average; by chance none gets 13.
         assert!(v4 < 13 && v6 < 13, "{v4} {v6}");
+    }
+}
+
+fn pair(table: &mut FlowTable<FlowV4>, n: u32, now: u32) -> Result<[Place; 2], Full> {
+    let (k, r, timeouts) = (key(n), key(n + 1_000_000), timeouts_ms(&Timeouts::default()));
+    let keys = [(&k, table.hash(&k)), (&r, table.hash(&r))];
+    table.insert_pair(keys, n, State::TCP_SYN_RECV, now, &timeouts, |_| {})
+}
+
+#[test]
+fn a_pair_shares_its_state_and_its_life() {
+    let mut table = FlowTable::<FlowV4>::new(1000, Seeds::fixed(), false).expect("memory");
+    let timeouts = timeouts_ms(&Timeouts::default());
+    let [first, second] = pair(&mut table, 7, 0).expect("room");
+    assert_eq!((table.partner(first), table.partner(second)), (Some(second), Some(first)));
+    assert_eq!((table.entry(first).flags(), table.entry(second).flags()), (0, flag::REVERSE));
+    table.set_state(second, State::TCP_ESTABLISHED);
+    assert_eq!(table.entry(first).state(), State::TCP_ESTABLISHED);
+    // Packets of one direction keep both alive.
+    table.entry(second).set_stamp(800_000);
+    assert!(!table.expired(first, 1_000_000, &timeouts));
+    table.sweep(1 << 20, 1_600_000, &timeouts, |_| panic!("still alive"));
+    let mut gone = Vec::new();
+    table.sweep(1 << 20, 1_801_000, &timeouts, |g| gone.push(g));
+    assert_eq!((gone.len(), table.len()), (1, 0));
+    let reverse = gone[0].reverse.expect("both went");
+    assert_eq!((gone[0].entry.key(), reverse.0.key()), (key(7), key(1_000_007)));
+    assert_eq!((gone[0].hash, reverse.1), (table.hash(&key(7)), table.hash(&key(1_000_007))));
+}
+
+#[test]
+fn a_pair_never_evicts_its_own_half() {
+    // Pairs that may give way push each other out, always whole.
+    let mut table = FlowTable::<FlowV4>::new(300, Seeds::fixed(), false).expect("memory");
+    for n in 0..3000 {
+        let [first, second] = pair(&mut table, n, n).expect("something gives way");
+        assert_eq!(table.entry(first).key(), key(n));
+        assert_eq!(table.entry(second).key(), key(n + 1_000_000));
+        let mut entries = 0;
+        let mut halves = Vec::new();
+        table.for_each(|e| {
+            entries += 1;
+            halves.push((e.server(), e.flags()));
+        });
+        assert_eq!(entries, table.len());
+        assert!(halves.iter().all(|(server, flags)| halves.contains(&(*server, flags ^ flag::REVERSE))), "{halves:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! The parser against packets built by etherparse, and against everything else.
 
+mod fragments;
+
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
@@ -103,7 +105,7 @@ fn ipv6_extension_headers_are_walked() {
     let cases: [(u8, Vec<u8>, DropReason); 5] = [
         (60, vec![0, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0], DropReason::BadExtensionHeader),
         (43, vec![17, 0, 0, 1, 0, 0, 0, 0], DropReason::SourceRoute),
-        (44, vec![17, 0, 0, 1, 0, 0, 0, 9], DropReason::Fragment),
+        (44, vec![17, 0, 0, 1, 0, 0, 0, 9], DropReason::BadLength),
         (60, vec![17, 200, 0, 0, 0, 0, 0, 0], DropReason::BadExtensionHeader),
         (60, [[60, 0, 1, 4, 0, 0, 0, 0]; 12].concat(), DropReason::BadExtensionHeader),
     ];
@@ -187,6 +189,11 @@ proptest! {
             }
         if let Some(plain) = parse_plain_v4(&bytes) {
             prop_assert_eq!(parse(&bytes), Ok(plain));
+        }
+        if let Ok(parsed) = parse(&bytes) {
+            let fragment = fragment_of(&bytes, &parsed);
+            prop_assert_eq!(fragment.is_some(), parsed.part != Part::Whole);
+            prop_assert!(fragment.is_none_or(|f| f.start < f.end && f.start % 8 == 0));
         }
     }
 

@@ -1,87 +1,174 @@
-//! The long way of a packet that belongs to a flow: any header, any tag, and flows that are new.
+//! The long way of a packet that belongs to a flow: any header, any tag, any forwarding method.
 //!
-//! Owns the order of checks before a flow is created. Everything that it refuses has its reason.
-
-use std::net::IpAddr;
+//! Owns what happens to a flow when a packet of it comes: time stamp, state, the way it goes. New flows are in
+//! [`super::new_flow`], the rewriting in [`super::send`].
 
 use super::Context;
 use super::family::Family;
-use crate::dataplane::answer;
-use crate::dataplane::flow::state::{self, State};
-use crate::dataplane::flow::{FlowTable, Full, Place, STAMP_MS};
+use super::kit::Kit;
+use super::send::{Plan, Proxy};
+use crate::dataplane::flow::state::{self, Side, State};
+use crate::dataplane::flow::{FlowTable, Place, STAMP_MS, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
-use crate::dataplane::parse::{self, Parsed, SCTP, TCP, tcp_flag};
-use crate::dataplane::rewrite;
-use crate::dataplane::schedule::{Client, fold_address};
-use crate::dataplane::snapshot::slot_of;
+use crate::dataplane::last_hop::Hop;
+use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP};
+use crate::dataplane::snapshot::{ServerEntry, Way, slot_of};
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 use crate::model::VerifyChecksums;
 
+/// How often a NAT flow's way back is compared with where its packets come from: milliseconds, a power of two.
+const HOP_CHECK_MS: u32 = 4096;
+
 impl Context<'_> {
-    /// A packet of a flow: the hit is the path that must be fast.
+    /// A packet of a flow.
     #[inline(always)]
     pub(super) fn flow_packet<E: Family, M: FrameMemory>(
         &self,
         table: &mut FlowTable<E>,
+        kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
         parsed: &Parsed,
         hash: u64,
     ) -> Outcome {
         let bytes = memory.bytes(frame);
-        let Some(key) = E::key_of(bytes, parsed) else { return Outcome::drop(DropReason::Truncated) };
+        let Some(key) = E::key_of(bytes, parsed, frame.hint) else { return Outcome::drop(DropReason::Truncated) };
         if let Some(reason) = self.foreign(bytes, frame) {
             return self.not_for_our_mac::<E>(&key, reason);
         }
         let Some(place) = table.find(&key, hash) else {
-            if frame.hops == 0
-                && let Some(other) = self.peers.and_then(|peers| peers.other(hash))
-            {
-                return Outcome::plain(Verdict::Hand(other));
-            }
-            return self.new_flow(table, memory, frame, parsed, &key, hash);
+            return self.miss(table, kit, memory, frame, parsed, &key, hash);
         };
-        let entry = table.entry(place);
-        let (id, before, stamp) = (entry.server(), entry.state(), entry.stamp());
-        let idle = self.now.wrapping_sub(stamp);
-        let Some(server) = self.snapshot.server(id) else {
-            return self.replace_flow(table, place, memory, frame, parsed, &key, hash);
+        let entry = *table.entry(place);
+        let Some(server) = self.snapshot.server(entry.server()) else {
+            return self.replace_flow(table, kit, place, memory, frame, parsed, &key, hash);
         };
-        if idle >= STAMP_MS {
+        if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
             if table.expired(place, self.now, &self.snapshot.timeouts_ms) {
-                return self.replace_flow(table, place, memory, frame, parsed, &key, hash);
+                return self.replace_flow(table, kit, place, memory, frame, parsed, &key, hash);
             }
             table.entry(place).set_stamp(self.now);
+            if entry.partner() != 0 && wants_hop_check(self.now, entry.stamp()) {
+                self.renew_hop(table, kit, place, memory.bytes(frame), frame, parsed);
+            }
         }
         let outcome = server.outcome;
-        if !server.reachable {
-            return Outcome { verdict: Verdict::Drop(DropReason::NoNextHop), ..outcome };
-        }
-        let length = frame.len - 4 * u32::from(parsed.tags);
-        if length > u32::from(server.max_frame) {
-            return Outcome { verdict: Verdict::Drop(DropReason::TooBig), ..outcome };
-        }
+        let bytes = memory.bytes(frame);
         if self.verify == VerifyChecksums::All
-            && let Err(reason) = parse::verify_transport(memory.bytes(frame), parsed)
+            && parsed.part == Part::Whole
+            && let Err(reason) = parse::verify_transport(bytes, parsed)
         {
             return Outcome { verdict: Verdict::Drop(reason), ..outcome };
         }
-        let after = if parsed.protocol == TCP {
-            state::tcp_next(before, parsed.tcp_flags)
-        } else if parsed.protocol == SCTP {
-            sctp_after(before, memory.bytes(frame), parsed)
-        } else {
-            before
+        let reverse = entry.flags() & flag::REVERSE != 0;
+        let side = match (reverse, entry.partner()) {
+            (true, _) => Side::Server,
+            (false, 0) => Side::Only,
+            (false, _) => Side::Client,
         };
-        if let Err(reason) = rewrite::direct(memory, frame, parsed, server) {
-            return Outcome { verdict: Verdict::Drop(reason), ..outcome };
+        let after = after(side, entry.state(), bytes, parsed);
+        let plan = if reverse {
+            self.plan_to_client(table, kit, place, server)
+        } else {
+            self.plan_to_server(table, place, server, &key)
+        };
+        let outcome = match plan {
+            Ok(plan) => self.send::<E, M>(table, kit, memory, frame, parsed, &plan, hash),
+            Err(reason) => return Outcome { verdict: Verdict::Drop(reason), ..outcome },
+        };
+        if let Verdict::Drop(_) | Verdict::Reply(_) = outcome.verdict {
+            return outcome;
         }
-        if after != before {
-            table.entry(place).set_state(after);
-            self.state_changed(id, before, after);
+        if after != entry.state() {
+            table.set_state(place, after);
+            self.state_changed(server.id, entry.state(), after);
         }
-        self.count(server, ip_length(parsed));
+        if reverse {
+            self.count_out(server, ip_length(parsed));
+        } else {
+            self.count(server, ip_length(parsed));
+        }
         outcome
+    }
+
+    /// How a packet of a flow gets to its server.
+    pub(super) fn plan_to_server<E: Family>(
+        &self,
+        table: &mut FlowTable<E>,
+        place: Place,
+        server: &ServerEntry,
+        key: &E::Key,
+    ) -> Result<Plan<'_>, DropReason> {
+        if !server.reachable {
+            return Err(DropReason::NoNextHop);
+        }
+        let mut plan = Plan::direct(server, E::destination(key));
+        if server.way == Way::Dr {
+            return Ok(plan);
+        }
+        let target = self.snapshot.target(server.id).ok_or(DropReason::NoNextHop)?;
+        plan.mss = target.mss;
+        match server.way {
+            Way::Nat => plan.destination = Some(target.server),
+            Way::FullNat => {
+                let partner = table.partner(place).ok_or(DropReason::NoReturnHop)?;
+                let reverse = table.entry(partner).key();
+                plan.source = Some(E::destination_end(&reverse));
+                plan.destination = Some(target.server);
+                plan.proxy = Proxy::of(table, place, true);
+            }
+            Way::Tunnel => plan.tunnel = target.tunnel.as_ref(),
+            Way::Dr | Way::Local => {}
+        }
+        Ok(plan)
+    }
+
+    /// How an answer of a flow's server gets to its client. `place` is that of the flow's second entry.
+    pub(super) fn plan_to_client<E: Family>(
+        &self,
+        table: &mut FlowTable<E>,
+        kit: &Kit,
+        place: Place,
+        server: &ServerEntry,
+    ) -> Result<Plan<'_>, DropReason> {
+        let hop = kit.hops.get(table.entry(place).extra() as u16).ok_or(DropReason::NoReturnHop)?;
+        let port = self.snapshot.ports.get(usize::from(hop.port)).ok_or(DropReason::NoReturnHop)?;
+        let target = self.snapshot.target(server.id).ok_or(DropReason::NoNextHop)?;
+        let mut plan = Plan::direct(server, target.service.address);
+        plan.exit(&hop, port);
+        plan.source = Some(target.service);
+        plan.mss = target.mss;
+        if server.way == Way::FullNat {
+            let partner = table.partner(place).ok_or(DropReason::NoReturnHop)?;
+            let forward = table.entry(partner).key();
+            plan.destination = Some(E::source_end(&forward));
+            plan.proxy = Proxy::of(table, partner, false);
+        }
+        Ok(plan)
+    }
+
+    /// Follows the client where its packets come another way than before.
+    #[cold]
+    fn renew_hop<E: Family>(
+        &self,
+        table: &mut FlowTable<E>,
+        kit: &mut Kit,
+        place: Place,
+        bytes: &[u8],
+        frame: &Frame,
+        parsed: &Parsed,
+    ) {
+        let Some(partner) = table.partner(place).filter(|_| table.entry(place).flags() & flag::REVERSE == 0) else {
+            return;
+        };
+        let old = table.entry(partner).extra() as u16;
+        let Some(hop) = Hop::of(bytes, parsed, frame.port).filter(|hop| kit.hops.get(old) != Some(*hop)) else {
+            return;
+        };
+        if let Some(new) = kit.hops.take(hop) {
+            kit.hops.give(old);
+            table.entry(partner).set_extra(u32::from(new));
+        }
     }
 
     /// A flow that expired, or whose server is gone, gives way to a new one of the same key.
@@ -90,6 +177,7 @@ impl Context<'_> {
     fn replace_flow<E: Family, M: FrameMemory>(
         &self,
         table: &mut FlowTable<E>,
+        kit: &mut Kit,
         place: Place,
         memory: &mut M,
         frame: &mut Frame,
@@ -97,110 +185,23 @@ impl Context<'_> {
         key: &E::Key,
         hash: u64,
     ) -> Outcome {
-        super::close(self.snapshot, table.remove(place));
-        self.new_flow(table, memory, frame, parsed, key, hash)
+        let gone = table.remove(place);
+        kit.close(self.snapshot, &gone, self.now);
+        self.miss(table, kit, memory, frame, parsed, key, hash)
     }
 
-    /// A packet without a flow: find its service, judge it, choose a server, remember the flow, forward.
-    #[inline(never)]
-    fn new_flow<E: Family, M: FrameMemory>(
-        &self,
-        table: &mut FlowTable<E>,
-        memory: &mut M,
-        frame: &mut Frame,
-        parsed: &Parsed,
-        key: &E::Key,
-        hash: u64,
-    ) -> Outcome {
-        let (source, destination) = (E::source(key), E::destination(key));
-        let (source_port, port) = E::ports(key);
-        let Some(index) = self.snapshot.service(destination, parsed.protocol, port) else {
-            return Outcome::plain(Verdict::Pass);
-        };
-        let mut outcome = Outcome::plain(Verdict::Drop(DropReason::NotOurs));
-        outcome.service = index;
-        let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
-        if let Err(reason) = self.admit(memory.bytes(frame), parsed, source) {
-            return refuse(reason);
+    #[inline(always)]
+    pub(super) fn count_out(&self, server: &ServerEntry, bytes: u32) {
+        if let Some(counters) = self.stats.servers.get(slot_of(server.id)) {
+            counters.out_packets.add(1);
+            counters.out_bytes.add(u64::from(bytes));
         }
-        let service = &self.snapshot.services[usize::from(index)];
-        let client = Client { folded_address: fold_address(source), port: source_port };
-        let Some(chosen) = service.selector.select(&service.members, &service.cursor, client) else {
-            return refuse(DropReason::NoServer);
-        };
-        let member = &service.members[chosen];
-        let Some(server) = self.snapshot.server(member.id).filter(|s| s.reachable) else {
-            return refuse(DropReason::NoNextHop);
-        };
-        outcome.server = slot_of(member.id) as u16;
-        let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
-        let length = frame.len - 4 * u32::from(parsed.tags);
-        if length > u32::from(server.max_frame) {
-            return refuse(DropReason::TooBig);
-        }
-        let initial = State::initial(parsed.protocol);
-        let state = match parsed.protocol {
-            TCP => state::tcp_next(initial, parsed.tcp_flags),
-            SCTP => sctp_after(initial, memory.bytes(frame), parsed),
-            _ => initial,
-        };
-        if let Err(reason) = rewrite::direct(memory, frame, parsed, server) {
-            return refuse(reason);
-        }
-        match table.insert(key, hash, member.id, state, self.now, &self.snapshot.timeouts_ms) {
-            Ok((_, gone)) => {
-                if let Some(gone) = gone {
-                    super::close(self.snapshot, gone);
-                    self.stats.evicted.add(1);
-                }
-            }
-            Err(Full) => return refuse(DropReason::FlowTableFull),
-        }
-        if let Some(peers) = self.peers {
-            let _ = peers.directory.insert(hash, peers.me);
-        }
-        member.load.open(state.is_active());
-        if let Some(counters) = self.stats.servers.get(slot_of(member.id)) {
-            counters.connections.add(1);
-        }
-        self.count(server, ip_length(parsed));
-        Outcome { new_flow: true, ..server.outcome }
     }
+}
 
-    /// Whether a packet may create a flow.
-    fn admit(&self, bytes: &[u8], parsed: &Parsed, source: IpAddr) -> Result<(), DropReason> {
-        if answer::is_martian(source) {
-            return Err(DropReason::MartianSource);
-        }
-        if self.snapshot.owns(source) {
-            return Err(DropReason::OwnSource);
-        }
-        if rewrite::ttl(bytes, parsed) < 2 {
-            return Err(DropReason::TtlExpired);
-        }
-        if parsed.protocol == TCP {
-            let flags = parsed.tcp_flags;
-            let syn = flags & tcp_flag::SYN != 0;
-            if flags & (tcp_flag::SYN | tcp_flag::FIN | tcp_flag::RST | tcp_flag::ACK) == 0
-                || (syn && flags & (tcp_flag::FIN | tcp_flag::RST) != 0)
-            {
-                return Err(DropReason::BadTcpFlags);
-            }
-            if flags & tcp_flag::RST != 0 {
-                return Err(DropReason::NoFlow);
-            }
-        }
-        if self.verify != VerifyChecksums::Off {
-            parse::verify_transport(bytes, parsed)?;
-        }
-        if parsed.protocol == SCTP {
-            let at = usize::from(parsed.l4);
-            if !state::sctp_opens(bytes.get(at..at + usize::from(parsed.l4_len)).unwrap_or_default()) {
-                return Err(DropReason::NoFlow);
-            }
-        }
-        Ok(())
-    }
+/// Whether a flow that was last seen at `stamp` has its way back compared now.
+pub(super) fn wants_hop_check(now: u32, stamp: u32) -> bool {
+    (now ^ stamp) & !(HOP_CHECK_MS - 1) != 0
 }
 
 /// Bytes of an IP packet by its own length fields, which is what IPVS counts.
@@ -208,7 +209,17 @@ pub(super) fn ip_length(parsed: &Parsed) -> u32 {
     u32::from(parsed.l4 - parsed.l3) + u32::from(parsed.l4_len)
 }
 
-fn sctp_after(before: State, bytes: &[u8], parsed: &Parsed) -> State {
-    let at = usize::from(parsed.l4);
-    state::sctp_next(before, bytes.get(at..at + usize::from(parsed.l4_len)).unwrap_or_default())
+/// The state of a flow after a packet of it. Fragments without a transport header change nothing.
+pub(super) fn after(side: Side, before: State, bytes: &[u8], parsed: &Parsed) -> State {
+    if parsed.part == Part::Later {
+        return before;
+    }
+    match parsed.protocol {
+        TCP => state::tcp_next(side, before, parsed.tcp_flags),
+        SCTP => {
+            let at = usize::from(parsed.l4);
+            state::sctp_next(side, before, bytes.get(at..at + usize::from(parsed.l4_len)).unwrap_or_default())
+        }
+        _ => before,
+    }
 }

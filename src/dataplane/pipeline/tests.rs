@@ -1,6 +1,10 @@
 //! The pipeline over in-memory I/O: verdicts, rewriting, states, counts, and every way a frame can be refused.
 
 mod answers;
+mod fragments;
+mod full_nat;
+mod peers;
+mod translation;
 
 use std::net::IpAddr;
 
@@ -97,6 +101,7 @@ impl Rig {
         self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], &mut outcomes, self.now);
         worker::act(&mut self.io, &[], &batch[..count], &mut outcomes);
         self.pipeline.settle(&outcomes);
+        worker::act_on_extra(&mut self.io, &[], &mut self.pipeline);
         assert!(self.io.frames_accounted().balanced());
         assert_eq!(self.io.frames_accounted().held, 0, "the worker kept a frame");
         outcomes
@@ -339,7 +344,7 @@ fn each_bad_packet_has_its_reason() {
         (fix_ip(change(46, 0xf0)), BadTransportHeader),
         (partial, PartialChecksum),
         (fix_ip(change(22, 1)), TtlExpired),
-        (fix_ip(change(20, 0x20)), Fragment),
+        (fix_ip(change(20, 0x20)), BadLength),
         (tcp(1, 80, S | F, b""), BadTcpFlags),
         (tcp(1, 80, S | R, b""), BadTcpFlags),
         (tcp(1, 80, 0, b""), BadTcpFlags),
@@ -354,7 +359,6 @@ fn each_bad_packet_has_its_reason() {
         (change(0, 0xff), WrongMac),
         (tcp(1, 701, S, b""), NoServer),
         (tcp(1, 702, S, b""), NoServer),
-        (tcp(1, 80, S, &[0; 1461]), TooBig),
     ];
     for (frame, reason) in rows {
         let mut rig = Rig::new();
@@ -365,6 +369,56 @@ fn each_bad_packet_has_its_reason() {
     let mut own = tcp(1, 80, S, b"");
     own[6..12].copy_from_slice(&OWN.0);
     assert_eq!(Rig::new().drops(own), Some(Loop));
+}
+
+/// DF set or cleared in an untagged IPv4 frame.
+fn with_df(mut frame: Vec<u8>, df: bool) -> Vec<u8> {
+    frame[20] = if df { 0x40 } else { 0 };
+    frame[24..26].fill(0);
+    let check = checksum::checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&check.to_ne_bytes());
+    frame
+}
+
+#[test]
+fn what_does_not_fit_is_cut_up_or_its_sender_is_told() {
+    let mut rig = Rig::new();
+    let large = tcp(1, 80, S, &[7; 1461]);
+    // DF: the client learns the MTU from the service address, and no flow is made.
+    let outcome = rig.one(with_df(large.clone(), true));
+    assert_eq!((outcome.verdict, outcome.new_flow), (Verdict::Reply(0), false));
+    let error = rig.sent();
+    assert_eq!((&error[..6], &error[26..30], &error[30..34]), (&CLIENT_MAC[..], &VIP[..], &CLIENT[..]));
+    assert_eq!((&error[34..36], &error[40..42]), (&[3, 4][..], &1500u16.to_be_bytes()[..]));
+    assert!(rig.pipeline.tables().0.is_empty());
+    assert_eq!(rig.pipeline.stats().icmp_errors.get(), 1);
+    // No DF: two pieces to the same server.
+    let outcome = rig.one(with_df(large, false));
+    assert!(outcome.new_flow);
+    let sent = rig.io.sent(0);
+    assert_eq!(sent.len(), 2);
+    assert!(sent.iter().all(|piece| mac_of(piece) == mac_of(&sent[0]) && piece.len() <= 1514 && piece[22] == 63));
+    let bytes: usize = sent.iter().map(|piece| piece.len() - 34).sum();
+    assert_eq!(bytes, 20 + 1461);
+    // Errors are limited in rate; beyond that the reason is counted.
+    let df = with_df(tcp(2, 80, S, &[7; 1461]), true);
+    let told = (0..300).filter(|_| rig.one(df.clone()).verdict == Verdict::Reply(0)).count();
+    assert_eq!(told, 99);
+    assert_eq!(rig.pipeline.stats().drops[DropReason::TooBig as usize].get(), 201);
+    rig.io.sent(0);
+    rig.now += 1000;
+    assert_eq!(rig.one(df).verdict, Verdict::Reply(0));
+    // IPv6 is never cut up.
+    let mut six = Vec::new();
+    PacketBuilder::ethernet2(CLIENT_MAC, OWN.0)
+        .ipv6(CLIENT6, VIP6, 64)
+        .udp(9, 9)
+        .write(&mut six, &[1; 1460])
+        .expect("builds");
+    rig.io.sent(0);
+    assert_eq!(rig.one(six).verdict, Verdict::Reply(0));
+    let error = rig.sent();
+    assert_eq!((&error[22..38], error[54], &error[58..62]), (&VIP6[..], 2, &1500u32.to_be_bytes()[..]));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::sys::set_option;
 use crate::model::MacAddr;
 
 const PACKET_ADD_MEMBERSHIP: c_int = 1;
+const PACKET_DROP_MEMBERSHIP: c_int = 2;
 const PACKET_STATISTICS: c_int = 6;
 const PACKET_AUXDATA: c_int = 8;
 const PACKET_IGNORE_OUTGOING: c_int = 23;
@@ -162,13 +163,25 @@ impl MulticastGuard {
     /// # Errors
     /// The interface is gone, or the address is not of a group.
     pub fn join(&self, group: MacAddr) -> io::Result<()> {
+        self.change(PACKET_ADD_MEMBERSHIP, group)
+    }
+
+    /// Leaves a group (`PACKET_DROP_MEMBERSHIP`).
+    ///
+    /// # Errors
+    /// As [`MulticastGuard::join`].
+    pub fn leave(&self, group: MacAddr) -> io::Result<()> {
+        self.change(PACKET_DROP_MEMBERSHIP, group)
+    }
+
+    fn change(&self, how: c_int, group: MacAddr) -> io::Result<()> {
         if !group.is_multicast() {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let mut address = [0; 8];
         address[..6].copy_from_slice(&group.0);
         let request = Membership { ifindex: self.ifindex, kind: PACKET_MR_MULTICAST, length: 6, address };
-        set_option(self.socket.as_fd(), libc::SOL_PACKET, PACKET_ADD_MEMBERSHIP, &request)
+        set_option(self.socket.as_fd(), libc::SOL_PACKET, how, &request)
     }
 }
 

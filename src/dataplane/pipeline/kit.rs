@@ -1,0 +1,117 @@
+//! What a worker owns besides its flow tables: last hops, local ports, frames that the pipeline brought forth.
+//!
+//! Owns how a flow's possessions are given back when it ends.
+
+use std::net::IpAddr;
+
+use super::family::Family;
+use crate::dataplane::directory::{Peers, Refused};
+use crate::dataplane::flow::Gone;
+use crate::dataplane::flow::state::State;
+use crate::dataplane::fragment::FragmentTable;
+use crate::dataplane::icmp::Limiter;
+use crate::dataplane::io::Frame;
+use crate::dataplane::last_hop::LastHops;
+use crate::dataplane::ports::PortPool;
+use crate::dataplane::snapshot::{Endpoint, Snapshot};
+use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::verdict::Outcome;
+
+/// The worker's own things.
+pub(super) struct Kit {
+    /// Ways back to clients.
+    pub hops: LastHops,
+    /// Frames that the pipeline made itself or had kept, with what becomes of them.
+    pub extra: Vec<(Frame, Outcome)>,
+    /// The worker's place among others.
+    pub peers: Option<Peers>,
+    /// Fragmented packets that this worker follows.
+    pub fragments: FragmentTable,
+    /// Pieces of the packet that is being cut up.
+    pub pieces: Vec<Frame>,
+    /// How many ICMP errors may be sent.
+    pub limiter: Limiter,
+    /// Local ports of full NAT that are this worker's.
+    pub ports: PortPool,
+    /// The local addresses for which they are.
+    pub locals: Vec<Option<IpAddr>>,
+    /// Generation of the snapshot that was seen last.
+    pub generation: u64,
+    /// IPv4 identification of the next outer header that may be fragmented.
+    pub next_id: u16,
+}
+
+impl Kit {
+    /// Ends a flow: its server has one less, the directory forgets it, and what it had is free again.
+    pub fn close<E: Family>(&mut self, snapshot: &Snapshot, gone: &Gone<E>, now: u32) {
+        if let Some(load) = snapshot.load(gone.entry.server()) {
+            load.close(gone.entry.state().is_active());
+        }
+        self.forget(gone, now);
+    }
+
+    /// Takes a flow's keys out of the directory and frees what it had.
+    pub fn forget<E: Family>(&mut self, gone: &Gone<E>, now: u32) {
+        if let Some(peers) = &self.peers {
+            peers.directory.remove(gone.hash, peers.me);
+            if let Some((_, hash)) = gone.reverse {
+                peers.directory.remove(hash, peers.me);
+            }
+        }
+        if let Some((reverse, _)) = &gone.reverse {
+            self.hops.give(reverse.extra() as u16);
+            // A flow that its two ends closed needs its port no more; one that was cut off may live on at the server.
+            let state = gone.entry.state();
+            let closed = matches!(state, State::TCP_TIME_WAIT | State::TCP_CLOSE | State::UDP);
+            self.give_local(E::destination_end(&reverse.key()), now, !closed);
+        }
+    }
+
+    /// Gives back a local port. An end that is no local address (NAT, or one that was removed) is none of its business.
+    pub fn give_local(&mut self, end: Endpoint, now: u32, rest: bool) {
+        let slot = self.locals.iter().position(|local| *local == Some(end.address));
+        if let (Some(slot), Some(port)) = (slot, end.port) {
+            self.ports.give(slot as u16, port, now, rest);
+        }
+    }
+
+    /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew.
+    #[cold]
+    pub fn follow(&mut self, snapshot: &Snapshot) {
+        self.generation = snapshot.generation;
+        for (slot, known) in (0u16..).zip(&mut self.locals) {
+            let local = snapshot.locals.get(usize::from(slot)).copied().flatten();
+            if local != *known {
+                *known = local;
+                self.ports.reset(slot);
+            }
+        }
+    }
+
+    /// Enters a key of a flow of this worker. `Err`: another worker has it.
+    pub fn enter(&self, stats: &WorkerStats, hash: u64) -> Result<(), u8> {
+        let Some(peers) = &self.peers else { return Ok(()) };
+        match peers.directory.insert(hash, peers.me) {
+            Ok(()) => Ok(()),
+            Err(Refused::Taken(worker)) => Err(worker),
+            Err(Refused::Full) => {
+                stats.directory_full.add(1);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a key of this worker out again.
+    pub fn leave(&self, hash: u64) {
+        if let Some(peers) = &self.peers {
+            peers.directory.remove(hash, peers.me);
+        }
+    }
+
+    /// The other worker that has the flow of this hash.
+    pub fn other(&self, frame: &Frame, hash: u64) -> Option<u8> {
+        /// Once for a fragment to the worker that follows it, once to the worker that has the flow.
+        const MOST_HOPS: u8 = 2;
+        self.peers.as_ref().filter(|_| frame.hops < MOST_HOPS)?.other(hash)
+    }
+}
