@@ -125,7 +125,7 @@ fn routers_sources_and_mtus_follow_the_kernel() {
         let servers = &service.servers;
         let mut tracker = Tracker::open(&desired, Instant::now()).unwrap();
         let address = |text: &str| -> IpAddr { text.parse().unwrap() };
-        let mut await_that = |tracker: &mut Tracker, what: &str, done: &dyn Fn(&Tracker) -> bool| {
+        let await_that = |tracker: &mut Tracker, what: &str, done: &dyn Fn(&Tracker) -> bool| {
             let end = Instant::now() + Duration::from_secs(8);
             while !done(tracker) {
                 assert!(Instant::now() < end, "{what}: {:?}", tracker.hops().collect::<Vec<_>>());

@@ -174,6 +174,9 @@ fn sleep<I: PacketIo>(io: &mut I, inbox: Option<&Inbox>) {
 
 /// Acts on the frames that a batch brought forth besides its own.
 pub fn act_on_extra<I: PacketIo>(io: &mut I, inboxes: &[Inbox], pipeline: &mut Pipeline) {
+    if !pipeline.has_extra() {
+        return;
+    }
     let mut frames = [Frame::default(); BATCH];
     let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
     loop {
