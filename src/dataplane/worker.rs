@@ -72,8 +72,8 @@ pub struct Pace {
     pub idle: Duration,
 }
 
-/// Runs worker number `me` until [`Shared::stop`] is set. Never returns a frame unaccounted for: each received frame was transmitted,
-/// passed or released when it ends; what lies in an inbox then is lost.
+/// Runs worker number `me` until [`Shared::stop`] is set. Never returns a frame unaccounted for: each received frame was
+/// transmitted, handed over, passed or released when it ends; what lies in an inbox then is lost.
 pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared>, me: usize, pace: Pace) {
     let (inboxes, inbox) = (shared.inboxes(), shared.inboxes().get(me));
     let stats = pipeline.stats().clone();

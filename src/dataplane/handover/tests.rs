@@ -110,3 +110,28 @@ fn a_sleeper_is_woken_for_every_frame() {
     });
     assert!(inbox.is_empty());
 }
+
+/// What a frame costs that is handed over, without the cache misses of another core: `cargo test --release --lib
+/// handover -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_frame() {
+    for length in [60, 1514] {
+        let inbox = Inbox::new(PARCELS, ROOM).expect("inbox");
+        let mut io = MemoryIo::new(1, 256, 2048);
+        let bytes = vec![7; length];
+        let mut frames = [Frame::default(); BATCH];
+        let rounds = 20_000u32;
+        let began = std::time::Instant::now();
+        for _ in 0..rounds {
+            for _ in 0..BATCH {
+                assert!(inbox.send(&Frame::default(), &bytes));
+            }
+            assert_eq!(inbox.take(io.memory(), &mut frames), BATCH);
+            for frame in frames {
+                io.release(frame);
+            }
+        }
+        println!("{length} bytes: {:?} a frame", began.elapsed() / (rounds * BATCH as u32));
+    }
+}
