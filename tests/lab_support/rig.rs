@@ -271,7 +271,6 @@ pub fn limit_route(site: &Site, node: &str, family: Family, route: &str, mtu: u3
     let own = if family == Family::V6 && !route.contains("via") { "proto kernel metric 256" } else { "" };
     let option = ip_option(family);
     ip(site, node, &format!("{option} route replace {route} {own} mtu lock {mtu} advmss {}", 1500 - headers));
-    ip(site, node, &words);
 }
 
 /// Waits until something holds.
