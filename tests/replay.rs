@@ -1,135 +1,14 @@
-//! `evenkeel replay` from outside: against a capture of the real IPVS, on time, on bad input.
+//! `evenkeel replay` from outside: on time, on fragments, on bad input.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+mod replay_support;
 
 use pcap_file::DataLink;
-use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
+use pcap_file::pcapng::{PcapNgBlock, PcapNgWriter};
+use replay_support::{CONFIG, Scratch, lines, read, replay, text};
 use serde_json::Value;
-
-/// A directory of this test's own, removed when it ends.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("evenkeel-replay-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("creates");
-        Scratch(path)
-    }
-
-    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, contents).expect("writes");
-        path
-    }
-
-    fn capture(&self, name: &str, frames: &[(u64, Vec<u8>)]) -> PathBuf {
-        let path = self.0.join(name);
-        let file = std::fs::File::create(&path).expect("creates");
-        let header = PcapHeader { datalink: DataLink::ETHERNET, ..PcapHeader::default() };
-        let mut writer = PcapWriter::with_header(file, header).expect("header");
-        for (millis, bytes) in frames {
-            let packet = PcapPacket::new(Duration::from_millis(*millis), bytes.len() as u32, bytes);
-            writer.write_packet(&packet).expect("writes");
-        }
-        path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn read(path: &Path) -> Vec<(Duration, Vec<u8>)> {
-    let mut reader = PcapReader::new(std::fs::File::open(path).expect("opens")).expect("a capture");
-    let mut frames = Vec::new();
-    while let Some(packet) = reader.next_packet() {
-        let packet = packet.expect("a frame");
-        frames.push((packet.timestamp, packet.data.into_owned()));
-    }
-    frames
-}
-
-fn replay(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_evenkeel")).arg("replay").args(args).output().expect("runs")
-}
-
-fn lines(output: &Output) -> Vec<Value> {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).lines().map(|l| serde_json::from_str(l).expect("JSON")).collect()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
-}
-
-const CONFIG: &str = r#"
-[engine]
-verify_checksums = "new-flows"
-[[interface]]
-name = "eth0"
-[[neighbor]]
-address = "10.0.0.21"
-mac = "02:00:00:00:00:21"
-[[neighbor]]
-address = "10.0.0.22"
-mac = "02:00:00:00:00:22"
-[[service]]
-name = "web"
-address = "10.0.0.100"
-port = 80
-scheduler = "rr"
-server = [{ address = "10.0.0.21" }, { address = "10.0.0.22" }]
-[[service]]
-name = "dns"
-address = "10.0.0.100"
-protocol = "udp"
-port = 53
-scheduler = "rr"
-server = [{ address = "10.0.0.21" }, { address = "10.0.0.22" }]
-"#;
-
-/// The capture holds each packet before and after the real IPVS: what we make of the first must be the second.
-#[test]
-fn frames_leave_as_the_real_ipvs_sends_them() {
-    let scratch = Scratch::new("ipvs");
-    let golden = read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/ipvs-dr.pcap")));
-    let director = [0x9a, 0x5c, 0x15, 0xf2, 0x62, 0x01];
-    let theirs: Vec<&Vec<u8>> = golden.iter().map(|(_, f)| f).filter(|f| f[6..12] == director).collect();
-    let config = CONFIG
-        .replace("new-flows", "off")
-        .replace("port = 53", "port = 5000")
-        .replace(r#"{ address = "10.0.0.22" }]"#, r#"{ address = "10.0.0.22" }, { address = "10.0.0.23" }]"#);
-    let config = scratch.file("config.toml", config);
-    let out = scratch.0.join("out.pcap");
-    // The MACs that servers 1, 2 and 3 had behind IPVS.
-    let output = replay(&[
-        "--config",
-        text(&config),
-        "--in",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/ipvs-dr.pcap"),
-        "--out",
-        text(&out),
-        "--json",
-        "--neighbor",
-        "10.0.0.21=82:b2:2d:56:49:f4",
-        "--neighbor",
-        "10.0.0.22=32:1d:c0:35:c7:39",
-        "--neighbor",
-        "10.0.0.23=be:88:28:54:48:aa",
-    ]);
-    assert_eq!(lines(&output).len(), golden.len());
-    let ours = read(&out);
-    assert_eq!(ours.len(), theirs.len());
-    for (at, ((_, ours), theirs)) in ours.iter().zip(theirs).enumerate() {
-        // The UDP service had served others before: its sequence is at another place. All else is the same.
-        let from = if ours[23] == 17 { 6 } else { 0 };
-        assert_eq!(ours[from..], theirs[from..], "frame {at}");
-    }
-}
+use std::time::Duration;
 
 fn udp(port: u16) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -207,6 +86,130 @@ fn verdicts_have_their_names() {
     assert_eq!(read(&out).len(), 2);
 }
 
+/// Fragments of a datagram to the DNS service: each with its offset in units of eight bytes, and whether more follow.
+fn fragment(offset: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+    let mut frame = udp(7)[..34].to_vec();
+    frame[16..18].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+    frame[18..20].copy_from_slice(&[0x77, 0x77]);
+    frame[20..22].copy_from_slice(&(offset | if more { 0x2000 } else { 0 }).to_be_bytes());
+    frame[24..26].fill(0);
+    let check = evenkeel::dataplane::checksum::checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&check.to_ne_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn fragments_that_waited_leave_behind_the_one_they_waited_for() {
+    let scratch = Scratch::new("fragments");
+    let config = scratch.file("config.toml", CONFIG);
+    let mut datagram = udp(7)[34..42].to_vec();
+    datagram[4..6].copy_from_slice(&72u16.to_be_bytes());
+    datagram.resize(72, 5);
+    // The second and third come first; then one of another packet, whose first one never comes.
+    let mut lost = fragment(1, false, &[9; 8]);
+    lost[18] = 0x78;
+    lost[24] = lost[24].wrapping_sub(1);
+    let frames = vec![
+        (0, fragment(6, false, &datagram[48..])),
+        (0, fragment(3, true, &datagram[24..48])),
+        (1, lost),
+        (2, fragment(0, true, &datagram[..24])),
+        (3, udp(8)),
+    ];
+    let input = scratch.capture("in.pcap", &frames);
+    let out = scratch.0.join("out.pcap");
+    let args = ["--config", text(&config), "--in", text(&input), "--out", text(&out)];
+    let result = lines(&replay(&[&args[..], &["--json"]].concat()));
+    let seen: Vec<(u64, &str, bool)> = result
+        .iter()
+        .map(|l| {
+            let verdict = l["verdict"].as_str().expect("a word");
+            (l["frame"].as_u64().expect("a number"), verdict, l["extra"] == true)
+        })
+        .collect();
+    let expected = [
+        (1, "kept", false),
+        (2, "kept", false),
+        (3, "kept", false),
+        (4, "tx", false),
+        (4, "tx", true),
+        (4, "tx", true),
+        (5, "tx", false),
+    ];
+    assert_eq!(seen, expected);
+    let sent: Vec<Vec<u8>> = read(&out).into_iter().map(|(_, frame)| frame[34..].to_vec()).collect();
+    let whole = [&datagram[..24], &datagram[48..], &datagram[24..48], &udp(8)[34..]];
+    assert_eq!(sent, whole, "in the order in which they came");
+    let summary = String::from_utf8(replay(&args).stdout).expect("UTF-8");
+    for line in ["5 frames", "4 tx", "3 kept", "1 drop", "1   fragment-timeout"] {
+        assert!(summary.lines().any(|l| l.trim_start().starts_with(line)), "{line}: {summary}");
+    }
+}
+
+#[test]
+fn pieces_of_what_does_not_fit_leave_in_order() {
+    let scratch = Scratch::new("pieces");
+    let config = scratch.file("config.toml", CONFIG);
+    let mut large = udp(9);
+    large.truncate(42);
+    large.extend((0..2000u32).map(|n| n as u8));
+    large[16..18].copy_from_slice(&2028u16.to_be_bytes());
+    large[38..42].copy_from_slice(&[0x07, 0xd8, 0, 0]);
+    large[20] = 0;
+    large[24..26].fill(0);
+    let check = evenkeel::dataplane::checksum::checksum(&large[14..34]);
+    large[24..26].copy_from_slice(&check.to_ne_bytes());
+    let mut whole = large.clone();
+    whole[20] = 0x40;
+    whole[24..26].fill(0);
+    let check = evenkeel::dataplane::checksum::checksum(&whole[14..34]);
+    whole[24..26].copy_from_slice(&check.to_ne_bytes());
+    let input = scratch.capture("in.pcap", &[(0, large.clone()), (0, udp(8)), (1, whole)]);
+    let out = scratch.0.join("out.pcap");
+    let args = ["--config", text(&config), "--in", text(&input), "--out", text(&out), "--json", "--mtu", "eth0=1000"];
+    let result = lines(&replay(&args));
+    let verdicts: Vec<(u64, &str)> =
+        result.iter().map(|l| (l["frame"].as_u64().expect("number"), l["verdict"].as_str().expect("word"))).collect();
+    // With "don't fragment", the sender is told.
+    assert_eq!(verdicts, [(1, "tx"), (1, "tx"), (1, "tx"), (2, "tx"), (3, "reply")]);
+    let sent: Vec<Vec<u8>> = read(&out).into_iter().map(|(_, frame)| frame).collect();
+    assert!(sent.iter().all(|frame| frame.len() <= 1014));
+    let rest: Vec<u8> = sent[..3].iter().flat_map(|frame| frame[34..].to_vec()).collect();
+    assert_eq!(rest, large[34..]);
+    assert_eq!(sent[3][34..], udp(8)[34..]);
+}
+
+/// Stamps of pcapng files have the unit that each interface says; microseconds where it says none.
+#[test]
+fn stamps_of_pcapng_files_have_their_interfaces_unit() {
+    let scratch = Scratch::new("units");
+    let config = scratch.file("config.toml", CONFIG);
+    for (option, units) in [(None, 1_000_000), (Some(9), 1_000_000_000), (Some(3), 1000), (Some(0x80 | 10), 1024)] {
+        let path = scratch.0.join("in.pcapng");
+        let mut writer = PcapNgWriter::new(std::fs::File::create(&path).expect("creates")).expect("header");
+        let options = option.map(InterfaceDescriptionOption::IfTsResol).into_iter().collect();
+        let interface = InterfaceDescriptionBlock { linktype: DataLink::ETHERNET, snaplen: 0, options };
+        writer.write_block(&interface.into_block()).expect("writes");
+        for seconds in [5, 905] {
+            let data = udp(3);
+            let block = EnhancedPacketBlock {
+                interface_id: 0,
+                timestamp: Duration::from_nanos(seconds * units),
+                original_len: data.len() as u32,
+                data: data.into(),
+                options: Vec::new(),
+            };
+            writer.write_block(&block.into_block()).expect("writes");
+        }
+        drop(writer);
+        let result = lines(&replay(&["--config", text(&config), "--in", text(&path), "--json"]));
+        let seen: Vec<(f64, bool)> =
+            result.iter().map(|l| (l["time"].as_f64().expect("seconds"), l["new"] == true)).collect();
+        assert_eq!(seen, [(5.0, true), (905.0, true)], "{option:?}");
+    }
+}
+
 #[test]
 fn bad_input_is_named() {
     let scratch = Scratch::new("bad");
@@ -218,7 +221,7 @@ fn bad_input_is_named() {
     let mut cut = std::fs::read(&good).expect("reads");
     cut.truncate(cut.len() - 3);
     let cut = scratch.file("cut.pcap", cut);
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["--config", text(&broken), "--in", text(&good)], "did you mean `address`"),
         (&["--config", "/nonexistent.toml", "--in", text(&good)], "/nonexistent.toml"),
         (&["--config", text(&config), "--in", "/nonexistent.pcap"], "/nonexistent.pcap"),
@@ -226,6 +229,7 @@ fn bad_input_is_named() {
         (&["--config", text(&config), "--in", text(&empty)], "expected a pcap or pcapng file"),
         (&["--config", text(&config), "--in", text(&cut)], "frame 1"),
         (&["--config", text(&config), "--in", text(&good), "--mac", "eth7=02:00:00:00:00:01"], "eth7"),
+        (&["--config", text(&config), "--in", text(&good), "--mtu", "eth8=1500"], "eth8"),
     ];
     for (args, expected) in cases {
         let output = replay(args);

@@ -401,6 +401,16 @@ fn transport(bytes: &[u8], mut parsed: Parsed, kind: Kind) -> Result<Parsed, Dro
 
 /// The destination address of an IP frame with at most two VLAN tags, whatever else is wrong with it.
 pub fn destination(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    address(bytes, 16, 24)
+}
+
+/// The source address of an IP frame, likewise.
+pub fn source(bytes: &[u8]) -> Option<std::net::IpAddr> {
+    address(bytes, 12, 8)
+}
+
+/// The address at these offsets of an IPv4 or IPv6 header.
+fn address(bytes: &[u8], v4: usize, v6: usize) -> Option<std::net::IpAddr> {
     let mut l3 = 14;
     let mut ethertype = be16(bytes, 12)?;
     while (ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_QINQ) && l3 <= 18 {
@@ -408,8 +418,8 @@ pub fn destination(bytes: &[u8]) -> Option<std::net::IpAddr> {
         l3 += 4;
     }
     match ethertype {
-        ETHERTYPE_IPV4 => bytes.get(l3 + 16..l3 + 20)?.first_chunk::<4>().map(|a| std::net::IpAddr::from(*a)),
-        ETHERTYPE_IPV6 => bytes.get(l3 + 24..l3 + 40)?.first_chunk::<16>().map(|a| std::net::IpAddr::from(*a)),
+        ETHERTYPE_IPV4 => bytes.get(l3 + v4..)?.first_chunk::<4>().map(|a| std::net::IpAddr::from(*a)),
+        ETHERTYPE_IPV6 => bytes.get(l3 + v6..)?.first_chunk::<16>().map(|a| std::net::IpAddr::from(*a)),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
+use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
 use pcap_file::pcapng::{Block, PcapNgReader};
 use pcap_file::{DataLink, PcapError, TsResolution};
 
@@ -122,17 +123,42 @@ fn pcap(path: &Path, file: impl Read, records: &mut Vec<Record>) -> Result<(), C
     Ok(())
 }
 
+/// How many units of an interface's stamps make a second (`if_tsresol`; microseconds where it is not written).
+fn units_a_second(interface: &InterfaceDescriptionBlock<'_>) -> u64 {
+    let resolution = interface.options.iter().find_map(|option| match option {
+        InterfaceDescriptionOption::IfTsResol(resolution) => Some(*resolution),
+        _ => None,
+    });
+    let (base, exponent): (u64, u8) = match resolution.unwrap_or(6) {
+        binary @ 0x80.. => (2, binary & 0x7f),
+        decimal => (10, decimal),
+    };
+    base.checked_pow(u32::from(exponent)).unwrap_or(u64::MAX)
+}
+
 fn pcapng(path: &Path, file: impl Read, records: &mut Vec<Record>) -> Result<(), CaptureError> {
     let damaged = |frame, source| CaptureError::Damaged { path: path.to_owned(), frame, source };
     let mut reader = PcapNgReader::new(file).map_err(|e| damaged(0, e))?;
+    let mut units: Vec<u64> = Vec::new();
     while let Some(block) = reader.next_block() {
         match block.map_err(|e| damaged(records.len() + 1, e))? {
-            Block::InterfaceDescription(interface) => ethernet(path, interface.linktype)?,
-            Block::EnhancedPacket(packet) => records.push(Record {
-                time: packet.timestamp,
-                interface: packet.interface_id,
-                bytes: packet.data.into_owned(),
-            }),
+            // A new section counts its interfaces anew.
+            Block::SectionHeader(_) => units.clear(),
+            Block::InterfaceDescription(interface) => {
+                ethernet(path, interface.linktype)?;
+                units.push(units_a_second(&interface));
+            }
+            Block::EnhancedPacket(packet) => {
+                // The reader takes any stamp for nanoseconds.
+                let stamp = packet.timestamp.as_nanos() as u64;
+                let units = units.get(packet.interface_id as usize).copied().unwrap_or(1_000_000);
+                let fraction = u128::from(stamp % units) * 1_000_000_000 / u128::from(units);
+                records.push(Record {
+                    time: Duration::new(stamp / units, fraction as u32),
+                    interface: packet.interface_id,
+                    bytes: packet.data.into_owned(),
+                });
+            }
             Block::SimplePacket(packet) => records.push(Record {
                 time: records.last().map_or(Duration::ZERO, |r| r.time),
                 interface: 0,

@@ -2,12 +2,13 @@
 //!
 //! Owns the command, the clock that the capture's stamps make, and the memory in which frames lie. Every decision is
 //! the pipeline's: nothing here knows what a service is. Time never runs backwards: a stamp before its predecessor's
-//! counts as the same moment.
+//! counts as the same moment. Frames go through one at a time, so that what one brings forth (fragments that waited for
+//! it, pieces of it) follows right behind it.
 
 mod capture;
 mod report;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,14 +20,14 @@ use crate::control::config;
 use crate::dataplane::flow::Seeds;
 use crate::dataplane::io::{BATCH, Frame, FrameMemory, PortIndex};
 use crate::dataplane::parse;
-use crate::dataplane::pipeline::Pipeline;
+use crate::dataplane::pipeline::{MAX_EXTRA, Pipeline};
 use crate::dataplane::snapshot::{NextHop, Port, Snapshot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{Desired, MacAddr};
 
 use capture::{Input, Record};
-use report::Report;
+use report::{Line, Report};
 
 /// Arguments of `evenkeel replay`.
 #[derive(Debug, clap::Args)]
@@ -40,7 +41,7 @@ pub struct ReplayArgs {
     /// Where forwarded frames go, in order, with their stamps.
     #[arg(long = "out", value_name = "B.pcap")]
     output: Option<PathBuf>,
-    /// Print one line of JSON for each input frame.
+    /// Print one line of JSON for each input frame, and for each frame that the engine made or had kept.
     #[arg(long)]
     json: bool,
     /// A server's MAC address; goes before the configuration's [[neighbor]] entries. May be repeated.
@@ -53,7 +54,10 @@ pub struct ReplayArgs {
     /// destination MAC that most frames for services have is taken as the interface's, and other ones are accepted.
     #[arg(long = "mac", value_name = "INTERFACE=MAC", value_parser = parse_mac)]
     macs: Vec<(String, MacAddr)>,
-    /// Write answers (ARP, ND, echo) to the output too.
+    /// The MTU of an interface, in bytes; without it, any frame fits. May be repeated.
+    #[arg(long = "mtu", value_name = "INTERFACE=BYTES", value_parser = parse_mtu)]
+    mtus: Vec<(String, u32)>,
+    /// Write answers (ARP, ND, echo, ICMP errors) to the output too.
     #[arg(long)]
     with_replies: bool,
 }
@@ -69,6 +73,17 @@ fn parse_mac(text: &str) -> Result<(String, MacAddr), String> {
     Ok((name.to_owned(), mac.parse().map_err(|e: crate::model::ParseMacError| e.to_string())?))
 }
 
+fn parse_mtu(text: &str) -> Result<(String, u32), String> {
+    let (name, mtu) = text.split_once('=').ok_or("expected INTERFACE=BYTES, for example eth0=1500")?;
+    let bytes: u32 = mtu.parse().map_err(|_| format!("`{mtu}` is not a number of bytes"))?;
+    // From the least of an IPv4 link (RFC 791) to the largest packet.
+    if (68..=65_535).contains(&bytes) {
+        Ok((name.to_owned(), bytes))
+    } else {
+        Err(format!("{bytes} is not in 68..=65535"))
+    }
+}
+
 /// Why a replay could not run to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
@@ -78,9 +93,11 @@ pub enum ReplayError {
     /// A capture could not be read or written.
     #[error(transparent)]
     Capture(#[from] capture::CaptureError),
-    /// `--mac` names an interface that the configuration does not have.
-    #[error("--mac {name}: the configuration has no such interface; it has: {known}")]
+    /// `--mac` or `--mtu` names an interface that the configuration does not have.
+    #[error("--{option} {name}: the configuration has no such interface; it has: {known}")]
     UnknownInterface {
+        /// The option, without dashes.
+        option: &'static str,
         /// As given.
         name: String,
         /// Those there are.
@@ -110,7 +127,7 @@ pub fn main(args: ReplayArgs) -> ExitCode {
 const CHUNK: usize = 1 << 17;
 const HEADROOM: usize = 256;
 
-/// One batch's frames, those that the pipeline makes behind those that it is given.
+/// The frame that is looked at, and behind it those that the pipeline makes.
 struct Memory {
     bytes: Vec<u8>,
     made: usize,
@@ -118,15 +135,20 @@ struct Memory {
 
 impl Memory {
     fn new() -> Self {
-        Memory { bytes: vec![0; CHUNK * BATCH * 2], made: 0 }
+        // Pages that are never touched cost nothing.
+        Memory { bytes: vec![0; CHUNK * (1 + MAX_EXTRA)], made: 0 }
     }
 
-    fn put(&mut self, chunk: usize, bytes: &[u8], port: PortIndex) -> Frame {
-        self.made = 0;
-        let addr = chunk * CHUNK + HEADROOM;
+    /// Puts a frame in. Those that were made for the one before are gone then.
+    fn put(&mut self, bytes: &[u8], port: PortIndex) -> Frame {
+        self.clear();
         let len = bytes.len().min(CHUNK - HEADROOM - 64);
-        self.bytes[addr..addr + len].copy_from_slice(&bytes[..len]);
-        Frame { addr: addr as u64, len: len as u32, port, ..Frame::default() }
+        self.bytes[HEADROOM..HEADROOM + len].copy_from_slice(&bytes[..len]);
+        Frame { addr: HEADROOM as u64, len: len as u32, port, ..Frame::default() }
+    }
+
+    fn clear(&mut self) {
+        self.made = 0;
     }
 
     fn range(&self, frame: &Frame) -> std::ops::Range<usize> {
@@ -150,11 +172,11 @@ impl FrameMemory for Memory {
     }
 
     fn allocate(&mut self, port: PortIndex, len: u32) -> Option<Frame> {
-        if self.made == BATCH || len as usize > CHUNK - HEADROOM {
+        if self.made == MAX_EXTRA || len as usize > CHUNK - HEADROOM {
             return None;
         }
-        let addr = (BATCH + self.made) * CHUNK + HEADROOM;
         self.made += 1;
+        let addr = self.made * CHUNK + HEADROOM;
         Some(Frame { addr: addr as u64, len, port, ..Frame::default() })
     }
 }
@@ -179,51 +201,95 @@ pub fn run(args: &ReplayArgs, out: &mut impl std::io::Write) -> Result<(), Repla
     let snapshot = snapshot(args, &desired, &records)?;
     let stats = Arc::new(WorkerStats::default());
     let mut pipeline = Pipeline::new(&desired.engine, Seeds::fixed(), stats)?;
-    let mut output = match &args.output {
+    let output = match &args.output {
         Some(path) => Some(capture::Output::create(path)?),
         None => None,
     };
-    let mut report = Report::new(&desired, &snapshot, args.json);
+    let report = Report::new(&desired, &snapshot, args.json);
+    let mut written = Written { output, report, with_replies: args.with_replies, out };
     let mut memory = Memory::new();
     let mut clock = Clock::new(records.first().map_or(Duration::ZERO, |r| r.time));
-    let mut done = 0;
-    while done < records.len() {
-        let now = clock.advance(records[done].time);
+    for (number, record) in (1..).zip(&records) {
+        let now = clock.advance(record.time);
         if clock.sweep_is_due() {
             pipeline.sweep(&snapshot, usize::MAX / 2, now);
         }
-        // A batch is what the same millisecond brought.
-        let mut frames = [Frame::default(); BATCH];
-        let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
-        let mut count = 0;
-        while count < BATCH && done + count < records.len() && clock.same(records[done + count].time) {
-            let record = &records[done + count];
-            let port = (record.interface as usize).min(desired.interfaces.len().saturating_sub(1));
-            frames[count] = memory.put(count, &record.bytes, port as PortIndex);
-            count += 1;
+        if pipeline.fragments_are_due(now) {
+            memory.clear();
+            pipeline.expire_fragments(&snapshot, &mut memory, now);
+            written.extra(&mut pipeline, &memory, None, record.time)?;
         }
-        let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
-        pipeline.process(&snapshot, &mut memory, frames, outcomes, now);
-        pipeline.settle(outcomes);
-        for (at, (frame, outcome)) in frames.iter().zip(&*outcomes).enumerate() {
-            let record = &records[done + at];
-            let sent = match outcome.verdict {
-                Verdict::Tx(_) => true,
-                Verdict::Reply(_) => args.with_replies,
-                _ => false,
-            };
-            if let (true, Some(output)) = (sent, &mut output) {
-                output.write(record.time, memory.bytes(frame))?;
-            }
-            report.frame(out, done + at + 1, record, outcome)?;
-        }
-        done += count;
+        let port = (record.interface as usize).min(desired.interfaces.len().saturating_sub(1));
+        let mut frames = [memory.put(&record.bytes, port as PortIndex)];
+        let mut outcomes = [Outcome::plain(Verdict::Pass)];
+        pipeline.process(&snapshot, &mut memory, &mut frames, &mut outcomes, now);
+        pipeline.settle(&outcomes);
+        written.frame(
+            Line { number: Some(number), extra: false, time: record.time },
+            memory.bytes(&frames[0]),
+            &outcomes[0],
+        )?;
+        written.extra(&mut pipeline, &memory, Some(number), record.time)?;
     }
-    if let Some(output) = output {
+    // What still waits when the capture ends waits in vain.
+    let end = clock.now + Duration::from_millis(u64::from(desired.engine.fragment_wait_ms) * 2 + 1000);
+    let now = clock.advance(end);
+    while pipeline.fragments_are_due(now) {
+        memory.clear();
+        pipeline.expire_fragments(&snapshot, &mut memory, now);
+        written.extra(&mut pipeline, &memory, None, end)?;
+    }
+    if let Some(output) = written.output {
         output.finish()?;
     }
-    report.end(out, args.output.as_deref().map(Path::display).map(|d| d.to_string()))?;
+    let file = args.output.as_deref().map(Path::display).map(|d| d.to_string());
+    written.report.end(written.out, pipeline.stats(), file)?;
     Ok(())
+}
+
+/// Where outcomes go: the output capture, and the report.
+struct Written<'a, W> {
+    output: Option<capture::Output>,
+    report: Report<'a>,
+    with_replies: bool,
+    out: &'a mut W,
+}
+
+impl<W: std::io::Write> Written<'_, W> {
+    fn frame(&mut self, line: Line, bytes: &[u8], outcome: &Outcome) -> Result<(), ReplayError> {
+        let sent = match outcome.verdict {
+            Verdict::Tx(_) => true,
+            Verdict::Reply(_) => self.with_replies,
+            _ => false,
+        };
+        if let (true, Some(output)) = (sent, &mut self.output) {
+            output.write(line.time, bytes)?;
+        }
+        self.report.frame(self.out, &line, outcome)?;
+        Ok(())
+    }
+
+    /// What the pipeline brought forth besides the frame that it was given.
+    fn extra(
+        &mut self,
+        pipeline: &mut Pipeline,
+        memory: &Memory,
+        number: Option<usize>,
+        time: Duration,
+    ) -> Result<(), ReplayError> {
+        let mut frames = [Frame::default(); BATCH];
+        let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
+        loop {
+            let count = pipeline.take_extra(&mut frames, &mut outcomes);
+            if count == 0 {
+                return Ok(());
+            }
+            pipeline.settle(&outcomes[..count]);
+            for (frame, outcome) in frames.iter().zip(&outcomes).take(count) {
+                self.frame(Line { number, extra: true, time }, memory.bytes(frame), outcome)?;
+            }
+        }
+    }
 }
 
 /// The pipeline's milliseconds, from the capture's stamps.
@@ -247,11 +313,6 @@ impl Clock {
         self.millis(self.now)
     }
 
-    /// Whether a frame with this stamp belongs to the current moment.
-    fn same(&self, time: Duration) -> bool {
-        self.millis(time.max(self.now)) == self.millis(self.now)
-    }
-
     /// Flows end within a quarter of a second of their timeout.
     fn sweep_is_due(&mut self) -> bool {
         let now = self.millis(self.now);
@@ -265,16 +326,18 @@ impl Clock {
 
 /// The snapshot for a replay: MACs as given or learned, next hops as given or configured.
 fn snapshot(args: &ReplayArgs, desired: &Desired, records: &[Record]) -> Result<Snapshot, ReplayError> {
-    for (name, _) in &args.macs {
+    let named = args.macs.iter().map(|(name, _)| ("mac", name)).chain(args.mtus.iter().map(|(name, _)| ("mtu", name)));
+    for (option, name) in named {
         if !desired.interfaces.iter().any(|i| i.name == *name) {
             let known: Vec<&str> = desired.interfaces.iter().map(|i| i.name.as_str()).collect();
-            return Err(ReplayError::UnknownInterface { name: name.clone(), known: known.join(", ") });
+            return Err(ReplayError::UnknownInterface { option, name: name.clone(), known: known.join(", ") });
         }
     }
     let ports = desired.interfaces.iter().enumerate().map(|(at, interface)| {
+        let mtu = args.mtus.iter().find(|(name, _)| *name == interface.name).map_or(65_535, |(_, mtu)| *mtu);
         match args.macs.iter().find(|(name, _)| *name == interface.name) {
-            Some((_, mac)) => Port::new(*mac, 65_535, true),
-            None => Port::new(learn_mac(desired, records, at), 65_535, false),
+            Some((_, mac)) => Port::new(*mac, mtu, true),
+            None => Port::new(learn_mac(desired, records, at), mtu, false),
         }
     });
     let port_of = |name: &Option<String>| {
@@ -303,13 +366,16 @@ fn snapshot(args: &ReplayArgs, desired: &Desired, records: &[Record]) -> Result<
     Ok(compiled.snapshot)
 }
 
-/// The unicast destination MAC that most frames for owned addresses have on an interface.
+/// The unicast destination MAC that most frames for owned addresses, or from servers behind NAT, have on an interface.
 fn learn_mac(desired: &Desired, records: &[Record], interface: usize) -> MacAddr {
     let of_services = desired.services.iter().flat_map(|s| s.local_addresses.iter().copied().chain([s.key.address]));
-    let owned: std::collections::HashSet<IpAddr> = of_services.chain(desired.addresses.iter().copied()).collect();
+    let owned: HashSet<IpAddr> = of_services.chain(desired.addresses.iter().copied()).collect();
+    let servers = desired.services.iter().flat_map(|s| &s.servers).filter(|server| server.method.is_nat());
+    let servers: HashSet<IpAddr> = servers.map(|server| server.address).collect();
     let mut seen: HashMap<MacAddr, usize> = HashMap::new();
     for record in records.iter().filter(|r| r.interface as usize == interface) {
-        let for_us = parse::destination(&record.bytes).is_some_and(|address| owned.contains(&address));
+        let for_us = parse::destination(&record.bytes).is_some_and(|address| owned.contains(&address))
+            || parse::source(&record.bytes).is_some_and(|address| servers.contains(&address));
         if let (true, Some(mac)) = (for_us, record.bytes.first_chunk::<6>())
             && !MacAddr(*mac).is_multicast()
         {

@@ -4,14 +4,26 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::capture::Record;
 use super::reason_name;
 use crate::dataplane::snapshot::{Snapshot, slot_of};
-use crate::dataplane::verdict::{NONE, Outcome, Verdict};
+use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::verdict::{DropReason, NONE, Outcome, Verdict};
 use crate::model::Desired;
+
+/// Which frame an outcome is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Number of the input frame, from 1, or of the one that brought this one forth; `None`: the time did.
+    pub number: Option<usize>,
+    /// Whether the engine made the frame or had kept it.
+    pub extra: bool,
+    /// Its stamp.
+    pub time: Duration,
+}
 
 /// The report of one replay.
 pub struct Report<'a> {
@@ -21,7 +33,8 @@ pub struct Report<'a> {
     tx: u64,
     reply: u64,
     pass: u64,
-    drops: BTreeMap<&'static str, u64>,
+    kept: u64,
+    frames: u64,
     servers: BTreeMap<(u16, u16), (u64, u64)>,
 }
 
@@ -35,7 +48,8 @@ impl<'a> Report<'a> {
             tx: 0,
             reply: 0,
             pass: 0,
-            drops: BTreeMap::new(),
+            kept: 0,
+            frames: 0,
             servers: BTreeMap::new(),
         }
     }
@@ -50,7 +64,8 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn frame(&mut self, out: &mut impl Write, number: usize, record: &Record, outcome: &Outcome) -> io::Result<()> {
+    pub fn frame(&mut self, out: &mut impl Write, of: &Line, outcome: &Outcome) -> io::Result<()> {
+        self.frames += u64::from(!of.extra);
         let (verdict, port) = match outcome.verdict {
             Verdict::Tx(port) => {
                 self.tx += 1;
@@ -68,19 +83,22 @@ impl<'a> Report<'a> {
                 ("pass", None)
             }
             // One pipeline has no peers to hand to.
-            Verdict::Kept | Verdict::Hand(_) => ("kept", None),
-            Verdict::Drop(reason) => {
-                *self.drops.entry(reason.name()).or_default() += 1;
-                ("drop", None)
+            Verdict::Kept | Verdict::Hand(_) => {
+                self.kept += 1;
+                ("kept", None)
             }
+            Verdict::Drop(_) => ("drop", None),
         };
         if !self.json {
             return Ok(());
         }
         let mut line = Map::new();
         let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
-        put("frame", json!(number));
-        put("time", json!(record.time.as_secs_f64()));
+        put("frame", json!(of.number));
+        if of.extra {
+            put("extra", json!(true));
+        }
+        put("time", json!(of.time.as_secs_f64()));
         put("verdict", json!(verdict));
         put("reason", json!(reason_name(outcome.verdict)));
         let service = self.snapshot.services.get(usize::from(outcome.service)).filter(|_| outcome.service != NONE);
@@ -91,22 +109,28 @@ impl<'a> Report<'a> {
         writeln!(out, "{}", Value::Object(line))
     }
 
-    /// Prints the summary, unless lines of JSON were asked for.
+    /// Prints the summary, unless lines of JSON were asked for. `stats` knows of drops without a frame, too: of fragments
+    /// that waited in vain.
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn end(&self, out: &mut impl Write, file: Option<String>) -> io::Result<()> {
+    pub fn end(&self, out: &mut impl Write, stats: &WorkerStats, file: Option<String>) -> io::Result<()> {
         if self.json {
             return out.flush();
         }
-        let dropped: u64 = self.drops.values().sum();
-        writeln!(out, "{} frames", self.tx + self.reply + self.pass + dropped)?;
+        let drops = DropReason::ALL.iter().map(|reason| (reason.name(), stats.drops[*reason as usize].get()));
+        let drops: Vec<(&str, u64)> = drops.filter(|(_, count)| *count > 0).collect();
+        let dropped: u64 = drops.iter().map(|(_, count)| count).sum();
+        writeln!(out, "{} frames", self.frames)?;
         let into = file.map(|f| format!("  (in {f})")).unwrap_or_default();
         writeln!(out, "  {:>8} tx     forwarded to a server{into}", self.tx)?;
         writeln!(out, "  {:>8} reply  answered by the appliance", self.reply)?;
         writeln!(out, "  {:>8} pass   the kernel's", self.pass)?;
+        if self.kept > 0 {
+            writeln!(out, "  {:>8} kept   fragments that had to wait, and are counted again", self.kept)?;
+        }
         writeln!(out, "  {dropped:>8} drop")?;
-        for (reason, count) in &self.drops {
+        for (reason, count) in &drops {
             writeln!(out, "  {count:>8}   {reason}")?;
         }
         let mut last = NONE;
