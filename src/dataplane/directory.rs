@@ -56,7 +56,12 @@ impl Directory {
 
     /// Whether no flow is in it.
     pub fn is_empty(&self) -> bool {
-        self.buckets.iter().all(|bucket| bucket.0.iter().all(|entry| entry.load(Relaxed) == 0))
+        self.len() == 0
+    }
+
+    /// Entries in it. Looks at every word.
+    pub fn len(&self) -> usize {
+        self.buckets.iter().flat_map(|bucket| &bucket.0).filter(|entry| entry.load(Relaxed) != 0).count()
     }
 
     /// The two buckets in which a hash can lie.

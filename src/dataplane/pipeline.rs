@@ -91,6 +91,17 @@ pub struct Pipeline {
     local_ports: PortRange,
 }
 
+/// What a worker's flows and fragments hold at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Flows whose answers go back to where the client's packets came from: as many as have two entries.
+    pub last_hops: u64,
+    /// Local ports of full NAT in use, over all local addresses.
+    pub local_ports: u64,
+    /// Fragments that wait for their first one.
+    pub waiting: u64,
+}
+
 /// Most frames that a batch can bring forth besides its own.
 pub const MAX_EXTRA: usize = 16 * BATCH;
 
@@ -264,8 +275,21 @@ impl Pipeline {
     fn publish(&self) {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
+        self.stats.local_ports.set(self.local_ports_in_use());
+    }
+
+    fn local_ports_in_use(&self) -> u64 {
         let slots = 0..self.kit.locals.len() as u16;
-        self.stats.local_ports.set(slots.map(|slot| u64::from(self.kit.ports.in_use(slot))).sum());
+        slots.map(|slot| u64::from(self.kit.ports.in_use(slot))).sum()
+    }
+
+    /// What flows and fragments hold: nothing once all have ended. Looks at every last hop.
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            last_hops: self.kit.hops.flows(),
+            local_ports: self.local_ports_in_use(),
+            waiting: self.kit.fragments.waiting() as u64,
+        }
     }
 
     /// Buckets of the larger table, for pacing [`Pipeline::sweep`].

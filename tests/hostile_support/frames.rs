@@ -1,9 +1,11 @@
 //! Hostile frames: realistic ones of every kind that the appliance may meet, and what spoils them.
 
 use etherparse::PacketBuilder;
+use evenkeel::dataplane::last_hop::{Hop, LastHops};
 use evenkeel::dataplane::{checksum, parse};
+use evenkeel::model::MacAddr;
 
-use super::{OWN, Random, VIP, VIP6};
+use super::{GATEWAY, LOCALS, OWN, Random, VIP, VIP6};
 
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
 const CLIENT: [u8; 4] = [198, 51, 100, 7];
@@ -94,7 +96,7 @@ fn invoking(v6: bool, protocol: u8, from: u16, to: u16) -> Vec<u8> {
     packet
 }
 
-fn icmp(kind: u8, code: u8, payload: &[u8]) -> Vec<u8> {
+pub fn icmp(kind: u8, code: u8, payload: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, code, 0, 0, 0, 7, 0, 1];
     message.extend_from_slice(payload);
     message
@@ -173,6 +175,9 @@ pub fn bases() -> Vec<Vec<u8>> {
         ipv4(6, &[], &tcp(8005, SYN, b"")),
         ipv4(6, &[], &tcp(700, SYN, b"")),
         ipv4(6, &[], &tcp(701, SYN, b"")),
+        ipv4(6, &[], &tcp(25, SYN, b"")),
+        ipv4(6, &[], &tcp(25, PSH | ACK, &[7; 1460])),
+        ipv4(17, &[], &udp(6000, b"question")),
         ipv4(6, &[], &tcp(22, SYN, b"")),
         ipv4(6, &[], &tcp(80, ACK, &[7; 1440])),
         ipv4(6, &[], &tcp(80, ACK, &[7; 1500])),
@@ -189,6 +194,18 @@ pub fn bases() -> Vec<Vec<u8>> {
         ipv4(17, &[], &udp(5010, b"")),
         ipv4(17, &[], &udp(53, b"not a service")),
         partial(ipv4(17, &[], &udp(5001, b"question"))),
+        // Too large for some ways, with and without "don't fragment".
+        with(ipv4(6, &[], &tcp(80, ACK, &[7; 1440])), 20, &[0]),
+        with(ipv4(17, &[], &udp(5000, &[7; 1472])), 20, &[0]),
+        with(ipv4(17, &[], &udp(5001, &[7; 1700])), 20, &[0]),
+        ipv4(17, &[], &udp(5001, &[7; 1472])),
+        ipv6(17, &[], &udp(53, &[7; 1400])),
+        // From a server: of no flow, and about none.
+        with(with(web(SYN | ACK), 26, &[10, 0, 0, 1]), 30, &CLIENT),
+        with(with(ipv4(17, &[], &udp(5000, b"?")), 26, &[10, 0, 0, 1]), 30, &CLIENT),
+        with(with(ipv4(1, &[], &icmp(3, 3, &invoking(false, 6, 80, 9))), 26, &[10, 0, 0, 1]), 30, &CLIENT),
+        with(with(web(ACK), 26, &[10, 0, 0, 1]), 30, &LOCALS[0]),
+        with(ipv4(1, &[], &icmp(8, 0, b"abcdefg")), 30, &GATEWAY),
         // Fragments, first and later ones that belong together, and some that belong to nothing.
         with(ipv4(6, &[], &tcp(80, ACK, &[3; 20])), 20, &[0x20, 0]),
         with(ipv4(6, &[], &tcp(80, ACK, &[3; 16])), 20, &[0x20, 5]),
@@ -338,7 +355,7 @@ pub fn repaired(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// The same kind of packet from another client, perhaps to another port and with other flags.
-fn varied(mut frame: Vec<u8>, random: &mut Random) -> Vec<u8> {
+fn varied(mut frame: Vec<u8>, crowd: &[[u8; 6]], random: &mut Random) -> Vec<u8> {
     let Ok(parsed) = parse::parse(&frame) else { return frame };
     if !matches!(parsed.kind, parse::Kind::Flow4 | parse::Kind::Flow6) {
         return frame;
@@ -355,9 +372,13 @@ fn varied(mut frame: Vec<u8>, random: &mut Random) -> Vec<u8> {
         frame[source] = 1 + random.below(4) as u8;
         return repaired(frame);
     }
+    if random.one_in(4) && !crowd.is_empty() && frame[6..12] == CLIENT_MAC {
+        frame[6..12].copy_from_slice(&crowd[random.index(crowd.len())]);
+    }
     frame[l4 + 1] = random.below(60) as u8;
     if random.one_in(3) {
-        let ports = [80, 80, 443, 443, 8000, 8007, 5000, 5003, 5010, 2905, 53, 700, 701, random.below(65_536)];
+        let ports =
+            [80, 80, 443, 25, 25, 6000, 6000, 8000, 8007, 5000, 5003, 5010, 2905, 53, 700, 701, random.below(65_536)];
         let port = ports[random.index(ports.len())] as u16;
         frame[l4 + 2..l4 + 4].copy_from_slice(&port.to_be_bytes());
     }
@@ -413,7 +434,7 @@ pub fn fragments(random: &mut Random) -> Vec<Vec<u8>> {
     let pieces = if many { 60 + random.below(100) } else { 2 + random.below(12) };
     let size = if many { 8 } else { 8 * (1 + random.below(20)) };
     let body =
-        udp(if random.one_in(4) { 5003 } else { 5000 }, &vec![5; (pieces * size) as usize - random.index(8) - 8]);
+        udp([5003, 5000, 5000, 5000, 6000][random.index(5)], &vec![5; (pieces * size) as usize - random.index(8) - 8]);
     let (id, client) = (random.byte(), 1 + random.below(20) as u8);
     let one = |start: usize, end: usize| {
         let (more, end) = (end < body.len(), end.min(body.len()));
@@ -456,26 +477,43 @@ pub fn fragments(random: &mut Random) -> Vec<Vec<u8>> {
 }
 
 /// One hostile frame: sound, nearly sound, or garbage.
-pub fn mutated(bases: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+pub fn mutated(bases: &[Vec<u8>], crowd: &[[u8; 6]], random: &mut Random) -> Vec<u8> {
     if random.one_in(40) {
         let length = random.index(200);
         return (0..length).map(|_| random.byte()).collect();
     }
     let mut frame = bases[random.index(bases.len())].clone();
     if !random.one_in(4) {
-        frame = varied(frame, random);
+        frame = varied(frame, crowd, random);
+    }
+    if random.one_in(2) { spoiled(frame, bases, random) } else { frame }
+}
+
+/// A frame with a few things wrong.
+pub fn spoiled(mut frame: Vec<u8>, bases: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+    for _ in 0..1 + random.below(4) {
+        // A tag needs a whole Ethernet header to go into.
+        if frame.len() >= 14 {
+            spoil(&mut frame, bases, random);
+        }
     }
     if random.one_in(2) {
-        for _ in 0..1 + random.below(4) {
-            // A tag needs a whole Ethernet header to go into.
-            if frame.len() >= 14 {
-                spoil(&mut frame, bases, random);
-            }
-        }
-        if random.one_in(2) {
-            frame = repaired(frame);
-        }
+        frame = repaired(frame);
     }
     frame.truncate(LONGEST);
     frame
+}
+
+/// Neighbours that a worker keeps in one small place: more of them than fit.
+pub fn crowded() -> Vec<[u8; 6]> {
+    let mut hops = LastHops::default();
+    let mut first = None;
+    let all = (0u32..).filter_map(|n| {
+        let [_, a, b, c] = n.to_be_bytes();
+        let mac = [2, 0xcc, 0, a, b, c];
+        let number = hops.take(Hop { mac: MacAddr(mac), port: 0, vlan: parse::NO_VLAN })?;
+        hops.give(number);
+        (*first.get_or_insert(number) == number).then_some(mac)
+    });
+    all.take(12).collect()
 }

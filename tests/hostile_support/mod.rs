@@ -1,17 +1,21 @@
 //! What the hostile frames meet: a deterministic source of numbers, and a site whose services change.
 
+pub mod echo;
 pub mod frames;
 pub mod rig;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use evenkeel::control::compile::Registry;
+use evenkeel::control::compile::{Registry, Whereabouts};
+use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
-    Desired, EngineSettings, MacAddr, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
+    Desired, EngineSettings, MacAddr, Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
+    TunnelSettings,
 };
 
 pub const MTU: u32 = 1500;
@@ -53,6 +57,13 @@ impl Random {
     }
 }
 
+/// Local addresses of full NAT: more than the engine has slots for.
+pub const LOCALS: [[u8; 4]; 4] = [[192, 0, 2, 101], [192, 0, 2, 102], [192, 0, 2, 103], [192, 0, 2, 104]];
+/// An owned address without a service.
+pub const GATEWAY: [u8; 4] = [10, 0, 0, 254];
+
+const LOCAL6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+
 /// A changing configuration and what outlives its changes.
 pub struct Site {
     registry: Registry,
@@ -67,38 +78,78 @@ impl Default for Site {
     }
 }
 
+/// Small tables and few local ports, so that they fill, evict and refuse.
+fn settings() -> EngineSettings {
+    EngineSettings {
+        flows: 1500,
+        flows_ipv6: 400,
+        fragments: 100,
+        fragments_waiting: 64,
+        local_ports: PortRange { first: 2000, last: 2039 },
+        local_addresses: 4,
+        ..EngineSettings::default()
+    }
+}
+
 fn services() -> Vec<Service> {
+    use Method::{Dr, FullNat, Gre, Gue, Ipip, Nat};
     use Protocol::{Sctp, Tcp, Udp};
     let mh = Scheduler::Mh { port: true, fallback: false, table_size: 251 };
     let (v4, v6) = (IpAddr::from(VIP), IpAddr::from(VIP6));
     let one = PortRange::single;
+    let mail = [(1, FullNat, Some(2525)), (2, FullNat, None), (41, FullNat, None)];
     [
-        (v4, Tcp, one(80), Scheduler::Rr, vec![1, 2, 3]),
-        (v4, Tcp, one(443), Scheduler::Wlc, vec![2, 41, 51]),
-        (v4, Tcp, PortRange { first: 8000, last: 8010 }, mh, vec![4, 5, 6]),
-        (v4, Udp, PortRange { first: 5000, last: 5010 }, Scheduler::Wrr, vec![1, 42]),
-        (v4, Sctp, PortRange::ANY, Scheduler::Lc, vec![7, 8]),
-        (v6, Tcp, one(80), Scheduler::Wlc, vec![1, 52]),
-        (v6, Udp, PortRange::ANY, mh, vec![9, 43]),
-        (v6, Sctp, one(2905), Scheduler::Rr, vec![1]),
-        (v4, Tcp, one(700), Scheduler::Rr, vec![101]),
+        (v4, Tcp, one(80), Scheduler::Rr, vec![(1, Dr, None), (2, Nat, Some(8080)), (3, Ipip, None), (31, Nat, None)]),
+        (v4, Tcp, one(443), Scheduler::Wlc, vec![(2, Nat, Some(8080)), (41, Nat, None), (51, Nat, Some(8443))]),
+        (v4, Tcp, one(25), Scheduler::Rr, mail.to_vec()),
+        (v4, Tcp, PortRange { first: 8000, last: 8010 }, mh, vec![(4, Dr, None), (5, Nat, None), (6, Gre, None)]),
+        (
+            v4,
+            Udp,
+            PortRange { first: 5000, last: 5010 },
+            Scheduler::Wrr,
+            vec![(1, Nat, None), (42, Gue, None), (71, Dr, None), (72, Nat, None)],
+        ),
+        (v4, Udp, one(6000), Scheduler::Wrr, vec![(1, FullNat, None), (43, FullNat, Some(53)), (8, Dr, None)]),
+        (v4, Sctp, PortRange::ANY, Scheduler::Lc, vec![(7, Nat, None), (8, Dr, None)]),
+        (v6, Tcp, one(80), Scheduler::Wlc, vec![(1, Nat, Some(8080)), (52, Dr, None), (2, FullNat, None)]),
+        (v6, Udp, PortRange::ANY, mh, vec![(9, Nat, None), (43, Gre, None), (73, Ipip, None), (74, Nat, None)]),
+        (v6, Sctp, one(2905), Scheduler::Rr, vec![(1, Nat, Some(2906))]),
+        (v4, Tcp, one(700), Scheduler::Rr, vec![(101, Dr, None)]),
         (v4, Tcp, one(701), Scheduler::Rr, vec![]),
     ]
     .into_iter()
     .map(|(address, protocol, ports, scheduler, servers)| {
         let key = ServiceKey { address, protocol, ports };
-        let servers = servers.into_iter().map(|n| server(address, n)).collect();
-        Service::dr(&format!("{address}-{protocol}-{ports}"), key, scheduler, servers)
+        let servers = servers.into_iter().map(|(n, method, port)| server(address, n, method, port)).collect();
+        let service = Service::dr(&format!("{address}-{protocol}-{ports}"), key, scheduler, servers);
+        Service {
+            local_addresses: locals(address).into_iter().take(1).collect(),
+            proxy_protocol: protocol == Tcp && (ports == one(25) || address == v6),
+            mss_clamp: (ports == one(443)).then_some(1200),
+            tunnel: TunnelSettings {
+                source_spread_bits: if address == v4 { 4 } else { 0 },
+                ..TunnelSettings::default()
+            },
+            ..service
+        }
     })
     .collect()
 }
 
-fn server(family: IpAddr, n: u8) -> Server {
-    let address = match family {
-        IpAddr::V4(_) => IpAddr::from([10, 0, 0, n]),
-        IpAddr::V6(_) => IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]),
+fn locals(family: IpAddr) -> Vec<IpAddr> {
+    if family.is_ipv4() { LOCALS.map(IpAddr::from).to_vec() } else { vec![IpAddr::from(LOCAL6)] }
+}
+
+/// Tunnels to a server with an even number go to its address of the other family.
+fn server(family: IpAddr, n: u8, method: Method, port: Option<u16>) -> Server {
+    let other = method.is_tunnel() && n.is_multiple_of(2);
+    let address = if family.is_ipv4() != other {
+        IpAddr::from([10, 0, 0, n])
+    } else {
+        IpAddr::from([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n])
     };
-    Server::dr(address, 1)
+    Server { port: port.filter(|_| method.is_nat()), method, ..Server::dr(address, 1) }
 }
 
 fn number(address: IpAddr) -> u8 {
@@ -109,42 +160,60 @@ fn number(address: IpAddr) -> u8 {
 }
 
 impl Site {
-    /// Small tables, so that they fill, evict and refuse.
-    pub fn pipeline(&self) -> Pipeline {
-        let settings = EngineSettings {
-            flows: 1500,
-            flows_ipv6: 400,
-            fragments: 100,
-            fragments_waiting: 64,
-            ..EngineSettings::default()
-        };
-        Pipeline::new(&settings, Seeds::fixed(), Arc::default()).expect("memory")
+    /// A worker's pipeline.
+    pub fn pipeline(&self, peers: Option<Peers>) -> Pipeline {
+        let mut pipeline = Pipeline::new(&settings(), Seeds::fixed(), Arc::default()).expect("memory");
+        if let Some(peers) = peers {
+            pipeline.join(peers);
+        }
+        pipeline
     }
 
-    /// Servers 40 to 49 lie behind the second interface, those from 50 on in VLAN 7.
-    pub fn compile(&mut self, ports: usize) -> Snapshot {
+    /// A directory for `workers` workers.
+    pub fn directory(&self, workers: u8) -> Arc<Directory> {
+        Arc::new(Directory::new((settings().flows + settings().flows_ipv6) as usize * usize::from(workers)))
+    }
+
+    /// Servers 30 to 39 are this machine, 40 to 49 lie behind the second interface, those from 50 to 69 in VLAN 7, those
+    /// from 70 to 79 behind a small MTU. `None`: there are more local addresses than slots.
+    pub fn compile(&mut self, ports: usize, now: Duration) -> Option<Snapshot> {
         let desired = Desired {
-            engine: EngineSettings::default(),
+            engine: settings(),
             timeouts: Timeouts::default(),
             control_socket: "/nonexistent".into(),
             interfaces: Vec::new(),
             neighbors: Vec::new(),
-            addresses: Vec::new(),
+            addresses: vec![IpAddr::from(GATEWAY)],
             services: self.services.clone(),
         };
         let unreachable = self.unreachable.clone();
-        let hop = |address: IpAddr| {
-            let n = number(address);
+        let whereabouts = |_: &Service, server: &Server| {
+            let n = number(server.address);
             let port = u8::from((40..50).contains(&n));
-            let hop = NextHop { port, vlan: (n >= 50).then_some(7), mac: MacAddr([2, 0, 0, 0, 1, n]) };
-            (!unreachable.contains(&n)).then_some(hop)
+            let hop = NextHop { port, vlan: (50..70).contains(&n).then_some(7), mac: MacAddr([2, 0, 0, 0, 1, n]) };
+            Whereabouts {
+                hop: (!unreachable.contains(&n)).then_some(hop),
+                mtu: (70..80).contains(&n).then_some(if server.address.is_ipv4() { 600 } else { 1300 }),
+                source: Some(if server.address.is_ipv4() { IpAddr::from(GATEWAY) } else { IpAddr::from(LOCAL6) }),
+                local: (30..40).contains(&n),
+            }
         };
         let ports = OWN[..ports].iter().map(|mac| Port::new(*mac, MTU, true)).collect();
-        self.registry.compile(&desired, ports, hop).expect("compiles").snapshot
+        Some(self.registry.compile_at(&desired, ports, now, whereabouts).ok()?.snapshot)
     }
 
-    /// Changes something that operators change.
-    pub fn change(&mut self, random: &mut Random) {
+    /// Changes something that operators change, and compiles; if that is refused, all stays as it was.
+    pub fn swap(&mut self, ports: usize, now: Duration, random: &mut Random) -> Option<Snapshot> {
+        let before = self.services.clone();
+        self.change(random);
+        let snapshot = self.compile(ports, now);
+        if snapshot.is_none() {
+            self.services = before;
+        }
+        snapshot
+    }
+
+    fn change(&mut self, random: &mut Random) {
         if random.one_in(30) {
             self.services = services();
             return;
@@ -157,13 +226,16 @@ impl Site {
         let at = random.index(self.services.len());
         let service = &mut self.services[at];
         let family = service.key.address;
-        match random.below(6) {
+        match random.below(8) {
             0 if service.servers.len() > 1 => {
                 let gone = random.index(service.servers.len());
                 service.servers.remove(gone);
             }
             1 if service.servers.len() < 8 => {
-                let new = server(family, 1 + random.below(60) as u8);
+                let method = Method::ALL[random.index(6)];
+                let port =
+                    if random.one_in(2) { service.key.ports.as_single().map(|port| port ^ 0x2000) } else { None };
+                let new = server(family, 1 + random.below(80) as u8, method, port);
                 if !service.servers.iter().any(|s| s.address == new.address) {
                     service.servers.push(new);
                 }
@@ -181,6 +253,21 @@ impl Site {
                     Scheduler::Wlc,
                     Scheduler::Mh { port: random.one_in(2), fallback: random.one_in(2), table_size: 251 },
                 ][random.index(5)];
+            }
+            5 if !service.servers.is_empty() => {
+                // Another method for a server that stays.
+                let at = random.index(service.servers.len());
+                let old = service.servers[at].clone();
+                let new = server(family, number(old.address), Method::ALL[random.index(6)], old.port);
+                if !service.servers.iter().any(|s| s.address == new.address && s.address != old.address) {
+                    service.servers[at] = Server { weight: old.weight, ..new };
+                }
+            }
+            6 => {
+                let mut all = locals(family);
+                let count = 1 + random.index(all.len().min(2));
+                service.local_addresses = (0..count).map(|_| all.remove(random.index(all.len()))).collect();
+                service.proxy_protocol = service.key.protocol == Protocol::Tcp && random.one_in(2);
             }
             _ => {
                 self.unreachable = vec![101];

@@ -1,85 +1,154 @@
-//! The pipeline over in-memory I/O, and everything that must hold after each batch.
+//! One worker or several over in-memory I/O, and everything that must hold after each batch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel::dataplane::checksum;
-use evenkeel::dataplane::flow::Entry;
+use evenkeel::dataplane::directory::{Directory, Peers};
+use evenkeel::dataplane::flow::{Entry, FlowTable, flag};
+use evenkeel::dataplane::handover::Inbox;
 use evenkeel::dataplane::io::memory::MemoryIo;
 use evenkeel::dataplane::io::{BATCH, Frame, PacketIo};
-use evenkeel::dataplane::pipeline::Pipeline;
+use evenkeel::dataplane::pipeline::{Holdings, Pipeline};
 use evenkeel::dataplane::snapshot::{Snapshot, slot_of};
 use evenkeel::dataplane::verdict::{DropReason, NONE, Outcome, Verdict};
 use evenkeel::dataplane::worker;
 
+use super::echo::echo;
 use super::{MTU, OWN, Random, Site};
 
+/// Parcels of an inbox: so few that a worker is at times too busy for the others.
+const PARCELS: usize = 40;
+
+/// Frames that wait to be answered.
+const ECHOES: usize = 200;
+
 /// A worker without its thread.
-pub struct Rig {
+pub struct Worker {
     pub io: MemoryIo,
     pub pipeline: Pipeline,
-    pub site: Site,
-    pub snapshot: Snapshot,
-    pub now: u32,
-    pub frames: u64,
+    /// What it forwards by. It sees a change when frames of its own come.
+    snapshot: Arc<Snapshot>,
+    /// Frames that it was given, by its own queues and by others.
+    frames: u64,
     /// Frames that batches brought forth besides their own.
-    pub extra: u64,
+    extra: u64,
     /// Fragments that waited in vain.
-    pub lost: u64,
+    lost: u64,
+}
+
+/// All workers, and what they have in common.
+pub struct Rig {
+    pub workers: Vec<Worker>,
+    inboxes: Vec<Inbox>,
+    directory: Arc<Directory>,
+    pub site: Site,
+    pub snapshot: Arc<Snapshot>,
+    pub now: u32,
+    elapsed: Duration,
+    /// Frames that came in.
+    pub frames: u64,
+    /// Frames that were sent, with their ports.
+    pub sent: VecDeque<(u8, Vec<u8>)>,
     pub tally: HashMap<&'static str, u64>,
     pub digest: u64,
+    turn: usize,
 }
 
 impl Rig {
+    /// One worker.
     pub fn new() -> Rig {
-        let mut site = Site::default();
-        let snapshot = site.compile(2);
-        let pipeline = site.pipeline();
-        let (io, tally) = (MemoryIo::new(2, 80, 4096), HashMap::new());
-        // Close to the wrap of the clock: it happens early in the test.
-        Rig { io, pipeline, site, snapshot, now: u32::MAX - 60_000, frames: 0, extra: 0, lost: 0, tally, digest: 0 }
+        Rig::team(1)
     }
 
-    /// Runs one batch through, and checks all that must hold after it.
+    /// Workers that know each other's flows.
+    pub fn team(count: u8) -> Rig {
+        let mut site = Site::default();
+        let snapshot = Arc::new(site.compile(2, Duration::ZERO).expect("compiles"));
+        let directory = site.directory(count);
+        let worker = |me| {
+            let peers = (count > 1).then(|| Peers { me, count, directory: directory.clone() });
+            let io = MemoryIo::new(2, 80, 4096);
+            Worker { io, pipeline: site.pipeline(peers), snapshot: snapshot.clone(), frames: 0, extra: 0, lost: 0 }
+        };
+        let workers: Vec<Worker> = (0..count).map(worker).collect();
+        let inboxes = if count > 1 { count } else { 0 };
+        let inboxes = (0..inboxes).map(|_| Inbox::new(PARCELS, 3840).expect("a bell")).collect();
+        let (tally, sent) = (HashMap::new(), VecDeque::new());
+        // Close to the wrap of the clock: it happens early in the test.
+        let now = u32::MAX - 60_000;
+        let elapsed = Duration::ZERO;
+        Rig { workers, inboxes, directory, site, snapshot, now, elapsed, frames: 0, sent, tally, digest: 0, turn: 0 }
+    }
+
+    /// Runs one batch through a worker, those in turn, and what it hands on through the others; checks all that must hold
+    /// after it.
     pub fn batch(&mut self, frames: &[(u8, Vec<u8>)]) {
+        self.turn = (self.turn + 1) % self.workers.len();
+        let worker = &mut self.workers[self.turn];
+        worker.snapshot = self.snapshot.clone();
         for (port, frame) in frames {
-            assert!(self.io.inject(*port, frame), "a frame of {} bytes did not fit", frame.len());
+            assert!(worker.io.inject(*port, frame), "a frame of {} bytes did not fit", frame.len());
         }
         let mut batch = [Frame::default(); BATCH];
-        let count = self.io.receive(&mut batch);
-        assert_eq!(count, frames.len());
-        let drops_before = self.drops();
-        let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
-        let outcomes = &mut outcomes[..count];
-        self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], outcomes, self.now);
-        worker::act(&mut self.io, &[], &batch[..count], outcomes);
-        self.pipeline.settle(outcomes);
-        self.frames += count as u64;
-        let mut outcomes = outcomes.to_vec();
-        outcomes.extend(self.take_extra());
-        self.judge(&outcomes, drops_before);
+        assert_eq!(worker.io.receive(&mut batch), frames.len());
+        self.frames += frames.len() as u64;
+        self.process(self.turn, &mut batch[..frames.len()]);
+        self.deliver();
     }
 
-    /// Acts on what the pipeline brought forth besides the frames that it was given.
-    fn take_extra(&mut self) -> Vec<Outcome> {
+    /// Lets every worker have what others handed to it, until nothing is left.
+    fn deliver(&mut self) {
+        while let Some(at) = self.inboxes.iter().position(|inbox| !inbox.is_empty()) {
+            let mut batch = [Frame::default(); BATCH];
+            let worker = &mut self.workers[at];
+            let count = self.inboxes[at].take(worker.io.memory(), &mut batch);
+            assert!(count > 0, "no frame is free, though all were given back");
+            assert!(batch[..count].iter().all(|frame| (1..=3).contains(&frame.hops)), "handed round");
+            worker.pipeline.stats().taken_over.add(count as u64);
+            self.process(at, &mut batch[..count]);
+        }
+    }
+
+    fn process(&mut self, at: usize, batch: &mut [Frame]) {
+        let worker = &mut self.workers[at];
+        let drops_before = worker.drops();
+        let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
+        let outcomes = &mut outcomes[..batch.len()];
+        worker.pipeline.process(&worker.snapshot, worker.io.memory(), batch, outcomes, self.now);
+        assert!(outcomes.iter().all(|outcome| outcome.verdict != Verdict::Hand(at as u8)), "to itself");
+        worker::act(&mut worker.io, &self.inboxes, batch, outcomes);
+        worker.pipeline.settle(outcomes);
+        worker.frames += batch.len() as u64;
+        let mut outcomes = outcomes.to_vec();
+        outcomes.extend(self.take_extra(at));
+        self.judge(at, &outcomes, drops_before);
+    }
+
+    /// Acts on what a pipeline brought forth besides the frames that it was given.
+    fn take_extra(&mut self, at: usize) -> Vec<Outcome> {
+        let worker = &mut self.workers[at];
         let mut frames = [Frame::default(); BATCH];
         let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
         let mut all = Vec::new();
         loop {
-            let count = self.pipeline.take_extra(&mut frames, &mut outcomes);
+            let count = worker.pipeline.take_extra(&mut frames, &mut outcomes);
             if count == 0 {
                 return all;
             }
-            worker::act(&mut self.io, &[], &frames[..count], &mut outcomes[..count]);
-            self.pipeline.settle(&outcomes[..count]);
-            self.extra += count as u64;
+            worker::act(&mut worker.io, &self.inboxes, &frames[..count], &mut outcomes[..count]);
+            worker.pipeline.settle(&outcomes[..count]);
+            worker.extra += count as u64;
             all.extend_from_slice(&outcomes[..count]);
         }
     }
 
     /// What must hold after frames were acted upon.
-    fn judge(&mut self, outcomes: &[Outcome], drops_before: u64) {
-        self.io.service();
-        let account = self.io.frames_accounted();
+    fn judge(&mut self, at: usize, outcomes: &[Outcome], drops_before: u64) {
+        let worker = &mut self.workers[at];
+        worker.io.service();
+        let account = worker.io.frames_accounted();
         assert!(account.balanced(), "{account:?}");
         assert_eq!((account.held, account.rx, account.tx), (0, 0, 0), "a frame stayed behind");
 
@@ -101,7 +170,7 @@ impl Rig {
                     "pass"
                 }
                 Verdict::Kept => "kept",
-                Verdict::Hand(worker) => panic!("handed to worker {worker} where there is one"),
+                Verdict::Hand(_) => "hand",
                 Verdict::Drop(reason) => {
                     // What a full ring refuses has its flow: the client sends it again, to the same server.
                     let had_its_way = reason == DropReason::TxFull;
@@ -115,65 +184,190 @@ impl Rig {
                 .wrapping_mul(0x0000_0100_0000_01b3);
         }
         for port in [0, 1] {
-            let frames = self.io.sent(port);
+            let frames = worker.io.sent(port);
             assert_eq!(frames.len(), sent[usize::from(port)], "frames sent on port {port}");
             frames.iter().for_each(|frame| sound(frame, port));
+            let room = ECHOES - self.sent.len().min(ECHOES);
+            self.sent.extend(frames.into_iter().take(room).map(|frame| (port, frame)));
         }
-        assert_eq!(self.io.passed().len(), passed);
+        assert_eq!(worker.io.passed().len(), passed);
         // Fragments that waited in vain were frames once: each is counted again, as one that was dropped.
-        let stats = self.pipeline.stats();
-        let lost = stats.frames.get() - self.frames - self.extra - self.lost;
-        self.lost += lost;
-        assert_eq!(self.drops() - drops_before, dropped + lost, "each drop is counted once");
+        let stats = worker.pipeline.stats().clone();
+        let lost = stats.frames.get() - worker.frames - worker.extra - worker.lost;
+        worker.lost += lost;
+        assert_eq!(worker.drops() - drops_before, dropped + lost, "each drop is counted once");
         let sum = [&stats.forwarded, &stats.replies, &stats.passed, &stats.handed, &stats.kept];
         let sum: u64 = sum.iter().map(|counter| counter.get()).sum();
-        assert_eq!(sum + self.drops(), stats.frames.get(), "each frame has one outcome");
+        assert_eq!(sum + worker.drops(), stats.frames.get(), "each frame has one outcome");
     }
 
     /// Lets time pass, and looks at `budget` buckets for flows that outlived it.
     pub fn pass_time(&mut self, milliseconds: u32, budget: usize) {
         self.now = self.now.wrapping_add(milliseconds);
-        self.pipeline.sweep(&self.snapshot, budget, self.now);
-        let drops_before = self.drops();
-        self.pipeline.expire_fragments(&self.snapshot, self.io.memory(), self.now);
-        let outcomes = self.take_extra();
-        self.judge(&outcomes, drops_before);
+        self.elapsed += Duration::from_millis(u64::from(milliseconds));
+        for at in 0..self.workers.len() {
+            let worker = &mut self.workers[at];
+            worker.pipeline.sweep(&worker.snapshot, budget, self.now);
+            let drops_before = worker.drops();
+            worker.pipeline.expire_fragments(&worker.snapshot, worker.io.memory(), self.now);
+            let outcomes = self.take_extra(at);
+            self.judge(at, &outcomes, drops_before);
+        }
+        self.deliver();
     }
 
     /// Swaps the snapshot for one in which something is different.
     pub fn swap(&mut self, random: &mut Random) {
-        self.site.change(random);
         // Now and then an interface is gone from the configuration while its frames still come.
         let ports = if random.one_in(10) { 1 } else { 2 };
-        self.snapshot = self.site.compile(ports);
-        self.compare_loads();
+        if let Some(snapshot) = self.site.swap(ports, self.elapsed, random) {
+            self.snapshot = Arc::new(snapshot);
+        }
+        self.compare();
     }
 
+    /// What comes back for one of the frames that were sent.
+    pub fn answer(&mut self, random: &mut Random) -> Option<(u8, Vec<u8>)> {
+        let at = random.index(self.sent.len());
+        let (port, frame) = self.sent.swap_remove_back(at)?;
+        Some((port, echo(&frame, random)?))
+    }
+
+    /// A counter, over all workers.
+    pub fn sum(&self, of: impl Fn(&Worker) -> u64) -> u64 {
+        self.workers.iter().map(of).sum()
+    }
+
+    /// Drops for a reason, over all workers.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.sum(|worker| worker.pipeline.stats().drops[reason as usize].get())
+    }
+
+    /// The tables of all workers against everything that is kept besides them: the servers' loads, last hops, local
+    /// ports, the directory.
+    pub fn compare(&self) {
+        let mut found = Found::default();
+        for (me, worker) in (0u8..).zip(&self.workers) {
+            let (v4, v6) = worker.pipeline.tables();
+            let before = (found.entries, found.pairs, found.local_ends);
+            found.look(v4, me, &self.directory, self.workers.len() > 1);
+            found.look(v6, me, &self.directory, self.workers.len() > 1);
+            assert_eq!(found.entries - before.0, v4.len() + v6.len(), "the tables miscount themselves");
+            assert!(v4.len() <= v4.capacity() && v6.len() <= v6.capacity());
+            let holdings = worker.pipeline.holdings();
+            assert_eq!(holdings.last_hops, found.pairs - before.1, "last hops and pairs");
+            assert_eq!(holdings.local_ports, found.local_ends - before.2, "local ports and flows by full NAT");
+        }
+        if self.workers.len() > 1 {
+            assert_eq!(self.directory.len(), found.entries, "the directory has what the tables have");
+        }
+        for service in &self.snapshot.services {
+            for member in &service.members {
+                let loads = (member.load.active(), member.load.inactive());
+                let flows = found.loads.get(&member.id).copied().unwrap_or_default();
+                assert_eq!(loads, flows, "server {} in slot {}", member.address, slot_of(member.id));
+            }
+        }
+    }
+
+    /// Lets everything end: nothing is left of any flow or fragment.
+    pub fn end(&mut self) {
+        for worker in &mut self.workers {
+            worker.snapshot = self.snapshot.clone();
+        }
+        for _ in 0..20 {
+            self.pass_time(1_000_000, usize::MAX / 2);
+        }
+        self.compare();
+        assert!(self.directory.is_empty());
+        for worker in &self.workers {
+            let (v4, v6) = worker.pipeline.tables();
+            assert!(v4.is_empty() && v6.is_empty(), "flows that do not end");
+            assert_eq!(worker.pipeline.holdings(), Holdings::default());
+        }
+        let handed = self.sum(|worker| worker.pipeline.stats().handed.get());
+        assert_eq!(handed, self.sum(|worker| worker.pipeline.stats().taken_over.get()), "what was handed on arrived");
+    }
+}
+
+impl Worker {
     fn drops(&self) -> u64 {
         self.pipeline.stats().drops.iter().map(|drop| drop.get()).sum()
     }
 
-    /// Active and inactive flows of each server as the tables have them, and as the schedulers are told.
-    pub fn compare_loads(&self) {
-        let mut found: HashMap<u32, (u32, u32)> = HashMap::new();
-        let mut live = 0;
-        let mut count = |server: u32, active: bool| {
-            live += 1;
-            let row = found.entry(server).or_default();
-            if active { row.0 += 1 } else { row.1 += 1 }
-        };
-        let (v4, v6) = self.pipeline.tables();
-        v4.for_each(|flow| count(flow.server(), flow.state().is_active()));
-        v6.for_each(|flow| count(flow.server(), flow.state().is_active()));
-        assert_eq!(live, v4.len() + v6.len(), "the tables miscount themselves");
-        assert!(v4.len() <= v4.capacity() && v6.len() <= v6.capacity());
-        for service in &self.snapshot.services {
-            for member in &service.members {
-                let loads = (member.load.active(), member.load.inactive());
-                let flows = found.get(&member.id).copied().unwrap_or_default();
-                assert_eq!(loads, flows, "server {} in slot {}", member.address, slot_of(member.id));
+    pub fn extra(&self) -> u64 {
+        self.extra
+    }
+
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+}
+
+/// What the tables hold.
+#[derive(Default)]
+struct Found {
+    /// Active and inactive flows, by server.
+    loads: HashMap<u32, (u32, u32)>,
+    entries: usize,
+    pairs: u64,
+    /// Pairs whose server is asked from a local address.
+    local_ends: u64,
+}
+
+impl Found {
+    fn look<E: Entry>(&mut self, table: &FlowTable<E>, me: u8, directory: &Directory, listed: bool)
+    where
+        E::Key: Ends,
+    {
+        let mut clients = HashMap::new();
+        let mut pairs = Vec::new();
+        let mut both = 0;
+        table.for_each(|flow| {
+            self.entries += 1;
+            let hash = table.hash(&flow.key());
+            assert!(!listed || directory.find(hash) == Some(me), "a flow that others do not find");
+            if flow.flags() & flag::REVERSE != 0 {
+                pairs.push((flow.server(), flow.key().destination()));
+                return;
             }
-        }
+            both += u64::from(flow.partner() != 0);
+            if flow.partner() != 0 {
+                *clients.entry((flow.server(), flow.key().source())).or_insert(0u64) += 1;
+            }
+            let row = self.loads.entry(flow.server()).or_default();
+            if flow.state().is_active() { row.0 += 1 } else { row.1 += 1 }
+        });
+        assert_eq!(both, pairs.len() as u64, "each of two entries has the other");
+        self.pairs += both;
+        // Under NAT the server answers to the client itself.
+        self.local_ends += pairs.iter().filter(|pair| !clients.contains_key(*pair)).count() as u64;
+    }
+}
+
+/// Address and port of a key's ends, as they lie in the packet.
+trait Ends {
+    fn source(&self) -> (u128, u16);
+    fn destination(&self) -> (u128, u16);
+}
+
+impl Ends for evenkeel::dataplane::flow::KeyV4 {
+    fn source(&self) -> (u128, u16) {
+        (u128::from(self.addresses as u32), self.ports as u16)
+    }
+
+    fn destination(&self) -> (u128, u16) {
+        (u128::from((self.addresses >> 32) as u32), (self.ports >> 16) as u16)
+    }
+}
+
+impl Ends for evenkeel::dataplane::flow::KeyV6 {
+    fn source(&self) -> (u128, u16) {
+        (u128::from(self.source[0]) | u128::from(self.source[1]) << 64, self.ports as u16)
+    }
+
+    fn destination(&self) -> (u128, u16) {
+        (u128::from(self.destination[0]) | u128::from(self.destination[1]) << 64, (self.ports >> 16) as u16)
     }
 }
 
@@ -190,7 +384,7 @@ fn sound(frame: &[u8], port: u8) {
         _ => 0,
     };
     // An answer is as long as its question; what is forwarded fits the server's network.
-    let forwarded = [6, 17, 132].contains(&protocol);
+    let forwarded = [4, 6, 17, 41, 44, 47, 132].contains(&protocol);
     assert!(!forwarded || frame.len() <= l3 + MTU as usize, "{} bytes", frame.len());
     let group = frame[0] & 1 == 1;
     match frame[l3 - 2..l3] {
