@@ -1,7 +1,9 @@
-//! A script of frames, pauses and swapped snapshots through the pipeline, with the checks of `tests/hostile.rs`.
+//! A script of frames, pauses and swapped snapshots through one worker or three, with the checks of `tests/hostile.rs`.
 //!
-//! Each step is one byte and what belongs to it: 0 to 199 a frame (two bytes of length, then as many bytes; an odd
-//! step takes the second interface), 200 to 229 a pause, 230 to 239 a swap, from 240 on the end of a batch.
+//! An odd first byte makes three workers. Each step then is one byte and what belongs to it: 0 to 199 a frame (two bytes
+//! of length, then as many bytes; an odd step takes the second interface), 200 to 219 a pause, 220 to 229 an answer to a
+//! frame that was sent, or an ICMP error about it (one more byte chooses), 230 to 239 a swap, from 240 on the end of a
+//! batch.
 
 #![no_main]
 
@@ -16,9 +18,9 @@ use hostile_support::rig::Rig;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|script: &[u8]| {
-    let mut rig = Rig::new();
+    let Some((&first, mut rest)) = script.split_first() else { return };
+    let mut rig = Rig::team(if first & 1 == 1 { 3 } else { 1 });
     let mut batch: Vec<(u8, Vec<u8>)> = Vec::new();
-    let mut rest = script;
     while let Some((&step, more)) = rest.split_first() {
         rest = more;
         match step {
@@ -31,7 +33,13 @@ fuzz_target!(|script: &[u8]| {
                 let frame = if step < 100 { repaired(frame.to_vec()) } else { frame.to_vec() };
                 batch.push((step & 1, frame));
             }
-            200..230 => rig.pass_time(1 << (step - 200).min(20), 300),
+            200..220 => rig.pass_time(1 << (step - 200), 300),
+            220..230 => {
+                let Some((&choice, more)) = rest.split_first() else { break };
+                rest = more;
+                let answer = rig.answer(&mut Random::new(u64::from(step) << 8 | u64::from(choice)));
+                batch.extend(answer);
+            }
             230..240 => rig.swap(&mut Random::new(u64::from(step))),
             _ => rig.batch(&std::mem::take(&mut batch)),
         }
@@ -40,5 +48,6 @@ fuzz_target!(|script: &[u8]| {
         }
     }
     rig.batch(&batch);
-    rig.compare_loads();
+    rig.compare();
+    rig.end();
 });

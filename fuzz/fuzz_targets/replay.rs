@@ -41,6 +41,9 @@ fuzz_target!(|data: &[u8]| {
     if options & 4 != 0 {
         words.extend(["--mac".into(), "eth0=02:00:00:00:00:01".into()]);
     }
+    if options & 8 != 0 {
+        words.extend(["--mtu".into(), "eth0=600".into()]);
+    }
     let arguments = Arguments::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
     let _ = replay::run(&arguments.replay, &mut std::io::sink());
 });

@@ -45,12 +45,13 @@ fn write_all() {
         write("parse", &format!("base-{at:02}"), frame);
     }
     for (at, group) in bases.chunks(4).enumerate() {
-        let mut script = Vec::new();
+        let mut script = vec![at as u8];
         for (step, frame) in group.iter().enumerate() {
             script.push(step as u8);
             script.extend_from_slice(&(frame.len() as u16).to_le_bytes());
             script.extend_from_slice(frame);
-            script.push([240, 207, 230, 218][step]);
+            // A batch, and what comes back for it.
+            script.extend_from_slice(&[240, 220 + step as u8, at as u8, 240, [240, 207, 230, 218][step]]);
         }
         write("pipeline", &format!("script-{at:02}"), &script);
         let mut capture = vec![at as u8];

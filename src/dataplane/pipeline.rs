@@ -13,11 +13,12 @@ mod other_path;
 mod plain;
 mod send;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::directory::Peers;
 use super::flow::state::State;
-use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds};
+use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds, flag};
 use super::fragment::FragmentTable;
 use super::icmp::Limiter;
 use super::io::{BATCH, Frame, FrameMemory};
@@ -190,7 +191,7 @@ impl Pipeline {
     ) {
         let count = frames.len().min(BATCH).min(outcomes.len());
         if snapshot.generation != self.kit.generation {
-            self.kit.follow(snapshot);
+            self.follow(snapshot, now);
         }
         let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
         let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
@@ -218,6 +219,19 @@ impl Pipeline {
                 }
             };
         }
+    }
+
+    /// Takes over a new snapshot. Flows of a local address whose slot another one gets end here, at the cost of a look at
+    /// the whole table: the slot has rested for ten minutes, so few operators ever see that.
+    #[cold]
+    fn follow(&mut self, snapshot: &Snapshot, now: u32) {
+        let kit = &mut self.kit;
+        for slot in 0..kit.locals.len() {
+            let Some(old) = kit.displaced(slot, snapshot) else { continue };
+            self.v4.end_where(|entry| asks_from(entry, old), |gone| kit.close(snapshot, &gone, now));
+            self.v6.end_where(|entry| asks_from(entry, old), |gone| kit.close(snapshot, &gone, now));
+        }
+        kit.follow(snapshot);
     }
 
     /// Counts a batch's outcomes once they were acted upon (a transmission may have turned into a drop).
@@ -366,6 +380,11 @@ impl Tables<'_> {
         }
         Slot { parsed, hash }
     }
+}
+
+/// Whether this is the entry of a server's packets to an address.
+fn asks_from<E: Family>(entry: &E, address: IpAddr) -> bool {
+    entry.flags() & flag::REVERSE != 0 && E::destination(&entry.key()) == address
 }
 
 /// Whether a frame's Ethernet addresses say that it is not for the appliance.

@@ -175,6 +175,8 @@ pub fn bases() -> Vec<Vec<u8>> {
         ipv4(6, &[], &tcp(8005, SYN, b"")),
         ipv4(6, &[], &tcp(700, SYN, b"")),
         ipv4(6, &[], &tcp(701, SYN, b"")),
+        ipv4(6, &[], &tcp(81, SYN, b"")),
+        ipv4(6, &[], &tcp(81, ACK, b"")),
         ipv4(6, &[], &tcp(25, SYN, b"")),
         ipv4(6, &[], &tcp(25, PSH | ACK, &[7; 1460])),
         ipv4(17, &[], &udp(6000, b"question")),
@@ -377,8 +379,26 @@ fn varied(mut frame: Vec<u8>, crowd: &[[u8; 6]], random: &mut Random) -> Vec<u8>
     }
     frame[l4 + 1] = random.below(60) as u8;
     if random.one_in(3) {
-        let ports =
-            [80, 80, 443, 25, 25, 6000, 6000, 8000, 8007, 5000, 5003, 5010, 2905, 53, 700, 701, random.below(65_536)];
+        let ports = [
+            80,
+            80,
+            81,
+            443,
+            25,
+            25,
+            6000,
+            6000,
+            8000,
+            8007,
+            5000,
+            5003,
+            5010,
+            2905,
+            53,
+            700,
+            701,
+            random.below(65_536),
+        ];
         let port = ports[random.index(ports.len())] as u16;
         frame[l4 + 2..l4 + 4].copy_from_slice(&port.to_be_bytes());
     }

@@ -79,10 +79,10 @@ impl Default for Site {
 }
 
 /// Small tables and few local ports, so that they fill, evict and refuse.
-fn settings() -> EngineSettings {
+fn settings(workers: u8) -> EngineSettings {
     EngineSettings {
-        flows: 1500,
-        flows_ipv6: 400,
+        flows: 1500 / u32::from(workers),
+        flows_ipv6: 400 / u32::from(workers),
         fragments: 100,
         fragments_waiting: 64,
         local_ports: PortRange { first: 2000, last: 2039 },
@@ -101,6 +101,8 @@ fn services() -> Vec<Service> {
     [
         (v4, Tcp, one(80), Scheduler::Rr, vec![(1, Dr, None), (2, Nat, Some(8080)), (3, Ipip, None), (31, Nat, None)]),
         (v4, Tcp, one(443), Scheduler::Wlc, vec![(2, Nat, Some(8080)), (41, Nat, None), (51, Nat, Some(8443))]),
+        // The same client by way of two services to one server's port.
+        (v4, Tcp, one(81), Scheduler::Rr, vec![(2, Nat, Some(8080))]),
         (v4, Tcp, one(25), Scheduler::Rr, mail.to_vec()),
         (v4, Tcp, PortRange { first: 8000, last: 8010 }, mh, vec![(4, Dr, None), (5, Nat, None), (6, Gre, None)]),
         (
@@ -162,7 +164,8 @@ fn number(address: IpAddr) -> u8 {
 impl Site {
     /// A worker's pipeline.
     pub fn pipeline(&self, peers: Option<Peers>) -> Pipeline {
-        let mut pipeline = Pipeline::new(&settings(), Seeds::fixed(), Arc::default()).expect("memory");
+        let workers = peers.as_ref().map_or(1, |peers| peers.count);
+        let mut pipeline = Pipeline::new(&settings(workers), Seeds::fixed(), Arc::default()).expect("memory");
         if let Some(peers) = peers {
             pipeline.join(peers);
         }
@@ -171,14 +174,16 @@ impl Site {
 
     /// A directory for `workers` workers.
     pub fn directory(&self, workers: u8) -> Arc<Directory> {
-        Arc::new(Directory::new((settings().flows + settings().flows_ipv6) as usize * usize::from(workers)))
+        Arc::new(Directory::new(
+            (settings(workers).flows + settings(workers).flows_ipv6) as usize * usize::from(workers),
+        ))
     }
 
     /// Servers 30 to 39 are this machine, 40 to 49 lie behind the second interface, those from 50 to 69 in VLAN 7, those
     /// from 70 to 79 behind a small MTU. `None`: there are more local addresses than slots.
     pub fn compile(&mut self, ports: usize, now: Duration) -> Option<Snapshot> {
         let desired = Desired {
-            engine: settings(),
+            engine: settings(1),
             timeouts: Timeouts::default(),
             control_socket: "/nonexistent".into(),
             interfaces: Vec::new(),

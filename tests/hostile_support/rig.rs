@@ -19,7 +19,7 @@ use super::echo::echo;
 use super::{MTU, OWN, Random, Site};
 
 /// Parcels of an inbox: so few that a worker is at times too busy for the others.
-const PARCELS: usize = 40;
+const PARCELS: usize = 20;
 
 /// Frames that wait to be answered.
 const ECHOES: usize = 200;
@@ -69,7 +69,8 @@ impl Rig {
         let directory = site.directory(count);
         let worker = |me| {
             let peers = (count > 1).then(|| Peers { me, count, directory: directory.clone() });
-            let io = MemoryIo::new(2, 80, 4096);
+            // A few more frames than a batch has; of several workers each makes less of its own.
+            let io = MemoryIo::new(2, if count > 1 { 68 } else { 80 }, 4096);
             Worker { io, pipeline: site.pipeline(peers), snapshot: snapshot.clone(), frames: 0, extra: 0, lost: 0 }
         };
         let workers: Vec<Worker> = (0..count).map(worker).collect();

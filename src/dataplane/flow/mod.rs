@@ -420,6 +420,19 @@ impl<E: Entry> FlowTable<E> {
         wrapped
     }
 
+    /// Lets every flow go one of whose entries is `chosen`. Looks at the whole table.
+    #[cold]
+    pub fn end_where(&mut self, chosen: impl Fn(&E) -> bool, mut each: impl FnMut(Gone<E>)) {
+        for bucket in 0..self.buckets.len() {
+            for way in 0..WAYS {
+                let entry = &E::entries(&self.buckets[bucket])[way];
+                if E::is_live(entry) && chosen(entry) {
+                    each(self.remove(Place { bucket, way }));
+                }
+            }
+        }
+    }
+
     /// Writes to every page of an empty table, so that later no packet pays for a page fault.
     pub fn prefault(&mut self) {
         let stride = (4096 / size_of::<E::Bucket>()).max(1);

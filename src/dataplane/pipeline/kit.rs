@@ -63,16 +63,26 @@ impl Kit {
             // A flow that its two ends closed needs its port no more; one that was cut off may live on at the server.
             let state = gone.entry.state();
             let closed = matches!(state, State::TCP_TIME_WAIT | State::TCP_CLOSE | State::UDP);
-            self.give_local(E::destination_end(&reverse.key()), now, !closed);
+            // By NAT the server answers to the client itself, whose address may be one that was local once.
+            let end = E::destination_end(&reverse.key());
+            if end != E::source_end(&gone.entry.key()) {
+                self.give_local(end, now, !closed);
+            }
         }
     }
 
-    /// Gives back a local port. An end that is no local address (NAT, or one that was removed) is none of its business.
+    /// Gives back a local port of full NAT.
     pub fn give_local(&mut self, end: Endpoint, now: u32, rest: bool) {
         let slot = self.locals.iter().position(|local| *local == Some(end.address));
         if let (Some(slot), Some(port)) = (slot, end.port) {
             self.ports.give(slot as u16, port, now, rest);
         }
+    }
+
+    /// The local address that loses its slot to another one in a new snapshot. Its flows must end before [`Kit::follow`].
+    pub fn displaced(&self, slot: usize, snapshot: &Snapshot) -> Option<IpAddr> {
+        let new = snapshot.locals.get(slot).copied().flatten()?;
+        self.locals.get(slot).copied().flatten().filter(|known| *known != new)
     }
 
     /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew.

@@ -129,8 +129,8 @@ impl Rig {
     }
 }
 
-fn compile(registry: &mut Registry, services: Vec<Service>) -> Snapshot {
-    let desired = Desired {
+fn desired(services: Vec<Service>) -> Desired {
+    Desired {
         engine: EngineSettings::default(),
         timeouts: Timeouts::default(),
         control_socket: "/nonexistent".into(),
@@ -138,10 +138,16 @@ fn compile(registry: &mut Registry, services: Vec<Service>) -> Snapshot {
         neighbors: Vec::new(),
         addresses: Vec::new(),
         services,
-    };
+    }
+}
+
+fn ports() -> Vec<Port> {
     let second = MacAddr([2, 0, 0, 0, 0, 2]);
-    let ports = vec![Port::new(OWN, 1500, true), Port::new(second, 1500, true)];
-    registry.compile(&desired, ports, hop).expect("compiles").snapshot
+    vec![Port::new(OWN, 1500, true), Port::new(second, 1500, true)]
+}
+
+fn compile(registry: &mut Registry, services: Vec<Service>) -> Snapshot {
+    registry.compile(&desired(services), ports(), hop).expect("compiles").snapshot
 }
 
 use answers::{arp, frag_needed, solicit};

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::translation::{SERVER_MAC, at, ends, icmp_error, packet, quoted};
 use super::*;
+use crate::control::compile::Whereabouts;
 
 fn service(vip: &str, protocol: Protocol, server: &str, port: Option<u16>, locals: &[&str]) -> Service {
     let vip = at(vip);
@@ -111,6 +112,35 @@ fn a_port_whose_flow_was_cut_off_rests() {
     moved[0].local_addresses = vec![IpAddr::from([10, 0, 0, 51])];
     rig.swap(moved);
     assert_eq!(rig.drops(syn(3)), None);
+}
+
+#[test]
+fn flows_of_an_address_whose_place_another_takes_end() {
+    let with = |locals: &[&str]| vec![service("192.0.2.10:80", Protocol::Tcp, "10.0.0.1", None, locals)];
+    let engine = EngineSettings { local_addresses: 1, ..settings(PortRange { first: 4000, last: 4003 }) };
+    let mut rig = Rig::with(engine.clone(), with(&["10.0.0.50"]));
+    let vip = at("192.0.2.10:80");
+    let client = |n: u16| SocketAddr::new([198, 51, 100, 7].into(), n);
+    let of = |n: u16, flags: u8| packet(CLIENT_MAC, client(n), vip, Protocol::Tcp, flags, b"");
+    for n in [1, 2] {
+        assert_eq!((rig.drops(of(n, S)), rig.drops(of(n, A))), (None, None));
+    }
+    // Ten minutes without the address: its place is anyone's, though its flows go on.
+    for (minutes, locals) in [(1, &[][..]), (6, &[]), (12, &["10.0.0.51"])] {
+        rig.now = 1000 + minutes * 60_000;
+        let desired = Desired { engine: engine.clone(), ..desired(with(locals)) };
+        let at = |_: &Service, server: &Server| Whereabouts { hop: hop(server.address), ..Whereabouts::default() };
+        let now = std::time::Duration::from_secs(60 * u64::from(minutes));
+        rig.snapshot = rig.registry.compile_at(&desired, ports(), now, at).expect("compiles").snapshot;
+        rig.io.sent(0);
+        assert_eq!(rig.drops(of(1, A)), None);
+        let from = ends(&rig.sent()).0;
+        let kept = IpAddr::from([10, 0, 0, if minutes == 12 { 51 } else { 50 }]);
+        assert_eq!(from.ip(), kept, "after {minutes} minutes");
+    }
+    assert_eq!(rig.counts(0), [(0, 1)], "the flow that was picked up again; the other one is gone");
+    let Holdings { last_hops, local_ports, .. } = rig.pipeline.holdings();
+    assert_eq!((last_hops, local_ports), (1, 1));
 }
 
 /// A TCP segment of the client with a sequence number.
