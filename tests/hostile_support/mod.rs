@@ -172,11 +172,11 @@ impl Site {
         pipeline
     }
 
-    /// A directory for `workers` workers.
+    /// A directory for `workers` workers. It is never full here: a flow that finds no room is this worker's only, and what
+    /// comes to another one begins anew.
     pub fn directory(&self, workers: u8) -> Arc<Directory> {
-        Arc::new(Directory::new(
-            (settings(workers).flows + settings(workers).flows_ipv6) as usize * usize::from(workers),
-        ))
+        let engine = settings(workers);
+        Arc::new(Directory::new(2 * (engine.flows + engine.flows_ipv6) as usize * usize::from(workers)))
     }
 
     /// Servers 30 to 39 are this machine, 40 to 49 lie behind the second interface, those from 50 to 69 in VLAN 7, those

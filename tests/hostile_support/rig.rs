@@ -248,6 +248,7 @@ impl Rig {
     /// ports, the directory.
     pub fn compare(&self) {
         let mut found = Found::default();
+        assert_eq!(self.sum(|worker| worker.pipeline.stats().directory_full.get()), 0, "the directory is too small");
         for (me, worker) in (0u8..).zip(&self.workers) {
             let (v4, v6) = worker.pipeline.tables();
             let before = (found.entries, found.pairs, found.local_ends);
@@ -327,7 +328,8 @@ impl Found {
         table.for_each(|flow| {
             self.entries += 1;
             let hash = table.hash(&flow.key());
-            assert!(!listed || directory.find(hash) == Some(me), "a flow that others do not find");
+            let found = directory.find(hash);
+            assert!(!listed || found == Some(me), "worker {me} has a flow that others find at {found:?}");
             if flow.flags() & flag::REVERSE != 0 {
                 pairs.push((flow.server(), flow.key().destination()));
                 return;
