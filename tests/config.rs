@@ -329,6 +329,17 @@ fn owned_addresses_are_nobody_elses() {
 }
 
 #[test]
+fn a_clamp_that_meets_no_announcement_is_a_warning() {
+    let problems =
+        |method: &str| read(&service_and_server(&format!("mss_clamp = 1400\nmethod = \"{method}\""), "")).problems;
+    for (method, count) in [("dr", 1), ("gue", 1), ("nat", 0)] {
+        let found = problems(method);
+        assert_eq!(found.len(), count, "{found:#?}");
+        assert!(found.iter().all(|problem| problem.severity == Severity::Warning), "{found:#?}");
+    }
+}
+
+#[test]
 fn a_router_may_be_a_fixed_neighbor_where_servers_may_be_behind_one() {
     let neighbor = "[[neighbor]]\naddress = \"10.9.9.9\"\nmac = \"02:00:00:00:00:01\"\n";
     assert!(read(&format!("{}{neighbor}", service_and_server("method = \"nat\"", ""))).problems.is_empty());

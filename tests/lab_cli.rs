@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel::lab::holdings::{PREFIX, STATE_DIR};
+use evenkeel::lab::scenario::SCENARIOS;
 use lab_support::{lab_is_possible, program};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -63,8 +64,8 @@ fn keep() -> Child {
 fn scenarios_are_listed_and_an_unknown_one_is_named() {
     let Output { status, stdout, .. } = lab(&["list"]).output().unwrap();
     assert!(status.success());
-    for name in ["web-dr-one-arm", "web-dr-two-arm", "web-dr-ipv6", "udp-dr", "vlan-dr"] {
-        assert!(text(&stdout).contains(name));
+    for name in SCENARIOS.map(|scenario| scenario.name) {
+        assert!(text(&stdout).contains(name), "{name}");
     }
     let Output { status, stderr, .. } = lab(&["run", "web-dr-one-leg"]).output().unwrap();
     assert_eq!(status.code(), Some(1));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel::lab::netlink::Wire;
 use evenkeel::lab::scenario::{Scenario, Stage, Traffic, find};
 use evenkeel::lab::site::{Family, Shape, SiteOptions};
-use evenkeel::model::IoMode;
+use evenkeel::model::{IoMode, Method};
 use lab_support::{heavy, lab_is_possible, must_pass, options, set};
 
 const LOAD: Duration = Duration::from_secs(2);
@@ -16,8 +16,9 @@ const LOAD: Duration = Duration::from_secs(2);
 static QUEUES: Scenario = Scenario {
     name: "four queues",
     summary: "",
-    site: SiteOptions { shape: Shape::TwoArm, servers: 3, wire: Wire { queues: 4, mtu: 1500 }, vlan: None },
+    site: SiteOptions { shape: Shape::TwoArm, wire: Wire { queues: 4, mtu: 1500 }, ..SiteOptions::USUAL },
     family: Family::V6,
+    method: Method::Dr,
     traffic: Traffic::Web,
 };
 

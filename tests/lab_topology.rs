@@ -3,19 +3,20 @@
 mod lab_support;
 
 use std::fs;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use evenkeel::lab::bytes::Bytes;
 use evenkeel::lab::client::frames::Frames;
-use evenkeel::lab::client::{http, load, ping, stream, udp};
+use evenkeel::lab::client::{http, load, ping, stream, transfer, udp};
 use evenkeel::lab::holdings;
 use evenkeel::lab::netlink::{Cidr, Wire};
-use evenkeel::lab::server::{hash, nginx, udp as udp_server};
-use evenkeel::lab::site::{APPLIANCE, CLIENT, Family, Shape, Site, SiteOptions};
-use evenkeel::lab::tagger;
+use evenkeel::lab::server::{hash, nginx, transfer as transfer_server, udp as udp_server};
+use evenkeel::lab::site::{APPLIANCE, CLIENT, Family, Reach, Shape, Site, SiteOptions};
+use evenkeel::lab::{queues, tagger};
 use lab_support::lab_is_possible;
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -141,6 +142,114 @@ fn tagged_frames_and_jumbo_packets() {
         let wire = Wire { queues: 2, mtu: 3000 };
         whole_site(SiteOptions { vlan: Some(100), wire, ..SiteOptions::default() }, Family::V4);
         whole_site(SiteOptions { vlan: Some(100), ..SiteOptions::default() }, Family::V6);
+    }
+}
+
+/// The kernel in the place of an engine that translates nothing: it has the gateway, and the client asks the servers by
+/// their own addresses.
+fn routed_site(options: SiteOptions) {
+    let mut site = Site::build(options).unwrap();
+    let back = *site.appliance_interfaces().last().unwrap();
+    for family in [Family::V4, Family::V6] {
+        site.lab
+            .address(APPLIANCE, back, Cidr::new(site.gateway(family), site.servers_network(family).prefix))
+            .unwrap();
+    }
+    nginx::start_all(&site, 8080).unwrap();
+    for family in [Family::V4, Family::V6] {
+        let server = site.servers[0].clone();
+        let address = server.address(family);
+        transfer_server::start(&mut site, &server.name, address, 7).unwrap();
+        udp_server::start(&mut site, &server.name, address, 9).unwrap();
+        let client = site.lab.node(CLIENT).unwrap();
+        let answer = client.run(|| http::get(SocketAddr::new(address, 8080), "/", PATIENCE)).unwrap().unwrap();
+        assert_eq!(answer.server, "server1");
+        assert!(answer.client.starts_with(&format!("{} ", site.client_address(family))), "{}", answer.client);
+        let plan = transfer::Plan { seed: 1, up: 4 << 20, down: 3 << 20 };
+        let outcomes = transfer::at_once(client, SocketAddr::new(address, 7), plan, 2).unwrap();
+        for outcome in outcomes {
+            let transfer = outcome.unwrap();
+            assert_eq!((transfer.server.as_str(), transfer.bytes), ("server1", 7 << 20));
+            println!("{transfer}");
+        }
+        let socket = client.run(|| udp::socket(SocketAddr::new(address, 9), PATIENCE)).unwrap().unwrap();
+        let mut bytes = Bytes::new(5);
+        for size in [1, 1472, 1473, 20_000, 60_000] {
+            let payload = bytes.take(size);
+            let answered = client.run(|| udp::ask_bytes(&socket, &payload)).unwrap();
+            assert_eq!(answered.unwrap_or_else(|error| panic!("{size} bytes: {error}")), "server1");
+        }
+    }
+}
+
+#[test]
+fn a_nat_site_with_either_shape() {
+    if lab_is_possible() {
+        for shape in [Shape::OneArm, Shape::TwoArm] {
+            routed_site(SiteOptions { shape, servers: 2, reach: Reach::Nat, ..SiteOptions::USUAL });
+        }
+    }
+}
+
+#[test]
+fn a_site_whose_frames_change_their_order() {
+    if lab_is_possible() {
+        let options = SiteOptions { shape: Shape::TwoArm, servers: 1, reach: Reach::Nat, ..SiteOptions::USUAL };
+        routed_site(SiteOptions { shuffled: true, ..options });
+    }
+}
+
+/// All frames for the appliance come by the queues that the shuffle chooses, and in time by all of them.
+#[test]
+fn frames_change_their_queue() {
+    if !lab_is_possible() {
+        return;
+    }
+    let wire = Wire { queues: 4, mtu: 1500 };
+    let options = SiteOptions { shape: Shape::TwoArm, servers: 1, reach: Reach::Nat, wire, ..SiteOptions::USUAL };
+    let site = Site::build(options).unwrap();
+    // The driver counts frames by queue when it polls, which GRO makes it do.
+    site.lab.output(APPLIANCE, Command::new("ethtool").args(["-K", "eth0", "gro", "on"])).unwrap();
+    let processes = queues::shuffle(&site).unwrap();
+    let appliance = site.appliance_address(Family::V4);
+    let start = std::time::Instant::now();
+    let used = loop {
+        site.lab.node(CLIENT).unwrap().run(|| ping::ping(appliance, 56, PATIENCE)).unwrap().unwrap();
+        let told = site.lab.output(APPLIANCE, Command::new("ethtool").args(["-S", "eth0"])).unwrap();
+        let count = |line: &str| line.split_once(':').and_then(|(_, number)| number.trim().parse::<u64>().ok());
+        let used = |queue: u32| {
+            let name = format!("rx_queue_{queue}_xdp_packets");
+            told.lines().find(|line| line.trim().starts_with(&name)).and_then(count).unwrap_or(0)
+        };
+        let used: Vec<u64> = (0..4).map(used).collect();
+        if used.iter().all(|&count| count > 0) || start.elapsed() > PATIENCE {
+            break used;
+        }
+    };
+    assert!(processes.iter().all(|process| process.ended().is_none()), "{}", processes[0].last_words(5));
+    assert!(used.iter().all(|&count| count > 0), "frames by queue: {used:?}");
+}
+
+#[test]
+fn a_mixed_site_and_one_with_tunnels_have_their_routes() {
+    if !lab_is_possible() {
+        return;
+    }
+    for (shape, reach) in
+        [(Shape::TwoArm, Reach::Mixed), (Shape::TwoArm, Reach::Tunnel), (Shape::OneArm, Reach::Tunnel)]
+    {
+        let site = Site::build(SiteOptions { shape, reach, ..SiteOptions::USUAL }).unwrap();
+        for family in [Family::V4, Family::V6] {
+            for server in &site.servers {
+                let address = server.address(family);
+                let reached =
+                    |node: &str| site.lab.node(node).unwrap().run(|| ping::ping(address, 1400, PATIENCE)).unwrap();
+                reached(APPLIANCE).unwrap_or_else(|error| panic!("{reach:?}: the appliance to {address}: {error}"));
+                if server.reach != Reach::Nat {
+                    reached(CLIENT).unwrap_or_else(|error| panic!("{reach:?}: the client to {address}: {error}"));
+                }
+            }
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Status {
 pub struct LocalPortsStatus {
     /// Local addresses, each counted once.
     pub addresses: u64,
-    /// Ports in use, or resting after use.
+    /// Ports in use.
     pub in_use: u64,
     /// Ports of all these addresses.
     pub capacity: u64,

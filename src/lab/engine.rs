@@ -104,6 +104,41 @@ impl EngineConfig {
         self
     }
 
+    /// Sets a key of one server of a service.
+    pub fn change_server(&mut self, service: &str, server: IpAddr, key: &str, value: impl Into<Value>) -> &mut Self {
+        let value = value.into();
+        let server = server.to_string();
+        self.each_server(service, |table| {
+            if table.get("address").and_then(Value::as_str) == Some(&server) {
+                table.insert(key.into(), value.clone());
+            }
+        })
+    }
+
+    /// Sets a key of every server of a service.
+    pub fn change_servers(&mut self, service: &str, key: &str, value: impl Into<Value>) -> &mut Self {
+        let value = value.into();
+        self.each_server(service, |table| drop(table.insert(key.into(), value.clone())))
+    }
+
+    fn each_server(&mut self, service: &str, change: impl Fn(&mut Table)) -> &mut Self {
+        if let Some(Value::Array(services)) = self.root.get_mut("service") {
+            let mut tables = services.iter_mut().filter_map(Value::as_table_mut);
+            let named = |table: &&mut Table| table.get("name").and_then(Value::as_str) == Some(service);
+            if let Some(Value::Array(servers)) = tables.find(named).and_then(|table| table.get_mut("server")) {
+                servers.iter_mut().filter_map(Value::as_table_mut).for_each(change);
+            }
+        }
+        self
+    }
+
+    /// Adds an address that the engine answers for and that is no service's, such as the servers' gateway.
+    pub fn owned(&mut self, address: IpAddr) -> &mut Self {
+        let mut owned = Table::new();
+        owned.insert("address".into(), address.to_string().into());
+        self.push("address", owned)
+    }
+
     /// The text of the file.
     pub fn to_toml(&self) -> String {
         self.root.to_string()
@@ -287,13 +322,20 @@ mod tests {
             .service("web", "192.0.2.10".parse().unwrap(), Protocol::Tcp, "80", "wlc", &[(server, 1)])
             .service("all", "192.0.2.10".parse().unwrap(), Protocol::Udp, "any", "rr", &[])
             .servers("web", &[(server, 5)])
-            .change_service("web", "scheduler", "wrr");
+            .change_service("web", "scheduler", "wrr")
+            .change_servers("web", "port", 8080)
+            .change_server("web", server, "method", "nat")
+            .change_server("web", "192.0.2.12".parse().unwrap(), "method", "dr")
+            .owned("10.0.0.9".parse().unwrap());
         let read = EngineConfig::parse(&config.to_toml()).unwrap();
         assert_eq!(read, config);
         let web = &read.root["service"][0];
         assert_eq!(web["port"].as_integer(), Some(80));
         assert_eq!(web["scheduler"].as_str(), Some("wrr"));
         assert_eq!(web["server"][0]["weight"].as_integer(), Some(5));
+        assert_eq!(web["server"][0]["port"].as_integer(), Some(8080));
+        assert_eq!(web["server"][0]["method"].as_str(), Some("nat"));
+        assert_eq!(read.root["address"][0]["address"].as_str(), Some("10.0.0.9"));
         assert_eq!(read.root["service"][1]["port"].as_str(), Some("any"));
     }
 

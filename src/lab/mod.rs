@@ -3,6 +3,7 @@
 //! Owns topologies, the programs inside them and the scenarios of `evenkeel lab`. Uses the program only from outside, as an
 //! operator would: by its command line, its config file and its control socket.
 
+pub mod bytes;
 mod cli;
 pub mod client;
 pub mod engine;
@@ -12,8 +13,10 @@ pub mod kept;
 pub mod netlink;
 pub mod netns;
 pub mod process;
+pub mod queues;
 pub mod scenario;
 pub mod server;
+pub mod shuffler;
 pub mod site;
 pub mod tagger;
 pub mod topology;

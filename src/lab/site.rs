@@ -10,15 +10,25 @@
 //!                     +--- server2
 //!                     +--- server3
 //! ```
-//! The appliance only sends towards the servers: they have the service address on `lo`, and answer the client themselves,
-//! directly (one arm) or through the router (two arms).
+//! Direct routing: the appliance only sends towards the servers: they have the service address on `lo`, and answer the
+//! client themselves, directly (one arm) or through the router (two arms).
+//!
+//! NAT: there is no router. The servers have a network of their own, with one arm on the same segment, and their default
+//! route leads to a gateway address of the engine's. Full NAT: the same, but the servers have no route at all.
+//!
+//! Tunnels: the servers are in a third network, `far`, behind the router, which brings their answers to the client.
+
+pub mod picture;
+pub mod plan;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+pub use plan::{Network, Plan, USUAL};
+
 use super::error::LabError;
 use super::netlink::{Cidr, Rtnl, Wire};
-use super::tagger;
 use super::topology::Lab;
+use super::{shuffler, tagger};
 use crate::model::MacAddr;
 
 /// The internet protocol that a service uses.
@@ -39,6 +49,21 @@ pub enum Shape {
     TwoArm,
 }
 
+/// How packets reach a server and its answers the client: it decides where the server stands and what it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Beside the appliance, with the service address; answers past the appliance.
+    Direct,
+    /// Beside the appliance, which is its gateway.
+    Nat,
+    /// Beside the appliance, without any route.
+    FullNat,
+    /// Behind the router, with the service address, at the end of a tunnel; answers past the appliance.
+    Tunnel,
+    /// The servers in turn: direct, NAT, tunnel. Two arms.
+    Mixed,
+}
+
 /// What a site is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SiteOptions {
@@ -52,11 +77,30 @@ pub struct SiteOptions {
     /// interfaces, a [`tagger`] stands between each node and the segment, and the appliance's kernel has no part in the
     /// VLAN: the engine needs [`Site::static_neighbors`].
     pub vlan: Option<u16>,
+    /// How packets reach the servers.
+    pub reach: Reach,
+    /// Whether a [`shuffler`] stands between the client and its segment: frames of a burst change their order.
+    pub shuffled: bool,
+    /// Its addresses.
+    pub plan: Plan,
+}
+
+impl SiteOptions {
+    /// One arm, three servers by direct routing, one queue.
+    pub const USUAL: SiteOptions = SiteOptions {
+        shape: Shape::OneArm,
+        servers: 3,
+        wire: Wire { queues: 1, mtu: 1500 },
+        vlan: None,
+        reach: Reach::Direct,
+        shuffled: false,
+        plan: USUAL,
+    };
 }
 
 impl Default for SiteOptions {
     fn default() -> Self {
-        SiteOptions { shape: Shape::OneArm, servers: 3, wire: Wire::default(), vlan: None }
+        SiteOptions::USUAL
     }
 }
 
@@ -69,6 +113,8 @@ pub struct SiteServer {
     pub v4: IpAddr,
     /// Its own IPv6 address.
     pub v6: IpAddr,
+    /// How packets reach it; never [`Reach::Mixed`].
+    pub reach: Reach,
 }
 
 impl SiteServer {
@@ -95,59 +141,31 @@ pub struct Site {
 
 /// The node of the taggers, where there are any.
 const TAGS: &str = "tags";
+/// The node of the shuffler, where there is one.
+const SHUFFLER: &str = "shuffler";
 /// The node with the client.
 pub const CLIENT: &str = "client";
 /// The node with the appliance.
 pub const APPLIANCE: &str = "appliance";
-/// The node that routes the servers' answers in a two-arm site.
+/// The node that routes the servers' answers in a two-arm site, and to the servers of tunnels.
 pub const ROUTER: &str = "router";
 
-const VIP: u8 = 10;
-const CLIENT_HOST: u8 = 100;
-const APPLIANCE_HOST: u8 = 1;
-const ROUTER_HOST: u8 = 254;
-const FIRST_SERVER: u8 = 11;
-
-/// The networks: `Front` has the clients (and, with one arm, everybody), `Back` the servers of a two-arm site.
-#[derive(Clone, Copy)]
-enum Network {
-    Front,
-    Back,
-}
-
-impl Network {
-    fn v4(self, host: u8) -> Ipv4Addr {
-        match self {
-            Network::Front => Ipv4Addr::new(192, 0, 2, host),
-            Network::Back => Ipv4Addr::new(10, 0, 0, host),
-        }
-    }
-
-    /// The IPv6 host part is written with the digits of the IPv4 one, so that people recognize it.
-    fn v6(self, host: u8) -> Ipv6Addr {
-        let digits = u16::from(host / 100) << 8 | u16::from(host / 10 % 10) << 4 | u16::from(host % 10);
-        let network = match self {
-            Network::Front => 1,
-            Network::Back => 2,
-        };
-        Ipv6Addr::new(0x2001, 0xdb8, 0, network, 0, 0, 0, digits)
-    }
-}
+/// A host number that nobody has.
+const NOBODY: u8 = 99;
 
 impl Site {
     /// Builds the network.
     pub fn build(options: SiteOptions) -> Result<Self, LabError> {
         let mut site = Site { lab: Lab::new()?, options, servers: Vec::new(), kernel_vlans: true };
-        let (front, back) = match options.shape {
-            Shape::OneArm => ("lan", "lan"),
-            Shape::TwoArm => ("front", "back"),
-        };
-        let back_network = site.back();
+        let plan = options.plan;
         // Room for the tag, so that tagged frames may carry full packets.
         let segment_mtu = options.wire.mtu + if options.vlan.is_some() { 4 } else { 0 };
-        site.lab.add_segment(front, segment_mtu)?;
-        if front != back {
-            site.lab.add_segment(back, segment_mtu)?;
+        site.lab.add_segment(site.segment(Network::Front), segment_mtu)?;
+        if options.shape == Shape::TwoArm {
+            site.lab.add_segment(site.segment(Network::Back), segment_mtu)?;
+        }
+        if site.has(Reach::Tunnel) {
+            site.lab.add_segment(site.segment(Network::Far), segment_mtu)?;
         }
         site.lab.add_node(CLIENT)?;
         if options.vlan.is_some() {
@@ -157,47 +175,97 @@ impl Site {
                 site.lab.setting(TAGS, "net/ipv6/conf/default/disable_ipv6", "1")?;
             }
         }
-        site.join(CLIENT, "eth0", front, Network::Front, CLIENT_HOST)?;
+        site.join(CLIENT, "eth0", Network::Front, plan.client)?;
         site.lab.setting(CLIENT, "net/ipv4/ip_local_port_range", "2048 65535")?;
-        site.lab.add_node(APPLIANCE)?;
-        site.join(APPLIANCE, "eth0", front, Network::Front, APPLIANCE_HOST)?;
-        if front != back {
-            site.join(APPLIANCE, "eth1", back, Network::Back, APPLIANCE_HOST)?;
-            site.lab.add_node(ROUTER)?;
-            site.lab.setting(ROUTER, "net/ipv4/ip_forward", "1")?;
-            site.lab.setting(ROUTER, "net/ipv6/conf/all/forwarding", "1")?;
-            site.join(ROUTER, "eth0", front, Network::Front, ROUTER_HOST)?;
-            site.join(ROUTER, "eth1", back, Network::Back, ROUTER_HOST)?;
-            site.lab.route(
-                CLIENT,
-                "10.0.0.0/24".parse().map_err(unexpected)?,
-                Network::Front.v4(ROUTER_HOST).into(),
-            )?;
+        site.add_appliance()?;
+        if site.has_router() {
+            site.add_router()?;
+        }
+        // What the client knows of the servers' own addresses: the way that does not pass the service.
+        if options.shape == Shape::TwoArm || site.back() == Network::Back {
+            let through = if site.has_router() { plan.router } else { plan.appliance };
+            site.route(CLIENT, Network::Back, Network::Front, through)?;
+        }
+        if site.has(Reach::Tunnel) {
+            site.route(CLIENT, Network::Far, Network::Front, plan.router)?;
         }
         for number in 0..options.servers {
-            let host = FIRST_SERVER + number;
-            let name = format!("server{}", number + 1);
-            site.lab.add_node(&name)?;
-            // Real servers neither answer ARP for the service address nor name it in their own questions.
-            for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
-                site.lab.setting(&name, &format!("net/ipv4/conf/all/{key}"), value)?;
-            }
-            site.join(&name, "eth0", back, back_network, host)?;
-            for family in [Family::V4, Family::V6] {
-                site.lab.address(&name, "lo", Cidr::host(site.vip(family)))?;
-            }
-            if front != back {
-                site.lab.route(&name, Cidr::new(Ipv4Addr::UNSPECIFIED, 0), Network::Back.v4(ROUTER_HOST).into())?;
-                site.lab.route(&name, Cidr::new(Ipv6Addr::UNSPECIFIED, 0), Network::Back.v6(ROUTER_HOST).into())?;
-            }
-            site.servers.push(SiteServer { name, v4: back_network.v4(host).into(), v6: back_network.v6(host).into() });
+            site.add_server(number)?;
         }
         Ok(site)
     }
 
+    fn add_appliance(&mut self) -> Result<(), LabError> {
+        let plan = self.options.plan;
+        let [front, back] = plan.arms;
+        self.lab.add_node(APPLIANCE)?;
+        self.join(APPLIANCE, front, Network::Front, plan.appliance)?;
+        if self.options.shape == Shape::TwoArm {
+            self.join(APPLIANCE, back, Network::Back, plan.appliance)?;
+        } else if self.back() == Network::Back {
+            let interface = self.addressed_interface(front);
+            self.give(APPLIANCE, &interface, Network::Back, plan.appliance)?;
+        }
+        if self.has(Reach::Nat) || self.has(Reach::FullNat) {
+            // What the servers send that is no service's passes the appliance's kernel, as with IPVS.
+            self.forwards(APPLIANCE)?;
+        }
+        if self.has(Reach::Tunnel) {
+            let near = if self.options.shape == Shape::TwoArm { Network::Back } else { Network::Front };
+            self.route(APPLIANCE, Network::Far, near, plan.router)?;
+        }
+        Ok(())
+    }
+
+    fn add_router(&mut self) -> Result<(), LabError> {
+        let host = self.options.plan.router;
+        self.lab.add_node(ROUTER)?;
+        self.forwards(ROUTER)?;
+        self.join(ROUTER, "eth0", Network::Front, host)?;
+        if self.options.shape == Shape::TwoArm {
+            self.join(ROUTER, "eth1", Network::Back, host)?;
+        }
+        if self.has(Reach::Tunnel) {
+            self.join(ROUTER, "eth2", Network::Far, host)?;
+        }
+        Ok(())
+    }
+
+    fn add_server(&mut self, number: u8) -> Result<(), LabError> {
+        let plan = self.options.plan;
+        let host = plan.first_server + number;
+        let name = format!("server{}", number + 1);
+        let reach = self.reach_of(number);
+        self.lab.add_node(&name)?;
+        // Real servers neither answer ARP for the service address nor name it in their own questions.
+        for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
+            self.lab.setting(&name, &format!("net/ipv4/conf/all/{key}"), value)?;
+        }
+        let network = if reach == Reach::Tunnel { Network::Far } else { self.back() };
+        self.join(&name, "eth0", network, host)?;
+        if matches!(reach, Reach::Direct | Reach::Tunnel) {
+            for family in [Family::V4, Family::V6] {
+                self.lab.address(&name, "lo", Cidr::host(self.vip(family)))?;
+            }
+        }
+        let gateway = match reach {
+            Reach::Direct if self.options.shape == Shape::TwoArm => Some(plan.router),
+            Reach::Tunnel => Some(plan.router),
+            Reach::Nat => Some(plan.gateway),
+            _ => None,
+        };
+        if let Some(gateway) = gateway {
+            self.lab.route(&name, Cidr::new(Ipv4Addr::UNSPECIFIED, 0), plan.v4(network, gateway).into())?;
+            self.lab.route(&name, Cidr::new(Ipv6Addr::UNSPECIFIED, 0), plan.v6(network, gateway).into())?;
+        }
+        let (v4, v6) = (plan.v4(network, host).into(), plan.v6(network, host).into());
+        self.servers.push(SiteServer { name, v4, v6, reach });
+        Ok(())
+    }
+
     /// The service address.
     pub fn vip(&self, family: Family) -> IpAddr {
-        address(Network::Front, family, VIP)
+        self.options.plan.address(Network::Front, family, self.options.plan.vip)
     }
 
     /// The service address and a port.
@@ -207,24 +275,63 @@ impl Site {
 
     /// The client's address.
     pub fn client_address(&self, family: Family) -> IpAddr {
-        address(Network::Front, family, CLIENT_HOST)
+        self.options.plan.address(Network::Front, family, self.options.plan.client)
     }
 
     /// The appliance's own address on the clients' side.
     pub fn appliance_address(&self, family: Family) -> IpAddr {
-        address(Network::Front, family, APPLIANCE_HOST)
+        self.options.plan.address(Network::Front, family, self.options.plan.appliance)
+    }
+
+    /// The gateway of the NAT servers: an address of the engine's, which the appliance's kernel does not have.
+    pub fn gateway(&self, family: Family) -> IpAddr {
+        self.options.plan.address(self.back(), family, self.options.plan.gateway)
+    }
+
+    /// The local address number `index` of full NAT, which nobody else has.
+    pub fn local_address(&self, family: Family, index: u8) -> IpAddr {
+        self.options.plan.address(self.back(), family, self.options.plan.first_local + index)
+    }
+
+    /// The gateway address beside the appliance's interface to the servers, or to the router before them.
+    pub fn gateway_beside(&self, family: Family) -> IpAddr {
+        let network = if self.options.shape == Shape::TwoArm { Network::Back } else { Network::Front };
+        self.options.plan.address(network, family, self.options.plan.gateway)
+    }
+
+    /// The router's address on the segment of the servers behind it.
+    pub fn router_address(&self, family: Family) -> IpAddr {
+        self.options.plan.address(Network::Far, family, self.options.plan.router)
+    }
+
+    /// The clients' network.
+    pub fn clients_network(&self, family: Family) -> Cidr {
+        Cidr::new(self.options.plan.address(Network::Front, family, 0), prefix(family))
+    }
+
+    /// The network of the servers beside the appliance.
+    pub fn servers_network(&self, family: Family) -> Cidr {
+        Cidr::new(self.options.plan.address(self.back(), family, 0), prefix(family))
+    }
+
+    /// The address on which a server is asked: its own behind NAT, else the service's.
+    pub fn served_address(&self, server: &SiteServer, family: Family) -> IpAddr {
+        match server.reach {
+            Reach::Nat | Reach::FullNat => server.address(family),
+            _ => self.vip(family),
+        }
     }
 
     /// An address on the servers' segment that nobody has.
     pub fn nobody(&self, family: Family) -> IpAddr {
-        address(self.back(), family, 99)
+        self.options.plan.address(self.back(), family, NOBODY)
     }
 
     /// The interfaces that the engine takes.
-    pub fn appliance_interfaces(&self) -> &'static [&'static str] {
+    pub fn appliance_interfaces(&self) -> &[&'static str] {
         match self.options.shape {
-            Shape::OneArm => &["eth0"],
-            Shape::TwoArm => &["eth0", "eth1"],
+            Shape::OneArm => &self.options.plan.arms[..1],
+            Shape::TwoArm => &self.options.plan.arms,
         }
     }
 
@@ -245,41 +352,68 @@ impl Site {
         self.servers.iter().filter_map(mac).collect()
     }
 
-    /// A drawing of the site with its addresses, for people.
-    pub fn picture(&self, family: Family) -> String {
-        let vip = self.vip(family);
-        let tag = self.options.vlan.map(|id| format!(" (all frames tagged, VLAN {id})")).unwrap_or_default();
-        let mut lines = vec![
-            format!("  client     {:<18} asks for {vip}{tag}", self.client_address(family).to_string()),
-            String::from("    |"),
-        ];
-        let appliance =
-            format!("  appliance  {:<18} Evenkeel: takes {vip}", self.appliance_address(family).to_string());
-        match self.options.shape {
-            Shape::OneArm => lines.push(String::from("    |   one Ethernet segment")),
-            Shape::TwoArm => lines.push(String::from("    |   front segment; answers come back by the router")),
+    /// The network of the servers beside the appliance. Those of NAT have one of their own also where the segment is the
+    /// clients': their answers must take the gateway.
+    fn back(&self) -> Network {
+        match (self.options.shape, self.options.reach) {
+            (Shape::OneArm, Reach::Direct | Reach::Tunnel) => Network::Front,
+            _ => Network::Back,
         }
-        lines.push(String::from("    |"));
-        lines.push(appliance);
-        lines.push(String::from("    |   changes Ethernet addresses, nothing else"));
-        for server in &self.servers {
-            let own = server.address(family).to_string();
-            lines.push(format!("    +-- {:<8} {own:<18} has {vip} on lo, answers the client itself", server.name));
-        }
-        lines.join("\n")
     }
 
-    fn back(&self) -> Network {
-        match self.options.shape {
-            Shape::OneArm => Network::Front,
-            Shape::TwoArm => Network::Back,
+    fn reach_of(&self, number: u8) -> Reach {
+        match self.options.reach {
+            Reach::Mixed => [Reach::Direct, Reach::Nat, Reach::Tunnel][usize::from(number) % 3],
+            reach => reach,
         }
+    }
+
+    fn has(&self, reach: Reach) -> bool {
+        (0..self.options.servers).any(|number| self.reach_of(number) == reach)
+    }
+
+    fn has_router(&self) -> bool {
+        self.has(Reach::Tunnel) || self.options.shape == Shape::TwoArm && self.has(Reach::Direct)
+    }
+
+    /// The segment, a node of the lab, that carries a network.
+    pub fn segment(&self, network: Network) -> &'static str {
+        match (self.options.shape, network) {
+            (_, Network::Far) => "far",
+            (Shape::OneArm, _) => "lan",
+            (_, Network::Front) => "front",
+            (_, Network::Back) => "back",
+        }
+    }
+
+    /// Lets a node forward packets.
+    fn forwards(&self, node: &str) -> Result<(), LabError> {
+        self.lab.setting(node, "net/ipv4/ip_forward", "1")?;
+        self.lab.setting(node, "net/ipv6/conf/all/forwarding", "1")?;
+        // A packet may leave by the interface that it came by.
+        self.lab.setting(node, "net/ipv4/conf/all/send_redirects", "0")?;
+        self.lab.setting(node, "net/ipv4/conf/default/send_redirects", "0")
+    }
+
+    /// Adds a node's route to a network through a host of another one.
+    fn route(&self, node: &str, to: Network, by: Network, host: u8) -> Result<(), LabError> {
+        let plan = self.options.plan;
+        self.lab.route(node, Cidr::new(plan.v4(to, 0), 24), plan.v4(by, host).into())?;
+        self.lab.route(node, Cidr::new(plan.v6(to, 0), 64), plan.v6(by, host).into())
     }
 
     /// Attaches a node to a segment and gives it its addresses there.
-    fn join(&mut self, node: &str, interface: &str, segment: &str, network: Network, host: u8) -> Result<(), LabError> {
+    fn join(&mut self, node: &str, interface: &str, network: Network, host: u8) -> Result<(), LabError> {
         let mut wire = self.options.wire;
+        let segment = self.segment(network);
         match self.options.vlan {
+            None if self.options.shuffled && node == CLIENT => {
+                self.lab.add_node(SHUFFLER)?;
+                self.lab.setting(SHUFFLER, "net/ipv6/conf/default/disable_ipv6", "1")?;
+                self.lab.link((node, interface), (SHUFFLER, "inside"), wire)?;
+                self.lab.attach(SHUFFLER, "outside", segment, wire)?;
+                shuffler::start(&mut self.lab, SHUFFLER, "inside", "outside")?;
+            }
             None => self.lab.attach(node, interface, segment, wire)?,
             Some(id) if !self.kernel_vlans && node != APPLIANCE => {
                 let tagged = format!("{node}-tag");
@@ -297,18 +431,21 @@ impl Site {
             }
         }
         let interface = self.addressed_interface(interface);
-        self.lab.address(node, &interface, Cidr::new(network.v4(host), 24))?;
-        self.lab.address(node, &interface, Cidr::new(network.v6(host), 64))
+        self.give(node, &interface, network, host)
+    }
+
+    /// Gives a node its addresses in a network.
+    fn give(&self, node: &str, interface: &str, network: Network, host: u8) -> Result<(), LabError> {
+        let plan = self.options.plan;
+        self.lab.address(node, interface, Cidr::new(plan.v4(network, host), 24))?;
+        self.lab.address(node, interface, Cidr::new(plan.v6(network, host), 64))
     }
 }
 
-fn address(network: Network, family: Family, host: u8) -> IpAddr {
+/// Bits of a network's prefix.
+fn prefix(family: Family) -> u8 {
     match family {
-        Family::V4 => network.v4(host).into(),
-        Family::V6 => network.v6(host).into(),
+        Family::V4 => 24,
+        Family::V6 => 64,
     }
-}
-
-fn unexpected(error: impl std::fmt::Display) -> LabError {
-    LabError::Unexpected(error.to_string())
 }

@@ -422,7 +422,7 @@ pub fn fragments(random: &mut Random) -> Vec<Vec<u8>> {
             let [hi, lo] = (word | u16::from(more)).to_be_bytes();
             ipv6(17, &[(44, vec![0, 0, hi, lo, 0, 0, 1, id])], &body[start..end])
         } else {
-            let [hi, lo] = (word / 8 | if more { 0x2000 } else { 0 }).to_be_bytes();
+            let [hi, lo] = ((word / 8) | if more { 0x2000 } else { 0 }).to_be_bytes();
             with(with(ipv4(17, &[], &body[start..end]), 20, &[hi, lo]), 18, &[0, id])
         };
         frame[if v6 { 37 } else { 29 }] = client;

@@ -114,7 +114,7 @@ impl Site {
         let settings = EngineSettings {
             flows: 1500,
             flows_ipv6: 400,
-            fragments: 24,
+            fragments: 100,
             fragments_waiting: 64,
             ..EngineSettings::default()
         };

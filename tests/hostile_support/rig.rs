@@ -34,7 +34,7 @@ impl Rig {
         let mut site = Site::default();
         let snapshot = site.compile(2);
         let pipeline = site.pipeline();
-        let (io, tally) = (MemoryIo::new(2, 256, 4096), HashMap::new());
+        let (io, tally) = (MemoryIo::new(2, 80, 4096), HashMap::new());
         // Close to the wrap of the clock: it happens early in the test.
         Rig { io, pipeline, site, snapshot, now: u32::MAX - 60_000, frames: 0, extra: 0, lost: 0, tally, digest: 0 }
     }

@@ -3,6 +3,8 @@
 //! Owns the decision to skip. With `CI` set nothing is skipped: a machine that cannot run a lab fails the test.
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
+pub mod rig;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;

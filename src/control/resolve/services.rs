@@ -35,7 +35,7 @@ pub(super) fn services(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Servic
         let uses = Uses::of(entry);
         let local_addresses = local_addresses(entry, uses, out);
         let proxy_protocol = proxy_protocol(entry, uses, out);
-        let mss_clamp = mss_clamp(entry, out);
+        let mss_clamp = mss_clamp(entry, uses, out);
         let tunnel = tunnel(entry, uses, out);
         let method = method(entry);
         if let (Some(name), Some((key, _)), Some(scheduler), Some(method)) = (name, key, scheduler, method) {
@@ -169,6 +169,8 @@ struct Uses {
     full_nat_server: bool,
     /// Another method is there, too.
     not_full_nat: Option<Method>,
+    /// One has NAT or full NAT, or the service has.
+    nat: bool,
     /// One of them is a tunnel, or the service's is.
     tunnel: bool,
     /// One is a tunnel without a source port.
@@ -184,6 +186,7 @@ impl Uses {
             full_nat: with_service().any(|method| method == Method::FullNat),
             full_nat_server: !service.tables("server").is_empty() && all.contains(&Method::FullNat),
             not_full_nat: all.iter().copied().find(|method| *method != Method::FullNat),
+            nat: with_service().any(Method::is_nat),
             tunnel: with_service().any(Method::is_tunnel),
             portless_tunnel: with_service().any(|method| matches!(method, Method::Ipip | Method::Gre)),
         }
@@ -243,13 +246,18 @@ fn proxy_protocol(entry: &Entry, uses: Uses, out: &mut Collector<'_>) -> bool {
     true
 }
 
-fn mss_clamp(entry: &Entry, out: &mut Collector<'_>) -> Option<u16> {
+fn mss_clamp(entry: &Entry, uses: Uses, out: &mut Collector<'_>) -> Option<u16> {
     let clamp = entry.integer_or("mss_clamp")?;
     let protocol = entry.word("protocol").map_or("tcp", |protocol| protocol.value);
     if clamp.value.is_some() && protocol != "tcp" {
         out.error(clamp.at, entry.key("mss_clamp"), format!("only TCP has segments, and the service is {protocol}"))
             .expected("`\"off\"`, or a service over TCP")
             .help("remove the key");
+    } else if clamp.value.is_some() && !uses.nat {
+        let text =
+            "what servers announce by direct routing or tunnel does not pass the appliance, so nothing is lowered";
+        out.warning(clamp.at, entry.key("mss_clamp"), text)
+            .help("remove the key, and lower it on the servers: `ip route change default via ROUTER advmss BYTES`");
     }
     clamp.value.and_then(|bytes| u16::try_from(bytes).ok())
 }

@@ -11,7 +11,7 @@ fn table(datagrams: usize, waiting: usize) -> FragmentTable {
 }
 
 fn id(n: u32) -> FragmentId {
-    FragmentId { source: [n as u8; 16], destination: [9; 16], id: n, protocol: 17, v6: n % 2 == 1 }
+    FragmentId { source: [n as u8; 16], destination: [9; 16], id: n, protocol: 17, v6: !n.is_multiple_of(2) }
 }
 
 /// A fragment by its first and last unit of eight bytes.

@@ -61,7 +61,7 @@ pub(super) fn part_of(offset: u16, more: bool) -> Part {
 /// length besides.
 pub(super) fn check_length(before: usize, offset: u16, len: u16, more: bool) -> Result<(), DropReason> {
     let end = usize::from(offset) * 8 + usize::from(len);
-    if len == 0 || (more && len % 8 != 0) || before + end > usize::from(u16::MAX) {
+    if len == 0 || (more && !len.is_multiple_of(8)) || before + end > usize::from(u16::MAX) {
         return Err(DropReason::BadLength);
     }
     Ok(())

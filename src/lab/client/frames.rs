@@ -71,10 +71,18 @@ impl Frames {
 
     /// The next frame that arrives, or `None` after 20 ms.
     pub fn poll(&mut self) -> Option<Vec<u8>> {
+        self.take(MsgFlags::empty())
+    }
+
+    /// The next frame, if one is there.
+    pub fn poll_at_once(&mut self) -> Option<Vec<u8>> {
+        self.take(MsgFlags::MSG_DONTWAIT)
+    }
+
+    fn take(&mut self, flags: MsgFlags) -> Option<Vec<u8>> {
         let mut space = nix::cmsg_space!([u8; AUXDATA]);
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
-        let message =
-            recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()).ok()?;
+        let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
         let tag = message.cmsgs().ok()?.find_map(|control| match control {
             ControlMessageOwned::Unknown(unknown) => tag_in(&unknown.data_bytes),
             _ => None,

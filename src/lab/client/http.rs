@@ -14,6 +14,8 @@ pub struct Response {
     pub status: u16,
     /// The header `X-Server`: who answered.
     pub server: String,
+    /// The header `X-Client`: address and port of the client as the server sees them, with a blank between; or empty.
+    pub client: String,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -53,7 +55,7 @@ impl HttpConnection {
                 }
                 let body = self.received[head.length..end].to_vec();
                 self.received.drain(..end);
-                return Ok(Response { status: head.status, server: head.server, body });
+                return Ok(Response { status: head.status, server: head.server, client: head.client, body });
             }
             self.receive()?;
         }
@@ -79,6 +81,7 @@ pub fn get(target: SocketAddr, path: &str, timeout: Duration) -> io::Result<Resp
 struct Head {
     status: u16,
     server: String,
+    client: String,
     length: usize,
     body: usize,
 }
@@ -100,7 +103,8 @@ fn parse_head(bytes: &[u8]) -> io::Result<Option<Head>> {
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| wrong("a response without Content-Length".into()))?;
     let server = header("x-server").unwrap_or("?").to_owned();
-    Ok(Some(Head { status: response.code.unwrap_or(0), server, length, body }))
+    let client = header("x-client").unwrap_or_default().to_owned();
+    Ok(Some(Head { status: response.code.unwrap_or(0), server, client, length, body }))
 }
 
 #[cfg(test)]

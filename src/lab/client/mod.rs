@@ -7,4 +7,5 @@ pub mod http;
 pub mod load;
 pub mod ping;
 pub mod stream;
+pub mod transfer;
 pub mod udp;

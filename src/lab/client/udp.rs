@@ -20,14 +20,23 @@ pub fn socket(target: SocketAddr, timeout: Duration) -> io::Result<UdpSocket> {
 
 /// Sends `payload` and returns the name of the server that echoed it.
 pub fn ask(socket: &UdpSocket, payload: &str) -> io::Result<String> {
-    socket.send(payload.as_bytes())?;
-    let mut buffer = [0; 65536];
+    ask_bytes(socket, payload.as_bytes())
+}
+
+/// Sends `payload`, in fragments where it is long, and returns the name of the server that echoed it byte for byte.
+pub fn ask_bytes(socket: &UdpSocket, payload: &[u8]) -> io::Result<String> {
+    socket.send(payload)?;
+    let mut buffer = vec![0; 65536];
     let length = socket.recv(&mut buffer)?;
-    let answer = String::from_utf8_lossy(&buffer[..length]);
-    match answer.split_once(' ') {
-        Some((server, echoed)) if echoed == payload => Ok(server.to_owned()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} other bytes came back", length))),
+    let answer = &buffer[..length];
+    let wrong = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    let blank = answer.iter().position(|&byte| byte == b' ').ok_or_else(|| wrong(format!("{length} other bytes")))?;
+    let (server, echoed) = (&answer[..blank], &answer[blank + 1..]);
+    if echoed != payload {
+        let place = echoed.iter().zip(payload).position(|(got, sent)| got != sent);
+        return Err(wrong(format!("{} of {} bytes came back, wrong from {place:?}", echoed.len(), payload.len())));
     }
+    Ok(String::from_utf8_lossy(server).into_owned())
 }
 
 /// Asks `count` times from new ports and counts who answered; failures are under the empty name.

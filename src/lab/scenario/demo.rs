@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::report::{Report, millis};
-use super::{HTTP, RunOptions, START, find};
+use super::{HTTP, RunOptions, START, find, tour};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::stream::{Speech, Streams};
 use crate::lab::engine::{Engine, EngineConfig};
@@ -34,7 +34,7 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     let scenario = find("web-dr-one-arm")?;
     let mut site = Site::build(scenario.site)?;
     println!("{}", site.picture(Family::V4));
-    super::start_servers(scenario, &mut site)?;
+    super::start_servers(scenario, &mut site, &options.program)?;
     println!("  nginx runs on {} servers; namespaces are called ek-{}-NAME", site.servers.len(), site.lab.id());
 
     heading("evenkeel run --config demo.toml, on the appliance");
@@ -60,6 +60,9 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     let left = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(&mine)).count();
     println!("  processes ended, namespaces removed");
     report.check("nothing is left behind", left == 0, format!("{left} namespaces"));
+
+    heading("The same web service by every method, each on a network of its own");
+    tour::run(options, short, &mut report)?;
 
     heading("Summary");
     report.scenario = "demo".into();

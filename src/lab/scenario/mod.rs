@@ -3,21 +3,29 @@
 //! Owns the list and the stages. The traffic and its checks are in [`traffic`], the narrated demo in [`demo`].
 
 pub mod demo;
+pub mod forward;
 pub mod report;
+pub mod tour;
 pub mod traffic;
+pub mod web_nat;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::engine::{Engine, EngineConfig};
 use super::error::LabError;
 use super::netlink::Wire;
-use super::server::{nginx, udp};
-use super::site::{APPLIANCE, Family, Shape, Site, SiteOptions};
-use crate::model::{IoMode, Protocol};
+use super::queues;
+use super::server::{decap, nginx, transfer, udp};
+use super::site::{APPLIANCE, Family, Reach, Shape, Site, SiteOptions};
+use crate::model::{IoMode, Method, Protocol};
 
 /// The port of the web servers.
 pub const HTTP: u16 = 80;
+/// The port of the web servers behind NAT.
+pub const HTTP_INSIDE: u16 = 8080;
+/// The port of the transfer servers.
+pub const TRANSFER: u16 = 7001;
 /// The port of the UDP servers.
 pub const UDP: u16 = 5353;
 /// How long an engine may take to be ready.
@@ -30,6 +38,12 @@ pub enum Traffic {
     Web,
     /// UDP questions.
     Udp,
+    /// UDP questions in fragments.
+    Fragments,
+    /// Many transfers, while frames change their receive queue.
+    Workers,
+    /// The rows of the deployment `web-nat`.
+    WebNat,
 }
 
 /// A network with a purpose.
@@ -43,49 +57,119 @@ pub struct Scenario {
     pub site: SiteOptions,
     /// The service's internet protocol.
     pub family: Family,
+    /// How packets reach the servers, where the site leaves a choice.
+    pub method: Method,
     /// What the clients do.
     pub traffic: Traffic,
 }
 
-const ONE_ARM: SiteOptions =
-    SiteOptions { shape: Shape::OneArm, servers: 3, wire: Wire { queues: 1, mtu: 1500 }, vlan: None };
+const ONE_ARM: SiteOptions = SiteOptions::USUAL;
+const TWO_ARM: SiteOptions = SiteOptions { shape: Shape::TwoArm, ..ONE_ARM };
+
+/// A scenario with web traffic over IPv4.
+const fn web(name: &'static str, summary: &'static str, site: SiteOptions, method: Method) -> Scenario {
+    Scenario { name, summary, site, family: Family::V4, method, traffic: Traffic::Web }
+}
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 15] = [
+    web(
+        "web-dr-one-arm",
+        "HTTP by direct routing; client, appliance and three nginx servers share one segment",
+        ONE_ARM,
+        Method::Dr,
+    ),
+    web(
+        "web-dr-two-arm",
+        "HTTP by direct routing; one interface to the clients, one to the servers, two queues each",
+        SiteOptions { wire: Wire { queues: 2, mtu: 1500 }, ..TWO_ARM },
+        Method::Dr,
+    ),
     Scenario {
-        name: "web-dr-one-arm",
-        summary: "HTTP by direct routing; client, appliance and three nginx servers share one segment",
-        site: ONE_ARM,
-        family: Family::V4,
-        traffic: Traffic::Web,
-    },
-    Scenario {
-        name: "web-dr-two-arm",
-        summary: "HTTP by direct routing; one interface to the clients, one to the servers, two queues each",
-        site: SiteOptions { shape: Shape::TwoArm, wire: Wire { queues: 2, mtu: 1500 }, ..ONE_ARM },
-        family: Family::V4,
-        traffic: Traffic::Web,
-    },
-    Scenario {
-        name: "web-dr-ipv6",
-        summary: "HTTP by direct routing over IPv6; the appliance answers neighbour discovery for the service",
-        site: ONE_ARM,
         family: Family::V6,
-        traffic: Traffic::Web,
+        ..web(
+            "web-dr-ipv6",
+            "HTTP by direct routing over IPv6; the appliance answers neighbour discovery for the service",
+            ONE_ARM,
+            Method::Dr,
+        )
     },
     Scenario {
-        name: "udp-dr",
-        summary: "UDP by direct routing; every conversation keeps its server",
-        site: ONE_ARM,
-        family: Family::V4,
         traffic: Traffic::Udp,
+        ..web("udp-dr", "UDP by direct routing; every conversation keeps its server", ONE_ARM, Method::Dr)
+    },
+    web(
+        "vlan-dr",
+        "HTTP by direct routing on an 802.1Q VLAN: every frame is tagged",
+        SiteOptions { vlan: Some(100), ..ONE_ARM },
+        Method::Dr,
+    ),
+    web(
+        "nat-one-arm",
+        "HTTP by NAT to port 8080; both networks on one segment, the appliance is the servers' gateway",
+        SiteOptions { reach: Reach::Nat, ..ONE_ARM },
+        Method::Nat,
+    ),
+    web(
+        "nat-two-arm",
+        "HTTP by NAT to port 8080; the appliance stands between the clients and the servers",
+        SiteOptions { reach: Reach::Nat, ..TWO_ARM },
+        Method::Nat,
+    ),
+    Scenario {
+        family: Family::V6,
+        ..web("nat-ipv6", "HTTP by NAT over IPv6, two arms", SiteOptions { reach: Reach::Nat, ..TWO_ARM }, Method::Nat)
+    },
+    web(
+        "full-nat",
+        "HTTP by NAT of both addresses; the servers have no route and answer to the appliance's local addresses",
+        SiteOptions { reach: Reach::FullNat, ..TWO_ARM },
+        Method::FullNat,
+    ),
+    web(
+        "tunnel-ipip",
+        "HTTP by IP in IP to servers behind a router; `evenkeel realserver decap` opens the tunnel",
+        SiteOptions { reach: Reach::Tunnel, ..TWO_ARM },
+        Method::Ipip,
+    ),
+    web(
+        "tunnel-gue",
+        "HTTP by generic UDP encapsulation to servers behind a router",
+        SiteOptions { reach: Reach::Tunnel, ..TWO_ARM },
+        Method::Gue,
+    ),
+    web(
+        "mixed",
+        "one service with a server by direct routing, one by NAT and one by IP in IP",
+        SiteOptions { reach: Reach::Mixed, ..TWO_ARM },
+        Method::Dr,
+    ),
+    Scenario {
+        traffic: Traffic::Fragments,
+        ..web(
+            "fragments",
+            "UDP datagrams up to 60,000 bytes by NAT; their fragments arrive in any order",
+            SiteOptions { reach: Reach::Nat, shuffled: true, ..TWO_ARM },
+            Method::Nat,
+        )
     },
     Scenario {
-        name: "vlan-dr",
-        summary: "HTTP by direct routing on an 802.1Q VLAN: every frame is tagged",
-        site: SiteOptions { vlan: Some(100), ..ONE_ARM },
-        family: Family::V4,
-        traffic: Traffic::Web,
+        traffic: Traffic::Workers,
+        ..web(
+            "many-workers",
+            "transfers by NAT over two workers and four queues, while frames change their queue all the time",
+            SiteOptions { reach: Reach::Nat, wire: Wire { queues: 4, mtu: 1500 }, ..TWO_ARM },
+            Method::Nat,
+        )
+    },
+    Scenario {
+        traffic: Traffic::WebNat,
+        ..web(
+            "web-nat",
+            "a site's set-up with the classic tools, and what was done to it there",
+            web_nat::SITE,
+            Method::Nat,
+        )
     },
 ];
 
@@ -135,7 +219,7 @@ impl Stage {
     ) -> Result<Self, LabError> {
         let (mut site, mut config) = Stage::prepare(scenario, options)?;
         change(&site, &mut config);
-        start_servers(scenario, &mut site)?;
+        start_servers(scenario, &mut site, &options.program)?;
         let engine = Engine::start(&site.lab, APPLIANCE, &options.program, &config)?;
         engine.await_ready(START)?;
         Ok(Stage { scenario, engine, config, site })
@@ -150,19 +234,44 @@ impl Stage {
         }
         let servers: Vec<_> = site.servers.iter().map(|server| (server.address(scenario.family), 1)).collect();
         let vip = site.vip(scenario.family);
-        match scenario.traffic {
-            Traffic::Web => config.service("web", vip, Protocol::Tcp, &HTTP.to_string(), "rr", &servers),
-            Traffic::Udp => config.service("echo", vip, Protocol::Udp, &UDP.to_string(), "rr", &servers),
+        let balanced =
+            if scenario.traffic == Traffic::WebNat || scenario.site.reach == Reach::Mixed { "wrr" } else { "rr" };
+        let services: &[_] = match scenario.traffic {
+            Traffic::Web | Traffic::WebNat => {
+                &[("web", Protocol::Tcp, HTTP, balanced), ("transfer", Protocol::Tcp, TRANSFER, "rr")]
+            }
+            Traffic::Udp | Traffic::Fragments => &[("echo", Protocol::Udp, UDP, "rr")],
+            Traffic::Workers => &[("transfer", Protocol::Tcp, TRANSFER, "rr")],
         };
+        for &(name, protocol, port, scheduler) in services {
+            config.service(name, vip, protocol, &port.to_string(), scheduler, &servers);
+            forward::by(&mut config, &site, scenario.family, name, scenario.method);
+        }
+        if scenario.traffic == Traffic::Workers {
+            config.set("engine", "cores", queues::cores());
+        }
+        for server in site.servers.iter().filter(|server| matches!(server.reach, Reach::Nat | Reach::FullNat)) {
+            config.change_server("web", server.address(scenario.family), "port", i64::from(HTTP_INSIDE));
+        }
+        forward::gateways(&mut config, &site);
         Ok((site, config))
     }
 }
 
-/// Starts the servers' programs.
-pub fn start_servers(scenario: &Scenario, site: &mut Site) -> Result<(), LabError> {
+/// Starts the servers' programs; those behind a tunnel first open it, by `program`.
+pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Result<(), LabError> {
+    decap::start_all(site, program)?;
     match scenario.traffic {
-        Traffic::Web => nginx::start_all(site, HTTP).map(drop),
-        Traffic::Udp => udp::start_all(site, scenario.family, UDP),
+        Traffic::Web | Traffic::WebNat => {
+            for server in &site.servers {
+                let inside = matches!(server.reach, Reach::Nat | Reach::FullNat);
+                let port = if inside { HTTP_INSIDE } else { HTTP };
+                nginx::start_on(site, std::slice::from_ref(server), port, false)?;
+            }
+            transfer::start_all(site, scenario.family, TRANSFER)
+        }
+        Traffic::Udp | Traffic::Fragments => udp::start_all(site, scenario.family, UDP),
+        Traffic::Workers => transfer::start_all(site, scenario.family, TRANSFER),
     }
 }
 

@@ -6,13 +6,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::report::Report;
-use super::{HTTP, Stage, Traffic, UDP};
+use super::{HTTP, Stage, TRANSFER, Traffic, UDP, web_nat};
+use crate::lab::bytes::Bytes;
 use crate::lab::client::load::{Load, LoadPlan, Tally};
 use crate::lab::client::stream::{Speech, Streams};
+use crate::lab::client::transfer::{Plan, Transferred, at_once};
 use crate::lab::client::{http, ping, udp};
 use crate::lab::error::LabError;
+use crate::lab::queues;
 use crate::lab::server::nginx;
-use crate::lab::site::CLIENT;
+use crate::lab::site::{CLIENT, Reach};
 
 /// How long a client waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,6 +25,9 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     let mut report = match stage.scenario.traffic {
         Traffic::Web => web(stage, duration)?,
         Traffic::Udp => conversations(stage, duration)?,
+        Traffic::Fragments => fragments(stage, duration)?,
+        Traffic::Workers => workers(stage, duration)?,
+        Traffic::WebNat => web_nat::run(stage, duration)?,
     };
     let client = stage.site.lab.node(CLIENT)?;
     let service = stage.site.vip(stage.scenario.family);
@@ -37,7 +43,13 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     Ok(report)
 }
 
-fn web(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
+/// Bytes of a transfer in each direction: 64 MiB, or as many MiB as `EVENKEEL_LAB_MIB` says.
+pub fn transfer_bytes() -> u64 {
+    let said = std::env::var("EVENKEEL_LAB_MIB").ok().and_then(|text| text.parse::<u64>().ok());
+    said.unwrap_or(64) << 20
+}
+
+pub(super) fn web(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     let client = stage.site.lab.node(CLIENT)?;
     let target = stage.site.vip_port(stage.scenario.family, HTTP);
     let streams = Streams::open(client, target, Speech::Http, 6, Duration::from_millis(50))?;
@@ -53,6 +65,117 @@ fn web(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     let (exchanges, broken) = (streams.exchanges(), streams.broken());
     let seen = if broken.is_empty() { format!("{exchanges} exchanges") } else { broken.join("; ") };
     report.check("6 long-lived connections keep their server", exchanges > 0 && broken.is_empty(), seen);
+    drop(streams);
+    seen_by_servers(stage, &mut report)?;
+    transfers(stage, 1, &mut report)?;
+    Ok(report)
+}
+
+/// Who the servers think asks them: with full NAT a local address of the appliance, else the client, port and all.
+fn seen_by_servers(stage: &Stage, report: &mut Report) -> Result<(), LabError> {
+    let family = stage.scenario.family;
+    let target = stage.site.vip_port(family, HTTP);
+    let asked = stage.site.lab.node(CLIENT)?.run(|| {
+        let mut connection = http::HttpConnection::open(target, PATIENCE)?;
+        let own = connection.local_address()?;
+        connection.get("/", true).map(|response| (own, response.client))
+    })?;
+    let what = match stage.site.options.reach {
+        Reach::FullNat => "the server sees a local address of the appliance",
+        _ => "the server sees the client's address and port",
+    };
+    let right = asked.as_ref().is_ok_and(|(own, seen)| match stage.site.options.reach {
+        Reach::FullNat => {
+            (0..2).any(|index| seen.starts_with(&format!("{} ", stage.site.local_address(family, index))))
+        }
+        _ => *seen == format!("{} {}", own.ip(), own.port()),
+    });
+    let seen = asked.map_or_else(|error| error.to_string(), |(own, seen)| format!("{own} asked, seen as {seen}"));
+    report.check(what, right, seen);
+    Ok(())
+}
+
+/// One transfer from each server at least, several at a time, in both directions at once.
+fn transfers(stage: &Stage, rounds: u64, report: &mut Report) -> Result<Vec<Transferred>, LabError> {
+    let servers = stage.site.servers.len() as u64;
+    let bytes = transfer_bytes() / servers;
+    let target = stage.site.vip_port(stage.scenario.family, TRANSFER);
+    let plan = Plan { seed: 1, up: bytes, down: bytes };
+    let start = Instant::now();
+    let outcomes = at_once(stage.site.lab.node(CLIENT)?, target, plan, servers * rounds)?;
+    let took = start.elapsed().as_secs_f64();
+    let broken: Vec<_> = outcomes.iter().filter_map(|outcome| Some(outcome.as_ref().err()?.to_string())).collect();
+    let whole: Vec<_> = outcomes.into_iter().flatten().collect();
+    let moved: u64 = whole.iter().map(|transfer| transfer.bytes).sum();
+    let rate = moved as f64 * 8e-6 / took;
+    let seen = if broken.is_empty() {
+        format!("{} transfers, {} MiB in {took:.2} s, {rate:.0} Mbit/s", whole.len(), moved >> 20)
+    } else {
+        broken.join("; ")
+    };
+    report.check("large transfers arrive byte for byte, both ways at once", broken.is_empty(), seen);
+    Ok(whole)
+}
+
+/// Datagrams of all sizes, each echoed byte for byte.
+fn fragments(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
+    const SIZES: [usize; 8] = [1, 1400, 1472, 1473, 3000, 9000, 32_768, 60_000];
+    let target = stage.site.vip_port(stage.scenario.family, UDP);
+    let (tally, largest) = stage.site.lab.node(CLIENT)?.run(|| {
+        let (mut tally, mut largest) = (Tally::default(), 0);
+        let (mut bytes, start) = (Bytes::new(3), Instant::now());
+        while start.elapsed() < duration {
+            for size in SIZES {
+                let asked = Instant::now();
+                let outcome =
+                    udp::socket(target, PATIENCE).and_then(|socket| udp::ask_bytes(&socket, &bytes.take(size)));
+                if tally.note(asked.elapsed(), outcome).is_some() {
+                    largest = largest.max(size);
+                }
+            }
+        }
+        (tally, largest)
+    })?;
+    let mut report = Report::new(stage.scenario.name, &tally);
+    judge_load(stage, &tally, &mut report);
+    report.check("datagrams of 60,000 bytes come back", largest == 60_000, format!("{largest} bytes"));
+    Ok(report)
+}
+
+/// Transfers, one round after the other, while frames change their queue.
+fn workers(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
+    let shuffling = queues::shuffle(&stage.site)?;
+    let mut report = Report::new(stage.scenario.name, &Tally::default());
+    let (start, mut rounds) = (Instant::now(), Report::default());
+    while start.elapsed() < duration || rounds.checks.is_empty() {
+        for transfer in transfers(stage, 2, &mut rounds)? {
+            *report.answers.entry(transfer.server).or_default() += 1;
+        }
+    }
+    let broken = rounds.checks.iter().find(|check| !check.passed);
+    report.check(
+        "large transfers arrive byte for byte, both ways at once",
+        broken.is_none(),
+        broken.map_or_else(|| format!("{} rounds", rounds.checks.len()), |check| check.seen.clone()),
+    );
+    let ended = shuffling.iter().find(|process| process.ended().is_some());
+    report.check(
+        "frames changed their queue all the time",
+        ended.is_none(),
+        ended.map(|p| p.last_words(3)).unwrap_or_default(),
+    );
+    let status = stage.engine.status()?;
+    let workers = status["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let handed: u64 = workers.iter().filter_map(|worker| worker["handed"].as_u64()).sum();
+    let many = workers.len() > 1;
+    report.check(
+        "packets were handed to the worker that owns the flow",
+        handed > 0 || !many,
+        format!("{handed} packets"),
+    );
+    for process in shuffling {
+        process.stop();
+    }
     Ok(report)
 }
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 use crate::lab::error::{Doing, LabError};
 use crate::lab::site::{Family, Site};
 
-/// Starts the server on `port` of the service address, on every server of the site.
+/// Starts the server on `port`, on every server of the site: on the service address where it has that one, else on its own.
 pub fn start_all(site: &mut Site, family: Family, port: u16) -> Result<(), LabError> {
-    let address = site.vip(family);
     for server in site.servers.clone() {
-        start(site, &server.name, address, port)?;
+        start(site, &server.name, site.served_address(&server, family), port)?;
     }
     Ok(())
 }

@@ -139,8 +139,9 @@ pub(super) const SERVICE: &[Key] = &[
         kind: Kind::IntegerOr { min: MIN_MSS, max: MAX_MSS, word: "off" },
         presence: Presence::Default("\"off\""),
         also: &["mss", "set_mss", "clamp_mss"],
-        doc: "TCP: the largest segment that a SYN may announce, in bytes, so that packets fit a tunnel or a smaller link. \
-              Larger announcements are lowered.",
+        doc: "TCP by NAT and full NAT: the largest segment that a SYN may announce, in bytes, in both directions. Larger \
+              announcements are lowered, so that packets fit a smaller link. By tunnel the servers' announcements do \
+              not pass the appliance: lower them there (`ip route ... advmss`).",
     },
     Key {
         name: "tunnel_source",
