@@ -270,7 +270,10 @@ pub fn limit_route(site: &Site, node: &str, family: Family, route: &str, mtu: u3
         Family::V4 => ("lock", 40),
         Family::V6 => ("lock", 60),
     };
-    let words = format!("{} route replace {route} mtu {lock} {mtu} advmss {}", ip_option(family), 1500 - headers);
+    // IPv6 has a route for each metric: the connected one's is to be replaced, not shadowed.
+    let which = if family == Family::V6 && !route.contains("via") { "proto kernel metric 256" } else { "" };
+    let words =
+        format!("{} route replace {route} {which} mtu {lock} {mtu} advmss {}", ip_option(family), 1500 - headers);
     ip(site, node, &words);
 }
 
