@@ -266,15 +266,11 @@ pub fn path_mtu(site: &Site, node: &str, to: IpAddr) -> Option<u32> {
 /// Makes a node send packets of at most `mtu` bytes by a route, while its SYNs still announce full segments: the other side
 /// must learn the path's MTU by ICMP.
 pub fn limit_route(site: &Site, node: &str, family: Family, route: &str, mtu: u32) {
-    let (lock, headers) = match family {
-        Family::V4 => ("lock", 40),
-        Family::V6 => ("lock", 60),
-    };
-    // IPv6 has a route for each metric: the connected one's is to be replaced, not shadowed.
-    let which = if family == Family::V6 && !route.contains("via") { "proto kernel metric 256" } else { "" };
-    let words =
-        format!("{} route replace {route} {which} mtu {lock} {mtu} advmss {}", ip_option(family), 1500 - headers);
-    ip(site, node, &words);
+    let headers = if family == Family::V4 { 40 } else { 60 };
+    // In IPv6 the kernel's own route to the segment stays beside one of another metric, and wins.
+    let own = if family == Family::V6 && !route.contains("via") { "proto kernel metric 256" } else { "" };
+    let option = ip_option(family);
+    ip(site, node, &format!("{option} route replace {route} {own} mtu lock {mtu} advmss {}", 1500 - headers));
 }
 
 /// Waits until something holds.

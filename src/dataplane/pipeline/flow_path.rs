@@ -12,6 +12,7 @@ use crate::dataplane::flow::{FlowTable, Place, STAMP_MS, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::last_hop::Hop;
 use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP};
+use crate::dataplane::proxy;
 use crate::dataplane::snapshot::{ServerEntry, Way, slot_of};
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 use crate::model::VerifyChecksums;
@@ -67,6 +68,15 @@ impl Context<'_> {
             (false, _) => Side::Client,
         };
         let after = after(side, entry.state(), bytes, parsed);
+        // A new connection in the place of one that has ended has a stream of its own.
+        if after == State::TCP_SYN_RECV
+            && entry.flags() & flag::PROXY != 0
+            && side == Side::Client
+            && let Some(isn) = proxy::opens(bytes, parsed).filter(|isn| *isn != entry.extra())
+        {
+            table.entry(place).set_extra(isn);
+            table.entry(place).set_flags(entry.flags() & !(flag::PROXY_SENT | flag::PROXY_DONE));
+        }
         let plan = if reverse {
             self.plan_to_client(table, kit, place, server)
         } else {

@@ -80,8 +80,9 @@ impl Kit {
     pub fn follow(&mut self, snapshot: &Snapshot) {
         self.generation = snapshot.generation;
         for (slot, known) in (0u16..).zip(&mut self.locals) {
+            // An address that went keeps its ports, in case it comes back while flows of it are left.
             let local = snapshot.locals.get(usize::from(slot)).copied().flatten();
-            if local != *known {
+            if local.is_some() && local != *known {
                 *known = local;
                 self.ports.reset(slot);
             }

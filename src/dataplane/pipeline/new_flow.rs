@@ -14,6 +14,7 @@ use crate::dataplane::flow::{FlowTable, Full, Place, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::last_hop::Hop;
 use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP, tcp_flag};
+use crate::dataplane::proxy;
 use crate::dataplane::rewrite;
 use crate::dataplane::schedule::{Client, Member, fold_address};
 use crate::dataplane::snapshot::{Endpoint, ServerEntry, Target, Way, slot_of};
@@ -206,10 +207,8 @@ impl Context<'_> {
                 if target.proxy
                     && server.way == Way::FullNat
                     && parsed.protocol == TCP
-                    && parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN
+                    && let Some(isn) = proxy::opens(bytes, parsed)
                 {
-                    let at = usize::from(parsed.l4) + 4;
-                    let isn = bytes.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b));
                     let entry = table.entry(first);
                     entry.set_extra(isn);
                     entry.set_flags(entry.flags() | flag::PROXY);
@@ -245,7 +244,11 @@ impl Context<'_> {
         let reverse = E::key_from(from, to, parsed.protocol).ok_or(DropReason::NoNextHop)?;
         // One connection of the client cannot be two at the server: the older one must have ended.
         if let Some(place) = table.find(&reverse, table.hash(&reverse)) {
-            if table.entry(place).state().is_active() {
+            // Full NAT has just taken the port for this flow: whatever is left under it is not this address's.
+            if server.way == Way::FullNat || table.entry(place).state().is_active() {
+                if server.way == Way::FullNat {
+                    kit.give_local(to, self.now, true);
+                }
                 return Err(DropReason::TupleTaken.into());
             }
             let gone = table.remove(place);

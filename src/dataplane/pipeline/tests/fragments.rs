@@ -69,6 +69,14 @@ fn rig() -> Rig {
     Rig::with(EngineSettings { flows: 1000, flows_ipv6: 1000, ..EngineSettings::default() }, services)
 }
 
+/// What became of each frame; nobody is there to take those that are handed over.
+fn verdicts<'a>(decided: &'a [Outcome], done: &'a [Outcome]) -> impl Iterator<Item = Verdict> + 'a {
+    decided.iter().zip(done).map(|(decided, done)| match decided.verdict {
+        Verdict::Hand(worker) => Verdict::Hand(worker),
+        _ => done.verdict,
+    })
+}
+
 impl Rig {
     /// Takes what the last batch brought forth besides its own.
     fn extra(&mut self) -> Vec<Verdict> {
@@ -80,9 +88,10 @@ impl Rig {
             if count == 0 {
                 return all;
             }
+            let decided = outcomes;
             worker::act(&mut self.io, &[], &frames[..count], &mut outcomes[..count]);
             self.pipeline.settle(&outcomes[..count]);
-            all.extend(outcomes[..count].iter().map(|o| o.verdict));
+            all.extend(verdicts(&decided[..count], &outcomes[..count]));
         }
     }
 
@@ -99,9 +108,10 @@ impl Rig {
         let count = self.io.receive(&mut batch);
         let mut outcomes = vec![Outcome::plain(Verdict::Pass); count];
         self.pipeline.process(&self.snapshot, self.io.memory(), &mut batch[..count], &mut outcomes, self.now);
+        let decided = outcomes.clone();
         worker::act(&mut self.io, &[], &batch[..count], &mut outcomes);
         self.pipeline.settle(&outcomes);
-        let mut all: Vec<Verdict> = outcomes.iter().map(|o| o.verdict).collect();
+        let mut all: Vec<Verdict> = verdicts(&decided, &outcomes).collect();
         all.extend(self.extra());
         self.sound();
         all

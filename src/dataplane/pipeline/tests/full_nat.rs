@@ -119,6 +119,7 @@ fn segment(flags: u8, sequence: u32, data: &[u8]) -> Vec<u8> {
     let tcp = PacketBuilder::ethernet2(CLIENT_MAC, OWN.0).ipv4(CLIENT, VIP, 64).tcp(40_000, 80, sequence, 9000);
     let tcp = if flags & S != 0 { tcp.syn() } else { tcp };
     let tcp = if flags & A != 0 { tcp.ack(7) } else { tcp };
+    let tcp = if flags & F != 0 { tcp.fin() } else { tcp };
     tcp.write(&mut out, data).expect("builds");
     out
 }
@@ -162,6 +163,34 @@ fn the_clients_address_goes_ahead_of_its_stream() {
     rig.one(segment(A, 1011, b"more"));
     let data = rig.sent();
     assert_eq!((sequence(&data), &data[54..]), (1011 + 28, &b"more"[..]));
+}
+
+#[test]
+fn a_connection_in_the_place_of_an_old_one_has_its_own_header() {
+    let mut one = service("192.0.2.10:80", Protocol::Tcp, "10.0.0.1", None, &["10.0.0.50"]);
+    one.proxy_protocol = true;
+    let mut rig = Rig::with(settings(PortRange { first: 2000, last: 2009 }), vec![one]);
+    for (isn, established) in [(1000u32, false), (9000, true), (5000, true)] {
+        rig.one(segment(S, isn, b""));
+        rig.sent();
+        if established {
+            rig.one(segment(A, isn + 1, b""));
+            assert_eq!(rig.sent().len(), 54 + 28);
+            rig.one(segment(A, isn + 1, b"x"));
+            assert_eq!(rig.sent().len(), 54 + 28 + 1);
+            // A SYN from elsewhere does not disturb it.
+            rig.one(segment(S, 77, b""));
+            rig.sent();
+            rig.one(segment(A, isn + 2, b"y"));
+            assert_eq!(rig.sent()[38..42], (isn + 2 + 28).to_be_bytes());
+            // The client closes, then the server does: its port may come again.
+            rig.one(segment(F | A, isn + 3, b""));
+            let from = ends(&rig.sent()).0;
+            rig.one(packet(SERVER_MAC, at("10.0.0.1:80"), from, Protocol::Tcp, F | A, b""));
+            rig.sent();
+        }
+    }
+    assert_eq!(rig.pipeline.tables().0.len(), 2);
 }
 
 #[test]
