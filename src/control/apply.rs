@@ -30,8 +30,9 @@ pub enum ApplyError {
     Compile(#[from] CompileError),
 }
 
-/// What a server's slot showed when the server took it: packets, bytes, connections, over all workers.
-pub type Baseline = [u64; 3];
+/// What a server's slot showed when the server took it: packets and bytes to it, connections, packets and bytes from it, over
+/// all workers.
+pub type Baseline = [u64; 5];
 
 /// The state of the data plane as this program made it.
 pub struct Applied {
@@ -111,7 +112,7 @@ impl Applied {
     ) -> Result<(Applied, Snapshot), ApplyError> {
         let mut registry = Registry::default();
         let compiled = registry.compile_at(desired, machine.ports, machine.now, whereabouts)?;
-        let baselines = compiled.added.iter().map(|id| (*id, [0; 3])).collect();
+        let baselines = compiled.added.iter().map(|id| (*id, [0; 5])).collect();
         Ok((Applied { registry, gates, groups, baselines, narrowing: None }, compiled.snapshot))
     }
 
@@ -197,9 +198,10 @@ impl Applied {
     }
 }
 
-/// What all workers counted in the slot of a server: packets, bytes, connections.
+/// What all workers counted in the slot of a server, as in [`Baseline`].
 pub fn totals(workers: &Workers, id: u32) -> Baseline {
-    workers.list.iter().filter_map(|worker| worker.stats.servers.get(slot_of(id))).fold([0; 3], |[p, b, c], server| {
-        [p + server.packets.get(), b + server.bytes.get(), c + server.connections.get()]
+    workers.list.iter().filter_map(|worker| worker.stats.servers.get(slot_of(id))).fold([0; 5], |sum, server| {
+        let counters = [&server.packets, &server.bytes, &server.connections, &server.out_packets, &server.out_bytes];
+        [0, 1, 2, 3, 4].map(|at: usize| sum[at] + counters[at].get())
     })
 }

@@ -152,6 +152,8 @@ pub fn services(
             method: config.method,
             packets: sum(|server| server.packets),
             bytes: sum(|server| server.bytes),
+            out_packets: sum(|server| server.out_packets),
+            out_bytes: sum(|server| server.out_bytes),
             connections: sum(|server| server.connections),
             servers,
         });
@@ -171,10 +173,10 @@ fn server(
         let port = configured.port.or(service.config.key.ports.as_single()).unwrap_or(0);
         service.members.iter().find(|member| (member.address, member.port) == (configured.address, port))
     };
-    let [packets, bytes, connections] = member.map_or([0; 3], |member| {
+    let [packets, bytes, connections, out_packets, out_bytes] = member.map_or([0; 5], |member| {
         let base = applied.baselines.get(&member.id).copied().unwrap_or_default();
         let now = totals(workers, member.id);
-        [0, 1, 2].map(|at: usize| now[at].saturating_sub(base[at]))
+        [0, 1, 2, 3, 4].map(|at: usize| now[at].saturating_sub(base[at]))
     });
     let method = if reach == Err(Reason::Local) { "local" } else { configured.method.name() };
     let interface = |port: u8| desired.interfaces.get(usize::from(port)).map_or(String::new(), |i| i.name.clone());
@@ -199,6 +201,8 @@ fn server(
         connections,
         packets,
         bytes,
+        out_packets,
+        out_bytes,
     }
 }
 

@@ -190,6 +190,10 @@ pub struct ServiceStatus {
     pub packets: u64,
     /// Bytes of all its servers.
     pub bytes: u64,
+    /// Packets that came from all its servers (NAT).
+    pub out_packets: u64,
+    /// Bytes of those packets.
+    pub out_bytes: u64,
     /// Flows of all its servers since start.
     pub connections: u64,
     /// Its servers.
@@ -222,6 +226,10 @@ pub struct ServerStatus {
     pub packets: u64,
     /// Bytes forwarded to it.
     pub bytes: u64,
+    /// Packets that came from it, where they pass by (NAT).
+    pub out_packets: u64,
+    /// Bytes of those packets.
+    pub out_bytes: u64,
 }
 
 /// Where frames for a server go.
@@ -406,8 +414,10 @@ fn services(out: &mut String, status: &Status) {
         ">ActiveConn",
         ">InActConn",
         ">Conns",
-        ">Packets",
-        ">Bytes",
+        ">InPkts",
+        ">OutPkts",
+        ">InBytes",
+        ">OutBytes",
         "<Name / next hop",
     ];
     let mut table = Table::new(&header);
@@ -424,7 +434,9 @@ fn services(out: &mut String, status: &Status) {
             sum(|server| server.inactive),
             service.connections.to_string(),
             service.packets.to_string(),
+            service.out_packets.to_string(),
             service.bytes.to_string(),
+            service.out_bytes.to_string(),
             service.name.clone(),
         ]);
         for server in &service.servers {
@@ -449,7 +461,9 @@ fn services(out: &mut String, status: &Status) {
                 server.inactive.to_string(),
                 server.connections.to_string(),
                 server.packets.to_string(),
+                server.out_packets.to_string(),
                 server.bytes.to_string(),
+                server.out_bytes.to_string(),
                 hop,
             ]);
         }

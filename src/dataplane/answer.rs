@@ -67,6 +67,10 @@ pub fn arp(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed, 
     if claims {
         return Answer::Conflict(sender_mac);
     }
+    // The kernel has the address too, where it serves it itself, and asked for a neighbour in its name.
+    if packet[6..8] == [0, 2] {
+        return pass();
+    }
     // Only requests are answered (RFC 826); a sender of all zeroes is a probe (RFC 5227, 2.1.1) and is answered too.
     if packet[6..8] != [0, 1] {
         return drop(DropReason::BadArp);

@@ -157,7 +157,7 @@ drop_reasons! {
     IcmpNoFlow = "icmp-no-flow",
     /// An ICMP message for an owned address of a kind that is not answered.
     IcmpIgnored = "icmp-ignored",
-    /// The filter took a frame that no service or address of the current configuration wants.
+    /// The filter took a frame that is the kernel's, and the kernel could not be given it back.
     NotOurs = "not-ours",
     /// The transmit ring stayed full.
     TxFull = "tx-full",

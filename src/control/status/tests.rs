@@ -20,6 +20,8 @@ fn example() -> Status {
         connections: 40,
         packets: 1000,
         bytes: 64_000,
+        out_packets: 0,
+        out_bytes: 0,
     };
     Status {
         engine: EngineStatus { version: "0.1.0".to_owned(), pid: 42, uptime_s: 3725 },
@@ -62,6 +64,8 @@ fn example() -> Status {
             method: Method::Dr,
             packets: 2000,
             bytes: 128_000,
+            out_packets: 0,
+            out_bytes: 0,
             connections: 80,
             servers: vec![server("10.0.0.11", true), server("10.0.0.12", false)],
         }],
@@ -93,10 +97,10 @@ eth0: no zero-copy: the driver has none
 Worker  Core  Load  Received  Sent  Forwarded  A batch  Late  Flows       of  IPv6 flows  of
      0     1  25 %      1000     0          0     10.0     0      0  1000000           0   0
 
-Prot  LocalAddress:Port  Scheduler Flags  Weight  ActiveConn  InActConn  Conns  Packets   Bytes  Name / next hop
-TCP   192.0.2.10:80      mh mh-port                       24          6     80     2000  128000  web
-  ->  10.0.0.11:80       Route                 1          12          3     40     1000   64000  02:00:00:00:00:11 eth0 vlan 100
-  ->  10.0.0.12:8080     Masq                  1          12          3     40     1000   64000  UNREACHABLE: no route to it
+Prot  LocalAddress:Port  Scheduler Flags  Weight  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes  Name / next hop
+TCP   192.0.2.10:80      mh mh-port                       24          6     80    2000        0   128000         0  web
+  ->  10.0.0.11:80       Route                 1          12          3     40    1000        0    64000         0  02:00:00:00:00:11 eth0 vlan 100
+  ->  10.0.0.12:8080     Masq                  1          12          3     40    1000        0    64000         0  UNREACHABLE: no route to it
 
 Dropped      Packets
 truncated          9

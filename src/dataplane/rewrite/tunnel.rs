@@ -13,6 +13,8 @@
 //! - GUE's UDP checksum is zero over both families (RFC 6935 and 6936 permit it over IPv6 for tunnels; the inner packet
 //!   has its own). Linux receivers take it: `fou` sockets do not ask for one.
 
+pub mod plain;
+
 use std::net::IpAddr;
 
 use super::lower_ttl;

@@ -17,7 +17,7 @@ use crate::dataplane::io::Frame;
 use crate::dataplane::xdp::{HEAD, WayBack};
 
 /// Frames that wait at most, of all workers.
-const WAITING: usize = 256;
+const WAITING: usize = 1024;
 
 /// Priority of the thread: on a core that it shares with a polling worker it gets about a tenth.
 const NICE: i32 = 10;
