@@ -2,7 +2,7 @@
 //! under them: every forwarding method, answers and ICMP errors for what was sent, fragments both ways.
 //!
 //! Deterministic: one seed, one outcome. After each batch every frame is accounted for, has exactly one outcome, and
-//! every drop is counted; what is sent is sound; the servers' loads, the last hops, the local ports in use and the directory
+//! every drop is counted; what is sent is sound, and no right checksum became wrong; the servers' loads, the last hops, the local ports in use and the directory
 //! are those of the flows in the tables. When all flows have ended, nothing is left.
 //!
 //! `HOSTILE_FRAMES=50000000 HOSTILE_SEED=2 cargo test --test hostile` goes on for longer, or elsewhere.

@@ -9,11 +9,13 @@ use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::{Entry, FlowTable, flag};
 use evenkeel::dataplane::handover::Inbox;
 use evenkeel::dataplane::io::memory::MemoryIo;
-use evenkeel::dataplane::io::{BATCH, Frame, PacketIo};
+use evenkeel::dataplane::io::{BATCH, Frame, FrameMemory, PacketIo};
+use evenkeel::dataplane::parse::{self, Kind, Part};
 use evenkeel::dataplane::pipeline::{Holdings, Pipeline};
 use evenkeel::dataplane::snapshot::{Snapshot, slot_of};
 use evenkeel::dataplane::verdict::{DropReason, NONE, Outcome, Verdict};
 use evenkeel::dataplane::worker;
+use evenkeel::model::GUE_PORT;
 
 use super::echo::echo;
 use super::{MTU, OWN, Random, Site};
@@ -117,7 +119,17 @@ impl Rig {
         let drops_before = worker.drops();
         let mut outcomes = [Outcome::plain(Verdict::Pass); BATCH];
         let outcomes = &mut outcomes[..batch.len()];
+        let right: Vec<bool> =
+            batch.iter().map(|frame| summed(worker.io.memory().bytes(frame)) == Some(true)).collect();
         worker.pipeline.process(&worker.snapshot, worker.io.memory(), batch, outcomes, self.now);
+        for ((frame, outcome), _) in batch.iter().zip(&*outcomes).zip(right).filter(|(_, right)| *right) {
+            let bytes = worker.io.memory().bytes(frame);
+            let forwarded = matches!(outcome.verdict, Verdict::Tx(_) | Verdict::Reply(_));
+            assert!(
+                !forwarded || summed(bytes) != Some(false),
+                "a checksum was right before: {outcome:?} {bytes:02x?}"
+            );
+        }
         assert!(outcomes.iter().all(|outcome| outcome.verdict != Verdict::Hand(at as u8)), "to itself");
         worker::act(&mut worker.io, &self.inboxes, batch, outcomes);
         worker.pipeline.settle(outcomes);
@@ -371,6 +383,25 @@ impl Ends for evenkeel::dataplane::flow::KeyV6 {
 
     fn destination(&self) -> (u128, u16) {
         (u128::from(self.destination[0]) | u128::from(self.destination[1]) << 64, (self.ports >> 16) as u16)
+    }
+}
+
+/// Whether the transport or ICMP checksum of a whole packet is right; `None` where there is none, and for GUE, whose outer
+/// one may be missing.
+fn summed(bytes: &[u8]) -> Option<bool> {
+    let parsed = parse::parse(bytes).ok().filter(|parsed| parsed.part == Part::Whole)?;
+    let l4 = usize::from(parsed.l4);
+    let packet = bytes.get(l4..l4 + usize::from(parsed.l4_len))?;
+    match parsed.kind {
+        Kind::Flow4 | Kind::Flow6 if parsed.protocol == parse::UDP && packet[2..4] == GUE_PORT.to_be_bytes() => None,
+        Kind::Flow4 | Kind::Flow6 => Some(parse::verify_transport(bytes, &parsed).is_ok()),
+        Kind::Icmp4 => Some(checksum::checksum(packet) == 0),
+        Kind::Icmp6 => {
+            let (l3, length) = (usize::from(parsed.l3), u32::from(parsed.l4_len));
+            let pseudo = checksum::pseudo_header(&bytes[l3 + 8..l3 + 24], &bytes[l3 + 24..l3 + 40], 58, length);
+            Some(checksum::fold(checksum::sum(packet, pseudo)) == 0xffff)
+        }
+        _ => None,
     }
 }
 
