@@ -123,7 +123,7 @@ impl<'a> Report<'a> {
         let dropped: u64 = drops.iter().map(|(_, count)| count).sum();
         writeln!(out, "{} frames", self.frames)?;
         let into = file.map(|f| format!("  (in {f})")).unwrap_or_default();
-        writeln!(out, "  {:>8} tx     forwarded to a server{into}", self.tx)?;
+        writeln!(out, "  {:>8} tx     forwarded{into}", self.tx)?;
         writeln!(out, "  {:>8} reply  answered by the appliance", self.reply)?;
         writeln!(out, "  {:>8} pass   the kernel's", self.pass)?;
         if self.kept > 0 {
