@@ -20,6 +20,7 @@ fn example() -> Status {
         connections: 40,
         packets: 1000,
         bytes: 64_000,
+        path_mtu: reach.then_some(1400),
     };
     Status {
         engine: EngineStatus { version: "0.1.0".to_owned(), pid: 42, uptime_s: 3725 },
@@ -95,7 +96,7 @@ Worker  Core  Load  Received  Sent  Forwarded  A batch  Late  Flows       of  IP
 
 Prot  LocalAddress:Port  Scheduler Flags  Weight  ActiveConn  InActConn  Conns  Packets   Bytes  Name / next hop
 TCP   192.0.2.10:80      mh mh-port                       24          6     80     2000  128000  web
-  ->  10.0.0.11:80       Route                 1          12          3     40     1000   64000  02:00:00:00:00:11 eth0 vlan 100
+  ->  10.0.0.11:80       Route                 1          12          3     40     1000   64000  02:00:00:00:00:11 eth0 vlan 100, path MTU 1400
   ->  10.0.0.12:8080     Masq                  1          12          3     40     1000   64000  UNREACHABLE: no route to it
 
 Dropped      Packets

@@ -157,7 +157,8 @@ impl Context<'_> {
         }
         let tunnel = if server.way == Way::Tunnel { self.snapshot.target(server.id)?.tunnel.as_ref() } else { None };
         let growth = tunnel.map_or(0, Tunnel::overhead);
-        if !server.reachable || server.vlan != NO_VLAN || frame.len + growth > u32::from(server.max_frame) {
+        let most = tunnel.map_or(server.max_frame, |outer| outer.largest_frame(server.max_frame, self.now));
+        if !server.reachable || server.vlan != NO_VLAN || frame.len + growth > u32::from(most) {
             return None;
         }
         if let Some(outer) = tunnel {
