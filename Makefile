@@ -8,6 +8,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 BUILD_TOOLS := cc=gcc
 LAB_TOOLS := nginx=nginx-light|nginx ethtool=ethtool setpriv=util-linux
+TEST_TOOLS := $(LAB_TOOLS) ip=iproute2 haproxy=haproxy
 XDP_TOOLS := clang=clang llvm-strip=llvm llvm-objdump=llvm
 
 .PHONY: demo test bench fuzz root lint unit xdp-objects licences short-demo
@@ -41,7 +42,7 @@ licences:
 	fi
 
 unit: lint
-	@.ci/need '$(subst $() ,' ',$(LAB_TOOLS))' || { [ -z "$$CI" ] || exit 1; echo "the lab tests will be skipped"; }
+	@.ci/need '$(subst $() ,' ',$(TEST_TOOLS))' || { [ -z "$$CI" ] || exit 1; echo "the lab tests will be skipped"; }
 	$(CARGO) test --locked
 
 # The program that the tests built, in the demo's shortest form.

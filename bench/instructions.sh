@@ -4,7 +4,7 @@
 #   bench/instructions.sh [CASE...]      a table; also in bench/results/instructions.{txt,json}
 #
 # Cases: bare, hits or new, with -v4 or -v6 and a number of flows (hits-v4-1000000), or a stage (parse, lookup,
-# schedule-rr, rewrite). FULL=1 takes a million flows too: the filling of the table is emulated, which takes minutes.
+# schedule-rr, rewrite), or a forwarding method, as in way-nat-v4-1000. FULL=1 takes a million flows too: the filling of the table is emulated, which takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 RESULTS=${RESULTS:-$PWD/bench/results}
@@ -15,6 +15,7 @@ if [ $# = 0 ]; then
     [ -n "${FULL:-}" ] && sizes+=" 1000000"
     for family in v4 v6; do for flows in $sizes; do set -- "$@" "bare-$family-$flows" "hits-$family-$flows"; done; done
     for family in v4 v6; do set -- "$@" "new-$family-100000"; done
+    for family in v4 v6; do for way in dr nat nat_answers full_nat ipip gue gre; do set -- "$@" "way-$way-$family-1000"; done; done
     set -- "$@" parse lookup schedule-rr schedule-wrr schedule-lc schedule-wlc schedule-mh rewrite
 fi
 program=$(cargo bench --locked --bench micro --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\)).*/\1/p')

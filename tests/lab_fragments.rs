@@ -5,7 +5,7 @@ mod lab_support;
 use std::time::Duration;
 
 use evenkeel::lab::scenario::find;
-use evenkeel::lab::site::Family;
+use evenkeel::lab::site::{Family, Reach};
 use evenkeel::model::Method;
 use lab_support::rig::Wish;
 use lab_support::{lab_is_possible, must_pass, set};
@@ -100,4 +100,36 @@ fn over_two_workers_whose_queues_change() {
         }
         assert!(shuffling.iter().all(|process| process.ended().is_none()), "{}", shuffling[0].last_words(5));
     }
+}
+
+/// In IPv6 only the sender cuts: once it knows what fits the tunnel, its fragments do.
+#[test]
+fn by_ipip_over_ipv6() {
+    if !lab_is_possible() {
+        return;
+    }
+    for (outer, shuffled) in [(Family::V4, false), (Family::V6, true)] {
+        let mut wish = Wish::new(Method::Ipip, Family::V6);
+        wish.site.shuffled = shuffled;
+        let rig = wish.build_towards(outer).start();
+        // The transfer's packets are too large at first, and the client is told.
+        rig.transfer(1, 1);
+        rig.echo(&SIZES);
+    }
+}
+
+/// Mixed: datagrams of one service, by direct routing, NAT and IP in IP in turn.
+#[test]
+fn by_three_methods_in_one_service() {
+    if !lab_is_possible() {
+        return;
+    }
+    let mut wish = Wish::new(Method::Dr, Family::V4);
+    wish.site.reach = Reach::Mixed;
+    wish.site.servers = 3;
+    let rig = wish.build().start();
+    for _ in 0..3 {
+        rig.echo(&SIZES);
+    }
+    rig.transfer(3, 4);
 }

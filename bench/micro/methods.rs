@@ -92,6 +92,11 @@ impl Rig {
     }
 
     #[inline(never)]
+    fn measured(&mut self) {
+        self.process();
+    }
+
+    #[inline(always)]
     fn process(&mut self) {
         self.processed += BATCH as u64;
         let now = (self.processed / 20_000) as u32;
@@ -123,6 +128,25 @@ fn turn_round(frames: &mut Frames, v6: bool) {
     });
 }
 
+/// A thousand batches of one method, for an instruction counter. `name` is that of a row, spaces as underlines.
+pub fn count(name: &str, v6: bool, flows: usize) {
+    let Some((_, method, answers)) = ROWS.into_iter().find(|row| row.0.replace([' ', '-'], "_") == name) else {
+        eprintln!("unknown method `{name}`; expected one of {:?}", ROWS.map(|row| row.0.replace([' ', '-'], "_")));
+        std::process::exit(2);
+    };
+    let case = Case { v6, flows };
+    let mut rig = Rig::new(&case, method);
+    let mut random = 0x1234_5678_9abc_def1;
+    for _ in 0..1000 {
+        rig.frames.write(&case, |_| crate::next(&mut random, flows));
+        if answers {
+            turn_round(&mut rig.frames, v6);
+        }
+        rig.measured();
+    }
+    println!("packets {}", 1000 * BATCH);
+}
+
 /// Hits in random order, every method in turn.
 pub fn run(quick: bool, json: bool) -> Vec<serde_json::Value> {
     let (sizes, rounds): (&[usize], usize) = if quick { (&[1_000], 5) } else { (&[1_000, 100_000, 1_000_000], 9) };
@@ -144,7 +168,7 @@ pub fn run(quick: bool, json: bool) -> Vec<serde_json::Value> {
                         turn_round(&mut rig.frames, v6);
                     }
                     let start = Instant::now();
-                    rig.process();
+                    rig.measured();
                     total += start.elapsed().as_nanos() as u64;
                 }
                 assert_eq!(rig.pipeline.stats().forwarded.get(), rig.processed, "{}: not all forwarded", ROWS[at].0);

@@ -402,7 +402,12 @@ pub fn count(case: &str) {
         println!("packets {}", 1000 * BATCH);
         return;
     }
-    let mut parts = case.split('-');
+    let mut parts = case.split('-').peekable();
+    if parts.next_if_eq(&"way").is_some() {
+        let name = parts.next().unwrap_or_default();
+        let v6 = parts.next() == Some("v6");
+        return crate::methods::count(name, v6, parts.next().and_then(|n| n.parse().ok()).unwrap_or(1000));
+    }
     let what = parts.next().unwrap_or_default().to_owned();
     let v6 = parts.next() == Some("v6");
     let flows = parts.next().and_then(|n| n.parse().ok()).unwrap_or(1000);

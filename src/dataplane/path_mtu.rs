@@ -33,6 +33,15 @@ impl PathMtu {
         if word == 0 { None } else { self.still(word, now) }
     }
 
+    /// Largest frame without VLAN tags, in bytes, where interface and route take `max_frame`.
+    #[inline(always)]
+    pub fn largest_frame(&self, max_frame: u16, now: u32) -> u16 {
+        match self.get(now) {
+            Some(mtu) => max_frame.min(u16::try_from(mtu.saturating_add(14)).unwrap_or(u16::MAX)),
+            None => max_frame,
+        }
+    }
+
     /// Takes down that packets above `mtu` bytes do not pass. `false`: that is nothing new, and what is known holds no
     /// longer for it (RFC 1191, section 6.3: the time is that of the last decrease).
     pub fn learn(&self, mtu: u32, now: u32) -> bool {

@@ -12,6 +12,7 @@ mod new_flow;
 mod other_path;
 mod path_error;
 mod plain;
+mod plain_methods;
 mod send;
 
 use std::sync::Arc;
@@ -53,24 +54,6 @@ struct Lane {
 }
 
 const NOT_PLAIN: u32 = u32::MAX;
-
-impl Lane {
-    /// What a parse would say of the packet.
-    fn parsed(&self) -> Parsed {
-        let header = if self.v6 { 40 } else { 20 };
-        Parsed {
-            kind: if self.v6 { Kind::Flow6 } else { Kind::Flow4 },
-            protocol: self.ident.protocol(),
-            tcp_flags: self.tcp_flags,
-            part: parse::Part::Whole,
-            tags: 0,
-            vlan: parse::NO_VLAN,
-            l3: 14,
-            l4: 14 + header,
-            l4_len: self.total - header,
-        }
-    }
-}
 
 /// What the paths of both families share.
 struct Context<'a> {

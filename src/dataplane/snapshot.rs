@@ -11,6 +11,7 @@ use super::flow::state::STATES;
 use super::parse::NO_VLAN;
 use super::rewrite::plain::{Rewrite4, Rewrite6};
 use super::rewrite::tunnel::Tunnel;
+use super::rewrite::tunnel::plain::PlainTunnel;
 use super::schedule::{Cursor, Load, Member, Selector};
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{MacAddr, Service, ServiceKey};
@@ -264,6 +265,7 @@ pub struct Snapshot {
     servers: Vec<ServerEntry>,
     targets: Vec<Option<Target>>,
     plain_nat: Vec<Option<PlainNat>>,
+    plain_tunnels: Vec<Option<PlainTunnel>>,
     /// Local addresses of full NAT by their stable slot; `None` where a slot is free.
     pub locals: Vec<Option<IpAddr>>,
     local_slots: Map<IpAddr, u16>,
@@ -292,6 +294,7 @@ impl Snapshot {
         let mut servers = vec![ServerEntry::EMPTY; slots];
         let mut targets = vec![None; slots];
         let mut plain_nat = vec![None; slots];
+        let mut plain_tunnels = vec![None; slots];
         let mut loads = vec![None; slots];
         let mut tunnels: Map<IpAddr, Vec<u16>> = Map::default();
         let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
@@ -313,6 +316,7 @@ impl Snapshot {
                 if target.tunnel.is_some() {
                     tunnels.entry(target.server.address).or_default().push(slot_of(member.id) as u16);
                 }
+                let tunnel = target.tunnel.clone();
                 targets[slot_of(member.id)] = Some(target);
                 let entry = &mut servers[slot_of(member.id)];
                 *entry = ServerEntry { id: member.id, way, ..ServerEntry::EMPTY };
@@ -329,6 +333,7 @@ impl Snapshot {
                 let Some(port) = ports.get(usize::from(hop.port)) else { continue };
                 entry.macs[..6].copy_from_slice(&hop.mac.0);
                 entry.macs[6..].copy_from_slice(&port.mac().0);
+                plain_tunnels[slot_of(member.id)] = tunnel.map(|tunnel| PlainTunnel::new(&tunnel, entry.macs));
                 entry.vlan = hop.vlan.unwrap_or(NO_VLAN);
                 entry.outcome.verdict = Verdict::Tx(hop.port);
                 let most = port.max_frame.min(mtu.map_or(u32::MAX, |mtu| mtu.saturating_add(14)));
@@ -350,6 +355,7 @@ impl Snapshot {
             servers,
             targets,
             plain_nat,
+            plain_tunnels,
             locals,
             local_slots,
             loads,
@@ -383,6 +389,12 @@ impl Snapshot {
     #[inline(always)]
     pub fn plain_nat(&self, id: u32) -> Option<&PlainNat> {
         self.plain_nat.get(slot_of(id))?.as_ref()
+    }
+
+    /// What goes before the packets for the tunnel server with this stable id.
+    #[inline(always)]
+    pub fn plain_tunnel(&self, id: u32) -> Option<&PlainTunnel> {
+        self.plain_tunnels.get(slot_of(id))?.as_ref()
     }
 
     /// The connection counts of the server with this stable id, unless it is gone.

@@ -189,6 +189,12 @@ impl<E: Entry> FlowTable<E> {
         (((hash >> 32) * self.homes()) >> 32) as usize
     }
 
+    /// Finds a flow whose home bucket is known.
+    #[inline(always)]
+    pub fn find_at(&self, key: &E::Key, home: u32) -> Option<Place> {
+        self.find_from(key, home as usize)
+    }
+
     /// The number of a hash's home bucket, as [`FlowTable::approach`] gives it.
     pub fn home_of(&self, hash: u64) -> u32 {
         self.home(hash) as u32

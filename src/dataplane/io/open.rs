@@ -297,7 +297,7 @@ fn open_xsk(
             .filter_map(|report| report.busy_poll.clone().flatten())
             .map(|reason| format!("busy polling was refused: {reason}")),
     );
-    match passer(&facts, &filters) {
+    match passer(facts, &filters) {
         Ok(passer) => {
             for io in &mut ios {
                 io.set_passer(passer.clone());

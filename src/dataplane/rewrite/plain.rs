@@ -7,6 +7,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::dataplane::checksum::{fold, gain};
+use crate::dataplane::flow::{KeyV4, KeyV6};
 use crate::dataplane::parse::{TCP, UDP};
 
 /// What the sum over an IPv4 header gains where the TTL loses one: the TTL is the high byte of its word.
@@ -167,6 +168,70 @@ pub fn plain_v6<const END: End, const AGE: bool>(bytes: &mut [u8], rewrite: &Rew
     }
     if AGE {
         head[21] = head[21].wrapping_sub(1);
+    }
+    true
+}
+
+/// What a sum gains where eight bytes change. Both are as they lie in the packet.
+#[inline(always)]
+fn gain_of_words(old: u64, new: u64) -> u64 {
+    const LOW: u64 = 0xffff_ffff;
+    (!old & LOW) + (!old >> 32) + (new & LOW) + (new >> 32)
+}
+
+/// Full NAT: gives both ends of a packet of `key` that [`crate::dataplane::parse::plain_v4`] took those of `back`, the key
+/// of the packets that answer it, the other way round; the TTL loses one. `false` as in [`plain_v4`].
+#[inline(always)]
+pub fn ends_v4(bytes: &mut [u8], key: KeyV4, back: KeyV4) -> bool {
+    let (addresses, ports) = (back.addresses.rotate_left(32), back.ports.rotate_left(16));
+    let head = gain_of_words(key.addresses, addresses);
+    let l4 = u32::from(fold(head + u64::from(!key.ports) + u64::from(ports)));
+    if !mend_l4::<50, 40>(bytes, key.protocol, l4) {
+        return false;
+    }
+    let Some(packet) = bytes.first_chunk_mut::<38>() else { return false };
+    if let Some(check) = packet[24..].first_chunk_mut() {
+        mend(check, u32::from(fold(head + TTL)));
+    }
+    packet[22] = packet[22].wrapping_sub(1);
+    packet[26..34].copy_from_slice(&addresses.to_ne_bytes());
+    packet[34..38].copy_from_slice(&ports.to_ne_bytes());
+    true
+}
+
+/// [`ends_v4`] over IPv6.
+#[inline(always)]
+pub fn ends_v6(bytes: &mut [u8], key: &KeyV6, back: &KeyV6) -> bool {
+    let ports = back.ports.rotate_left(16);
+    let pairs = [
+        (key.source[0], back.destination[0]),
+        (key.source[1], back.destination[1]),
+        (key.destination[0], back.source[0]),
+        (key.destination[1], back.source[1]),
+    ];
+    let addresses: u64 = pairs.iter().map(|(old, new)| gain_of_words(*old, *new)).sum();
+    let l4 = u32::from(fold(addresses + u64::from(!key.ports) + u64::from(ports)));
+    if !mend_l4::<70, 60>(bytes, key.protocol, l4) {
+        return false;
+    }
+    let Some(packet) = bytes.first_chunk_mut::<58>() else { return false };
+    packet[21] = packet[21].wrapping_sub(1);
+    for (at, (_, new)) in [22, 30, 38, 46].into_iter().zip(pairs) {
+        packet[at..at + 8].copy_from_slice(&new.to_ne_bytes());
+    }
+    packet[54..58].copy_from_slice(&ports.to_ne_bytes());
+    true
+}
+
+/// Mends the checksum of a TCP or UDP header, which lies at one of two offsets. `false`: another protocol, or too short.
+#[inline(always)]
+fn mend_l4<const TCP_AT: usize, const UDP_AT: usize>(bytes: &mut [u8], protocol: u8, delta: u32) -> bool {
+    let at = if protocol == TCP { TCP_AT } else { UDP_AT };
+    let Some(check) = bytes.get_mut(at..at + 2).and_then(|b| b.first_chunk_mut()) else { return false };
+    match protocol {
+        TCP => mend(check, delta),
+        UDP => mend_udp(check, delta),
+        _ => return false,
     }
     true
 }

@@ -13,6 +13,8 @@
 //! - GUE's UDP checksum is zero over both families (RFC 6935 and 6936 permit it over IPv6 for tunnels; the inner packet
 //!   has its own). Linux receivers take it: `fou` sockets do not ask for one.
 
+pub mod plain;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -166,10 +168,7 @@ impl Tunnel {
     /// [`PathMtu::get`].
     #[inline(always)]
     pub fn largest_frame(&self, max_frame: u16, now: u32) -> u16 {
-        match self.path.get(now) {
-            Some(mtu) => max_frame.min(u16::try_from(mtu + 14).unwrap_or(u16::MAX)),
-            None => max_frame,
-        }
+        self.path.largest_frame(max_frame, now)
     }
 
     /// Whether an outer packet is one of this tunnel's: `quoted` is what an ICMP error holds of it, from its IP header

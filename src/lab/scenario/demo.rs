@@ -24,10 +24,12 @@ pub const CONFIG: &str = include_str!("../../../configs/demo.toml");
 /// The service and the server that comes and goes.
 const SERVICE: &str = "web";
 const GUEST: &str = "server2";
+/// Seconds of a step of the story.
+const STEP: u64 = 1;
 /// Long-lived connections.
 const LONG_LIVED: usize = 9;
 
-/// Runs the demo; `short` makes each step shorter. Returns what it found.
+/// Runs the demo; `short` makes its tour of the methods shorter. Returns what it found.
 pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     let start = Instant::now();
     heading("A network of namespaces");
@@ -49,7 +51,7 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     heading("A few requests, one after the other");
     first_requests(&site)?;
 
-    let mut story = Story::begin(&site, &engine, config, if short { 1 } else { 2 })?;
+    let mut story = Story::begin(&site, &engine, config)?;
     story.tell()?;
     let mut report = story.end(short)?;
 
@@ -94,12 +96,11 @@ struct Story<'a> {
     load: Load,
     streams: Streams,
     start: Instant,
-    seconds: u64,
     checks: Report,
 }
 
 impl<'a> Story<'a> {
-    fn begin(site: &'a Site, engine: &'a Engine, config: EngineConfig, seconds: u64) -> Result<Self, LabError> {
+    fn begin(site: &'a Site, engine: &'a Engine, config: EngineConfig) -> Result<Self, LabError> {
         let target = site.vip_port(Family::V4, HTTP);
         let client = site.lab.node(CLIENT)?;
         heading("Load: 200 requests a second, each on a new connection, and nine connections that stay open");
@@ -108,16 +109,16 @@ impl<'a> Story<'a> {
         let load = Load::start(client, &LoadPlan::new(target))?;
         let checks = Report::default();
         let start = Instant::now();
-        Ok(Story { site, engine, config, load, streams, start, seconds, checks })
+        Ok(Story { site, engine, config, load, streams, start, checks })
     }
 
     fn tell(&mut self) -> Result<(), LabError> {
         let all = self.servers(|_| Some(1));
-        self.watch(self.seconds + 1);
+        self.watch(2 * STEP);
 
         heading(&format!("Swap: drain {GUEST} (weight 0). New requests go elsewhere, its open connections stay"));
         self.reload(&self.servers(|name| Some(u16::from(name != GUEST))))?;
-        let drained = self.watch(self.seconds + 1);
+        let drained = self.watch(2 * STEP);
         self.checks.check(
             format!("{GUEST} gets no new request while it drains"),
             drained.of(GUEST) == 0,
@@ -130,16 +131,16 @@ impl<'a> Story<'a> {
         self.streams.hang_up_on(GUEST);
         thread::sleep(Duration::from_millis(200));
         self.reload(&self.servers(|name| (name != GUEST).then_some(1)))?;
-        self.watch(self.seconds);
+        self.watch(STEP);
 
         heading(&format!("Swap: {GUEST} is back"));
         self.reload(&all)?;
-        let back = self.watch(self.seconds);
+        let back = self.watch(STEP);
         self.checks.check(format!("{GUEST} is used again"), back.of(GUEST) > 0, format!("{} requests", back.of(GUEST)));
 
         heading("Swap: server1 takes four times as much as the others");
         self.reload(&self.servers(|name| Some(if name == "server1" { 4 } else { 1 })))?;
-        let heavy = self.watch(self.seconds);
+        let heavy = self.watch(STEP);
         let share = heavy.of("server1") as f64 / heavy.answered().max(1) as f64;
         let seen = format!("{:.0} % of the requests, 67 % expected", share * 100.0);
         self.checks.check("weights hold", (0.6..0.73).contains(&share), seen);
@@ -152,7 +153,7 @@ impl<'a> Story<'a> {
     fn storm(&mut self) -> Result<(), LabError> {
         let before = self.load.tally();
         let (start, mut swaps) = (Instant::now(), 0);
-        while start.elapsed() < Duration::from_secs(self.seconds) {
+        while start.elapsed() < Duration::from_secs(STEP) {
             swaps += 1;
             self.engine.reload(self.config.clone().servers(SERVICE, &self.servers(|_| Some(1 + swaps % 7))))?;
         }

@@ -21,6 +21,17 @@ pub struct Check {
     pub seen: String,
 }
 
+/// What was done to a real site with the classic tools, what came of it there, and what comes of it here.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// What was done.
+    pub what: &'static str,
+    /// The site's own result.
+    pub there: &'static str,
+    /// What was measured now.
+    pub here: String,
+}
+
 /// The outcome of a scenario.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -40,6 +51,9 @@ pub struct Report {
     pub latency_max_us: u64,
     /// What had to hold.
     pub checks: Vec<Check>,
+    /// For the scenarios of real sites.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Row>,
 }
 
 impl Report {
@@ -55,6 +69,7 @@ impl Report {
             latency_p99_us: micros(0.99),
             latency_max_us: micros(1.0),
             checks: Vec::new(),
+            rows: Vec::new(),
         }
     }
 
@@ -87,6 +102,12 @@ impl fmt::Display for Report {
             let word = if check.passed { "PASS" } else { "FAIL" };
             let seen = if check.seen.is_empty() { String::new() } else { format!(": {}", check.seen) };
             writeln!(f, "  {word}  {}{seen}", check.what)?;
+        }
+        if !self.rows.is_empty() {
+            writeln!(f, "\n  {:<62} {:<52} here", "what", "there")?;
+        }
+        for row in &self.rows {
+            writeln!(f, "  {:<62} {:<52} {}", row.what, row.there, row.here)?;
         }
         Ok(())
     }

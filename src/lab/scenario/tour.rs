@@ -76,10 +76,10 @@ fn stop(options: &RunOptions, method: Method, reach: Reach, short: bool) -> Resu
     engine.await_ready(START)?;
 
     let client = site.lab.node(CLIENT)?;
-    let seconds = Duration::from_millis(if short { 200 } else { 800 });
+    let seconds = Duration::from_millis(if short { 200 } else { 500 });
     let target = site.vip_port(family, HTTP);
     let rate = client.run(|| hammer(target, seconds))??;
-    let mib = if short { 8 } else { 64 };
+    let mib = if short { 8 } else { 32 };
     let plan = Plan { seed: 5, up: mib << 20, down: mib << 20 };
     let failed = |what: &str, error: std::io::Error| LabError::Unexpected(format!("{what}: {error}"));
     let moved = client.run(|| transfer(site.vip_port(family, TRANSFER), plan))?;

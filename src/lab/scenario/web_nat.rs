@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::report::{Report, millis};
+use super::report::{Report, Row, millis};
 use super::{HTTP, Stage, traffic};
 use crate::lab::client::load::{LoadPlan, requests};
 use crate::lab::error::LabError;
@@ -31,14 +31,7 @@ pub const SITE: SiteOptions = SiteOptions {
     ..SiteOptions::USUAL
 };
 
-/// A row of the table: what was done, what that site got, what came out here.
-struct Row {
-    what: &'static str,
-    there: &'static str,
-    here: String,
-}
-
-/// Sends the traffic, judges it and prints the table to standard error, so that a JSON report stays whole.
+/// Sends the traffic, judges it and fills the table.
 pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     let mut report = traffic::web(stage, duration)?;
     let client = stage.site.lab.node(CLIENT)?;
@@ -97,11 +90,7 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     ] {
         rows.push(Row { what, there, here: "not in Evenkeel yet".into() });
     }
-    eprintln!("  {:<62} {:<52} here", "what", "there");
-    for row in &rows {
-        eprintln!("  {:<62} {:<52} {}", row.what, row.there, row.here);
-    }
-    eprintln!();
+    report.rows = rows;
     Ok(report)
 }
 

@@ -46,6 +46,15 @@ fn both_addresses_change_and_come_back() {
             ));
             let sent = rig.sent();
             assert_eq!((ends(&sent), &sent[..6]), ((vip, client), &CLIENT_MAC[..]));
+            // And on the short way, with payloads of any length.
+            for data in [&b""[..], b"x", b"ab", b"odd", b"even"] {
+                let flags = if protocol == Protocol::Tcp { A } else { 0 };
+                rig.one(packet(CLIENT_MAC, client, vip, protocol, flags, data));
+                assert_eq!(ends(&rig.sent()), (from, server));
+                rig.one(packet(SERVER_MAC, server, from, protocol, flags, data));
+                let sent = rig.sent();
+                assert_eq!((ends(&sent), &sent[..6]), ((vip, client), &CLIENT_MAC[..]));
+            }
             // An error from the server about what it was asked.
             let kind = if vip.is_ipv4() { 3 } else { 1 };
             rig.one(icmp_error(SERVER_MAC, server.ip(), from.ip(), kind, &asked, 80));
