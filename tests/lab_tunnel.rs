@@ -10,7 +10,7 @@ use std::time::Duration;
 use evenkeel::lab::client::frames::Frames;
 use evenkeel::lab::scenario::find;
 use evenkeel::lab::site::{APPLIANCE, CLIENT, Family, ROUTER};
-use evenkeel::model::Method;
+use evenkeel::model::{IoMode, Method};
 use lab_support::rig::{BULK, Rig, Wish, limit_route, path_mtu};
 use lab_support::{lab_is_possible, must_pass, set};
 
@@ -216,19 +216,27 @@ fn a_clamped_mss_needs_no_icmp() {
 /// A router before the servers whose leg to them takes packets of `leg` bytes only. The engine has to learn that from the
 /// router's errors, which go to the appliance's kernel, and to tell the client.
 fn learns_the_path(method: Method, inner: Family, outer: Family, leg: u32) {
+    learns_the_path_in(None, method, inner, outer, leg);
+}
+
+fn learns_the_path_in(mode: Option<IoMode>, method: Method, inner: Family, outer: Family, leg: u32) {
     if !lab_is_possible() {
         return;
     }
     let mut wish = Wish::new(method, inner);
     wish.site.servers = 1;
-    let stand = wish.build_towards(outer);
+    let mut stand = wish.build_towards(outer);
+    if let Some(mode) = mode {
+        stand.config.set("engine", "mode", vec![mode.name()]);
+    }
     stand.ip(ROUTER, &format!("link set eth2 mtu {leg}"));
     for server in &stand.site.servers {
         let router = stand.site.router_address(inner);
         limit_route(&stand.site, &server.name, inner, &format!("default via {router}"), leg);
     }
     let rig = stand.start();
-    let taken = |rig: &Rig| rig.engine.status().unwrap()["services"][1]["servers"][0]["path_mtu"].as_u64();
+    let server = rig.site.servers[0].address(outer);
+    let taken = |rig: &Rig| rig.engine.server_status("bulk", server).unwrap()["path_mtu"].as_u64();
     assert_eq!(taken(&rig), None);
     rig.transfer(1, 16);
     let fits =
@@ -252,6 +260,15 @@ fn the_client_learns_the_smaller_mtu_of_a_tunnels_path() {
 fn the_client_learns_the_smaller_mtu_of_a_tunnels_path_of_ipv6() {
     learns_the_path(Method::Ipip, Family::V6, Family::V6, 1400);
     learns_the_path(Method::Gue, Family::V6, Family::V6, 1400);
+}
+
+/// The other ways by which errors come to the engine, and go on to the kernel.
+#[test]
+fn a_tunnels_path_is_learned_in_other_modes() {
+    for mode in [IoMode::Generic, IoMode::AfPacket] {
+        learns_the_path_in(Some(mode), Method::Ipip, Family::V4, Family::V4, 1400);
+        learns_the_path_in(Some(mode), Method::Ipip, Family::V6, Family::V6, 1400);
+    }
 }
 
 /// No sender of IPv6 makes packets below 1280 bytes: where those do not fit with the outer header, that goes in fragments.
