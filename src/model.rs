@@ -574,3 +574,11 @@ pub struct Desired {
     /// Services, in the order of the file.
     pub services: Vec<Service>,
 }
+
+impl Desired {
+    /// Addresses of servers behind tunnels; some may come twice.
+    pub fn tunnel_servers(&self) -> impl Iterator<Item = IpAddr> {
+        let servers = self.services.iter().flat_map(|service| &service.servers);
+        servers.filter(|server| server.method.is_tunnel()).map(|server| server.address)
+    }
+}

@@ -302,6 +302,8 @@ fn methods_arrive() {
         "servers answer to local addresses"
     );
     assert_eq!(text(&table.replies), ["10.0.0.1 tcp 80", "10.0.0.1 tcp 8080", "10.0.0.1 tcp 8081"]);
+    let tunnels: Vec<String> = table.tunnels.iter().map(ToString::to_string).collect();
+    assert_eq!(tunnels, ["10.0.0.4", "10.0.0.5", "2001:db8::1"]);
     let owned: Vec<String> = table.owned.iter().map(ToString::to_string).collect();
     assert_eq!(owned, ["10.0.0.101", "10.0.0.254", "192.0.2.10"], "the kernel answers ARP for its own");
 }

@@ -18,6 +18,9 @@ const OTHER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 /// NAT servers.
 const SERVER4: [u8; 4] = [10, 0, 0, 11];
 const SERVER6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11];
+/// Servers behind tunnels.
+const TUNNEL4: [u8; 4] = [10, 0, 9, 1];
+const TUNNEL6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const CLIENT4: [u8; 4] = [198, 51, 100, 7];
 const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
 
@@ -48,6 +51,12 @@ fn nat_table() -> FilterTable {
         entry(IpAddr::V4(V4.into()), Protocol::Tcp, PortRange::single(80)),
     ];
     FilterTable { replies, ..table() }
+}
+
+/// The same with servers behind tunnels, one of them a NAT server as well.
+fn tunnel_table(table: FilterTable) -> FilterTable {
+    let tunnels = vec![IpAddr::V4(TUNNEL4.into()), IpAddr::V6(TUNNEL6.into()), IpAddr::V4(SERVER4.into())];
+    FilterTable { tunnels, ..table }
 }
 
 fn filter(test: &str) -> Option<Filter> {
@@ -340,6 +349,63 @@ fn nat_cases() -> Vec<(&'static str, bool, Vec<u8>)> {
     ]
 }
 
+/// What servers behind tunnels change, as [`nat_cases`].
+fn tunnel_cases() -> Vec<(&'static str, bool, Vec<u8>)> {
+    let to4 = |to| ipv4(to, 4, 0, 0x4000, &ipv4(V4, 17, 0, 0, &udp(53)));
+    let to6 = |to| ipv6(to, &[], 41, &ipv6(V6, &[], 17, &udp(53)));
+    // Type and code.
+    let about = |kind: u8, code: u8, packet: &[u8]| [&[kind, code, 0, 0, 0, 0, 5, 120], packet].concat();
+    let error4 = |kind, code, packet: &[u8]| ethernet(&[], 0x0800, &ipv4(CLIENT4, 1, 0, 0, &about(kind, code, packet)));
+    let error6 = |kind, packet: &[u8]| ethernet(&[], 0x86dd, &ipv6(CLIENT6, &[], 58, &about(kind, 0, packet)));
+    vec![
+        ("fragmentation needed in a tunnel", true, error4(3, 4, &to4(TUNNEL4))),
+        ("unreachable in a tunnel", false, error4(3, 1, &to4(TUNNEL4))),
+        ("time exceeded in a tunnel", false, error4(11, 4, &to4(TUNNEL4))),
+        ("fragmentation needed, another", false, error4(3, 4, &to4(OTHER4))),
+        ("fragmentation needed, from the server", false, error4(3, 4, &from4(TUNNEL4, to4(CLIENT4)))),
+        ("fragmentation needed, IPv6 in IPv4", false, error4(3, 4, &to6(TUNNEL6))),
+        ("fragmentation needed, cut", false, error4(3, 4, &to4(TUNNEL4)[..19])),
+        ("fragmentation needed in a tag", true, {
+            ethernet(&[0x8100], 0x0800, &ipv4(CLIENT4, 1, 3, 0, &about(3, 4, &to4(TUNNEL4))))
+        }),
+        ("fragmentation needed, NAT server of another protocol", true, error4(3, 4, &to4(SERVER4))),
+        ("too big in a tunnel", true, error6(2, &to6(TUNNEL6))),
+        ("too big about a fragment", true, error6(2, &ipv6(TUNNEL6, &[fragment6(0, 1)], 41, &[0; 32]))),
+        ("unreachable6 in a tunnel", false, error6(1, &to6(TUNNEL6))),
+        ("too big, another", false, error6(2, &to6(OTHER6))),
+        ("too big, cut", false, error6(2, &to6(TUNNEL6)[..39])),
+        (
+            "a packet from a tunnel's end",
+            false,
+            ethernet(&[], 0x0800, &from4(TUNNEL4, ipv4(CLIENT4, 17, 0, 0, &reply(5353)))),
+        ),
+        ("a packet to a tunnel's end", false, ethernet(&[], 0x0800, &to4(TUNNEL4))),
+        ("a packet to a tunnel's end, IPv6", false, ethernet(&[], 0x86dd, &to6(TUNNEL6))),
+    ]
+}
+
+/// Only what is too large for a tunnel, only where there are tunnels, and with NAT beside them or without.
+#[test]
+fn tunnels_errors_are_taken() {
+    let test = "tunnels_errors_are_taken";
+    for (without, other, others) in [(table(), nat_table(), false), (nat_table(), table(), true)] {
+        let Some(mut filter) = filter_of(test, &without) else { return };
+        let with = tunnel_table(without.clone());
+        let cases = cases().into_iter().chain(nat_cases().into_iter().map(|(name, ours, f)| (name, ours && others, f)));
+        let cases: Vec<_> = cases.chain(tunnel_cases()).collect();
+        let takes = |filter: &Filter, frame: &[u8]| filter.takes(frame).expect("test run");
+        assert!(tunnel_cases().iter().all(|(_, _, frame)| !takes(&filter, frame)));
+        filter.widen(&with).expect("wider");
+        let matcher = Matcher::new(&with).expect("table");
+        for (name, ours, frame) in &cases {
+            assert_eq!((takes(&filter, frame), matcher.takes(frame)), (*ours, *ours), "{name}");
+        }
+        filter.widen(&other).expect("wider");
+        filter.narrow(&without).expect("narrower");
+        assert!(tunnel_cases().iter().all(|(_, _, frame)| !takes(&filter, frame)));
+    }
+}
+
 /// Frames that are ours already stay so where there are NAT servers; the rest is only taken then.
 #[test]
 fn nat_servers_replies_are_taken() {
@@ -402,8 +468,10 @@ fn the_filter_takes_what_is_ours_and_nothing_else() {
 #[test]
 fn the_matcher_decides_like_the_program() {
     let test = "the_matcher_decides_like_the_program";
-    let (Some(plain), Some(nat)) = (filter(test), filter_of(test, &nat_table())) else { return };
-    let matchers = [table(), nat_table()].map(|table| Matcher::new(&table).expect("table"));
+    let tables = [table(), nat_table(), tunnel_table(table()), tunnel_table(nat_table())];
+    let filters: Option<Vec<Filter>> = tables.iter().map(|table| filter_of(test, table)).collect();
+    let Some(filters) = filters else { return };
+    let matchers = tables.map(|table| Matcher::new(&table).expect("table"));
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut random = move |below: usize| {
         state ^= state << 13;
@@ -412,7 +480,7 @@ fn the_matcher_decides_like_the_program() {
         (state >> 11) as usize % below
     };
     let interesting = [0u8, 1, 2, 4, 6, 8, 17, 41, 43, 44, 51, 58, 59, 60, 132, 135, 255, 0x45, 0x4f, 0x60, 0x81];
-    let cases: Vec<_> = cases().into_iter().chain(nat_cases()).collect();
+    let cases: Vec<_> = cases().into_iter().chain(nat_cases()).chain(tunnel_cases()).collect();
     let mut taken = 0;
     for round in 0..60_000 {
         let mut frame = cases[round % cases.len()].2.clone();
@@ -423,7 +491,7 @@ fn the_matcher_decides_like_the_program() {
         if random(8) == 0 {
             frame.truncate(14 + random(frame.len() - 13));
         }
-        for (filter, matcher) in [&plain, &nat].into_iter().zip(&matchers) {
+        for (filter, matcher) in filters.iter().zip(&matchers) {
             let program = filter.takes(&frame).expect("test run");
             taken += usize::from(program);
             assert_eq!(matcher.takes(&frame), program, "{frame:02x?}");

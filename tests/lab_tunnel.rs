@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use evenkeel::lab::client::frames::Frames;
 use evenkeel::lab::scenario::find;
-use evenkeel::lab::site::{CLIENT, Family};
-use evenkeel::model::Method;
-use lab_support::rig::{BULK, Rig, Wish, path_mtu};
+use evenkeel::lab::site::{APPLIANCE, CLIENT, Family, ROUTER};
+use evenkeel::model::{IoMode, Method};
+use lab_support::rig::{BULK, Rig, Wish, limit_route, path_mtu};
 use lab_support::{lab_is_possible, must_pass, set};
 
 const LOAD: Duration = Duration::from_secs(2);
@@ -210,6 +210,96 @@ fn a_clamped_mss_needs_no_icmp() {
         assert!(largest > 500, "the wire was not seen");
         assert!(largest <= 14 + headers as usize + 1000, "a segment of a frame of {largest} bytes");
         let _: &Rig = &rig;
+    }
+}
+
+/// A router before the servers whose leg to them takes packets of `leg` bytes only. The engine has to learn that from the
+/// router's errors, which go to the appliance's kernel, and to tell the client.
+fn learns_the_path(method: Method, inner: Family, outer: Family, leg: u32) {
+    learns_the_path_in(None, method, inner, outer, leg);
+}
+
+fn learns_the_path_in(mode: Option<IoMode>, method: Method, inner: Family, outer: Family, leg: u32) {
+    if !lab_is_possible() {
+        return;
+    }
+    let mut wish = Wish::new(method, inner);
+    wish.site.servers = 1;
+    let mut stand = wish.build_towards(outer);
+    if let Some(mode) = mode {
+        stand.config.set("engine", "mode", vec![mode.name()]);
+    }
+    stand.ip(ROUTER, &format!("link set eth2 mtu {leg}"));
+    for server in &stand.site.servers {
+        let router = stand.site.router_address(inner);
+        limit_route(&stand.site, &server.name, inner, &format!("default via {router}"), leg);
+    }
+    let rig = stand.start();
+    let server = rig.site.servers[0].address(outer);
+    let taken = |rig: &Rig| rig.engine.server_status("bulk", server).unwrap()["path_mtu"].as_u64();
+    assert_eq!(taken(&rig), None);
+    rig.transfer(1, 16);
+    let fits =
+        if inner == Family::V6 { (leg - overhead(method, outer)).max(1280) } else { leg - overhead(method, outer) };
+    let what = format!("{method:?} {inner:?} in {outer:?}, {leg}\n{}", rig.story());
+    assert_eq!(path_mtu(&rig.site, CLIENT, rig.site.vip(inner)), Some(fits), "{what}");
+    assert_eq!(taken(&rig), Some(u64::from(leg)), "{what}");
+    rig.transfer(1, 4);
+    rig.echo(&[1200, 1, 1300]);
+    assert_eq!(rig.drops("bad-icmp") + rig.drops("not-ours") + rig.drops("no-frame"), 0, "{what}");
+}
+
+#[test]
+fn the_client_learns_the_smaller_mtu_of_a_tunnels_path() {
+    learns_the_path(Method::Ipip, Family::V4, Family::V4, 1400);
+    learns_the_path(Method::Gue, Family::V4, Family::V4, 1400);
+    learns_the_path(Method::Gre, Family::V4, Family::V6, 1400);
+}
+
+#[test]
+fn the_client_learns_the_smaller_mtu_of_a_tunnels_path_of_ipv6() {
+    learns_the_path(Method::Ipip, Family::V6, Family::V6, 1400);
+    learns_the_path(Method::Gue, Family::V6, Family::V6, 1400);
+}
+
+/// The other ways by which errors come to the engine, and go on to the kernel.
+#[test]
+fn a_tunnels_path_is_learned_in_other_modes() {
+    for mode in [IoMode::Generic, IoMode::AfPacket] {
+        learns_the_path_in(Some(mode), Method::Ipip, Family::V4, Family::V4, 1400);
+        learns_the_path_in(Some(mode), Method::Ipip, Family::V6, Family::V6, 1400);
+    }
+}
+
+/// No sender of IPv6 makes packets below 1280 bytes: where those do not fit with the outer header, that goes in fragments.
+#[test]
+fn ipv6_that_must_fit_arrives_in_fragments() {
+    learns_the_path(Method::Ipip, Family::V6, Family::V6, 1290);
+    learns_the_path(Method::Gue, Family::V6, Family::V6, 1290);
+    learns_the_path(Method::Gre, Family::V6, Family::V6, 1290);
+}
+
+/// The same over IPv4, where the appliance's own interface is the small one. (On the way, a router cuts up such an outer
+/// packet itself: it has no DF, as with IPVS.)
+#[test]
+fn ipv6_that_must_fit_arrives_in_fragments_of_ipv4() {
+    if !lab_is_possible() {
+        return;
+    }
+    for (method, leg) in [(Method::Ipip, "eth2"), (Method::Ipip, ""), (Method::Gue, ""), (Method::Gre, "")] {
+        let stand = Wish::new(method, Family::V6).build_towards(Family::V4);
+        let (node, interface) = if leg.is_empty() { (APPLIANCE, "eth1") } else { (ROUTER, leg) };
+        stand.ip(node, &format!("link set {interface} mtu 1290"));
+        for server in &stand.site.servers {
+            let router = stand.site.router_address(Family::V6);
+            limit_route(&stand.site, &server.name, Family::V6, &format!("default via {router}"), 1290);
+        }
+        let rig = stand.start();
+        rig.transfer(1, 16);
+        let told = if leg.is_empty() { 1280 } else { 1500 - overhead(method, Family::V4) };
+        assert_eq!(path_mtu(&rig.site, CLIENT, rig.site.vip(Family::V6)), Some(told), "{}", rig.story());
+        rig.echo(&[1200, 1, 1300]);
+        assert_eq!(rig.drops("no-frame"), 0, "{}", rig.story());
     }
 }
 

@@ -56,8 +56,8 @@ pub struct Machine<'k> {
     pub now: Duration,
 }
 
-/// What the filters must take for a configuration: the services' packets, the answers of servers by NAT, and all that
-/// concerns owned addresses. For a local address that the kernel has (`kernel`) the kernel goes on to answer ARP.
+/// What the filters must take for a configuration: the services' packets, the answers of servers by NAT, errors about
+/// packets in tunnels, and all that concerns owned addresses. For a local address that the kernel has (`kernel`) the kernel goes on to answer ARP.
 pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable {
     let (mut entries, mut replies) = (BTreeSet::new(), BTreeSet::new());
     let mut owned: BTreeSet<IpAddr> = desired.addresses.iter().copied().collect();
@@ -81,6 +81,7 @@ pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable 
         entries: entries.into_iter().collect(),
         owned: owned.into_iter().collect(),
         replies: replies.into_iter().collect(),
+        tunnels: desired.tunnel_servers().collect::<BTreeSet<_>>().into_iter().collect(),
     }
 }
 

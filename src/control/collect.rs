@@ -13,6 +13,7 @@ use super::status::{
 };
 use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
+use crate::dataplane::schedule::Member;
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
 use crate::model::{Desired, IoMode, PortRange, Scheduler, Server, Service};
@@ -117,12 +118,13 @@ pub fn drops(workers: &Workers) -> BTreeMap<String, u64> {
     DropReason::ALL.iter().map(|reason| (reason.name().to_owned(), count(*reason))).filter(|(_, n)| *n > 0).collect()
 }
 
-/// The services of a snapshot, with their servers in the order of the file.
+/// The services of a snapshot, with their servers in the order of the file. `now` by the workers' clock.
 pub fn services(
     snapshot: &Snapshot,
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
+    now: u32,
     reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();
@@ -131,7 +133,13 @@ pub fn services(
         let servers: Vec<ServerStatus> = config
             .servers
             .iter()
-            .map(|configured| server(configured, service, desired, applied, workers, reach(config, configured)))
+            .map(|configured| {
+                let member = member(service, configured);
+                let tunnel = member.and_then(|member| snapshot.target(member.id)?.tunnel.as_ref());
+                let path_mtu = tunnel.and_then(|tunnel| tunnel.path().get(now));
+                let reach = reach(config, configured);
+                ServerStatus { path_mtu, ..server(configured, member, desired, applied, workers, reach) }
+            })
             .collect();
         let flags = match config.scheduler {
             Scheduler::Mh { port, fallback, .. } => [(port, "mh-port"), (fallback, "mh-fallback")]
@@ -161,18 +169,20 @@ pub fn services(
     all
 }
 
+/// A configured server in the snapshot.
+fn member<'s>(service: &'s ServiceEntry, configured: &Server) -> Option<&'s Member> {
+    let port = configured.port.or(service.config.key.ports.as_single()).unwrap_or(0);
+    service.members.iter().find(|member| (member.address, member.port) == (configured.address, port))
+}
+
 fn server(
     configured: &Server,
-    service: &ServiceEntry,
+    member: Option<&Member>,
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
     reach: Reach,
 ) -> ServerStatus {
-    let member = {
-        let port = configured.port.or(service.config.key.ports.as_single()).unwrap_or(0);
-        service.members.iter().find(|member| (member.address, member.port) == (configured.address, port))
-    };
     let [packets, bytes, connections, out_packets, out_bytes] = member.map_or([0; 5], |member| {
         let base = applied.baselines.get(&member.id).copied().unwrap_or_default();
         let now = totals(workers, member.id);
@@ -203,6 +213,7 @@ fn server(
         bytes,
         out_packets,
         out_bytes,
+        path_mtu: None,
     }
 }
 

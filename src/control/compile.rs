@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dataplane::flow::state::timeouts_ms;
+use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
 use crate::dataplane::schedule::{Cursor, Listed, Load, Member, Selector, carry_over};
 use crate::dataplane::snapshot::{
@@ -34,13 +35,14 @@ pub struct Whereabouts {
 }
 
 /// How one server of a service is reached.
-fn place(service: &Service, server: &Server, at: Whereabouts, locals: &Locals) -> Placed {
+fn place(service: &Service, server: &Server, at: Whereabouts, locals: &Locals, paths: &mut Paths) -> Placed {
     let of_service = service.key.ports.as_single();
     let port = server.port.filter(|port| Some(*port) != of_service);
     let tunnel = at
         .source
         .filter(|_| server.method.is_tunnel())
-        .map(|source| Tunnel::new(server.method, source, server.address, service.tunnel));
+        .map(|source| Tunnel::new(server.method, source, server.address, service.tunnel))
+        .map(|tunnel| tunnel.sharing(paths.entry(server.address).or_default().clone()));
     let way = match server.method {
         _ if at.local => Way::Local,
         Method::Dr => Way::Dr,
@@ -89,6 +91,9 @@ const fn identity(server: &Server) -> Identity {
     (server.address, server.port, server.method)
 }
 
+/// What is known of the paths to servers behind tunnels: the same for all that have one address.
+type Paths = HashMap<IpAddr, Arc<PathMtu>>;
+
 /// A server as it is known from one snapshot to the next.
 #[derive(Clone, Debug)]
 struct Record {
@@ -116,6 +121,7 @@ pub struct Registry {
     slots: Vec<(u16, bool)>,
     free: Vec<u16>,
     locals: Locals,
+    paths: Paths,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -174,6 +180,8 @@ impl Registry {
         let mut entries = Vec::with_capacity(desired.services.len());
         let mut placed: HashMap<u32, Placed> = HashMap::new();
         // Slots that go are given out again only after all that stay were taken over.
+        let tunnels: HashSet<IpAddr> = desired.tunnel_servers().collect();
+        self.paths.retain(|address, _| tunnels.contains(address));
         let wanted: HashMap<ServiceKey, &Service> = desired.services.iter().map(|s| (s.key, s)).collect();
         let mut gone: Vec<u32> = Vec::new();
         for (key, record) in &before {
@@ -193,7 +201,7 @@ impl Registry {
             let mut members = Vec::with_capacity(record.servers.len());
             for known in &record.servers {
                 let Some(server) = configured.get(&known.identity) else { continue };
-                let at = place(service, server, whereabouts(service, server), &self.locals);
+                let at = place(service, server, whereabouts(service, server), &self.locals, &mut self.paths);
                 members.push(Member {
                     id: known.id,
                     weight: known.weight,

@@ -472,9 +472,14 @@ impl Engine {
             },
             interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
             workers: collect::workers(&self.desired, &self.workers, &self.loads),
-            services: collect::services(&snapshot, &self.desired, &self.applied, &self.workers, |service, server| {
-                self.tracker.reach(service, server)
-            }),
+            services: collect::services(
+                &snapshot,
+                &self.desired,
+                &self.applied,
+                &self.workers,
+                self.shared.clock(Instant::now()),
+                |service, server| self.tracker.reach(service, server),
+            ),
             local_ports: collect::local_ports(&self.desired, &self.workers),
             drops: collect::drops(&self.workers),
             warnings,

@@ -230,6 +230,10 @@ pub struct ServerStatus {
     pub out_packets: u64,
     /// Bytes of those packets.
     pub out_bytes: u64,
+    /// Tunnels: largest packet on the way to it, in bytes with the outer header, where a router has told of less than the
+    /// interface takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu: Option<u32>,
 }
 
 /// Where frames for a server go.
@@ -443,7 +447,8 @@ fn services(out: &mut String, status: &Status) {
             let hop = match (&server.next_hop, &server.unreachable) {
                 (Some(hop), _) => {
                     let vlan = hop.vlan.map(|id| format!(" vlan {id}")).unwrap_or_default();
-                    format!("{} {}{vlan}", hop.mac, hop.interface)
+                    let path = server.path_mtu.map(|mtu| format!(", path MTU {mtu}")).unwrap_or_default();
+                    format!("{} {}{vlan}{path}", hop.mac, hop.interface)
                 }
                 (None, Some(why)) => format!("UNREACHABLE: {}", why.detail),
                 (None, None) if server.method == "local" => "this machine".to_owned(),

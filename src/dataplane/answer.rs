@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum;
 use super::io::Frame;
-use super::parse::Parsed;
+use super::parse::{Kind, Parsed};
 use super::snapshot::{Port, Snapshot};
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::MacAddr;
@@ -169,6 +169,18 @@ pub fn icmp6(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
         1..=4 => Answer::IcmpError(l4 + 8),
         _ => drop(DropReason::IcmpIgnored),
     }
+}
+
+/// Whether the checksum of an ICMP or ICMPv6 message is right.
+pub fn icmp_sum_is_right(bytes: &[u8], parsed: &Parsed) -> bool {
+    let (l3, l4) = (usize::from(parsed.l3), usize::from(parsed.l4));
+    let end = l4 + usize::from(parsed.l4_len);
+    if parsed.kind == Kind::Icmp6 {
+        let ends = (array(bytes, l3 + 8), array(bytes, l3 + 24));
+        let (Some(source), Some(destination), true) = (ends.0, ends.1, end <= bytes.len()) else { return false };
+        return icmp6_sum_is_right(bytes, source, destination, l4, end);
+    }
+    bytes.get(l4..end).is_some_and(|message| checksum::fold(checksum::sum(message, 0)) == 0xffff)
 }
 
 fn icmp6_sum_is_right(bytes: &[u8], source: [u8; 16], destination: [u8; 16], l4: usize, end: usize) -> bool {

@@ -227,6 +227,11 @@ impl Limiter {
         }
         allowed
     }
+
+    /// Takes back what the last [`Limiter::allow`] counted: no error was sent after all.
+    pub fn give_back(&mut self) {
+        self.saved = (self.saved + 1000).min(self.most);
+    }
 }
 
 impl Default for Limiter {

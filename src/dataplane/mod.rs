@@ -10,6 +10,7 @@ pub mod icmp;
 pub mod io;
 pub mod last_hop;
 pub mod parse;
+pub mod path_mtu;
 pub mod pipeline;
 pub mod ports;
 pub mod proxy;

@@ -10,6 +10,7 @@ mod fragment_path;
 mod kit;
 mod new_flow;
 mod other_path;
+mod path_error;
 mod plain;
 mod plain_methods;
 mod send;
@@ -122,6 +123,7 @@ impl Pipeline {
                 generation: 0,
                 limiter: Limiter::default(),
                 next_id: 0,
+                next_id_v6: 0,
             },
         })
     }
@@ -130,6 +132,7 @@ impl Pipeline {
     pub fn join(&mut self, peers: Peers) {
         let (slots, range) = (self.kit.locals.len(), self.local_ports);
         self.kit.ports = PortPool::new(slots, range, peers.me, peers.count);
+        self.kit.next_id_v6 = u32::from(peers.me) << 24;
         self.kit.peers = Some(peers);
     }
 

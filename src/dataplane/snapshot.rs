@@ -270,6 +270,8 @@ pub struct Snapshot {
     pub locals: Vec<Option<IpAddr>>,
     local_slots: Map<IpAddr, u16>,
     loads: Vec<Option<Arc<Load>>>,
+    /// Slots of servers behind tunnels, by address.
+    tunnels: Map<IpAddr, Vec<u16>>,
     by_address: Map<(IpAddr, u8), Ports>,
     owned: HashSet<IpAddr, foldhash::fast::RandomState>,
 }
@@ -294,6 +296,7 @@ impl Snapshot {
         let mut plain_nat = vec![None; slots];
         let mut plain_tunnels = vec![None; slots];
         let mut loads = vec![None; slots];
+        let mut tunnels: Map<IpAddr, Vec<u16>> = Map::default();
         let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
         let mut owned: HashSet<IpAddr, _> = addresses.iter().copied().collect();
         owned.extend(locals.iter().flatten());
@@ -309,6 +312,9 @@ impl Snapshot {
                 let Placed { hop, mtu, way, target } = place(index, member);
                 if way == Way::Nat {
                     plain_nat[slot_of(member.id)] = PlainNat::new(target.service, target.server);
+                }
+                if target.tunnel.is_some() {
+                    tunnels.entry(target.server.address).or_default().push(slot_of(member.id) as u16);
                 }
                 let tunnel = target.tunnel.clone();
                 targets[slot_of(member.id)] = Some(target);
@@ -353,6 +359,7 @@ impl Snapshot {
             locals,
             local_slots,
             loads,
+            tunnels,
             by_address,
             owned,
         }
@@ -368,6 +375,14 @@ impl Snapshot {
     #[inline]
     pub fn target(&self, id: u32) -> Option<&Target> {
         self.targets.get(slot_of(id))?.as_ref()
+    }
+
+    /// The tunnels to an address, with their servers.
+    pub fn tunnels_to(&self, address: IpAddr) -> impl Iterator<Item = (&ServerEntry, &Tunnel)> {
+        self.tunnels.get(&address).into_iter().flatten().filter_map(|slot| {
+            let slot = usize::from(*slot);
+            Some((self.servers.get(slot)?, self.targets.get(slot)?.as_ref()?.tunnel.as_ref()?))
+        })
     }
 
     /// What changes in a packet of the NAT server with this stable id.

@@ -1,8 +1,7 @@
-//! IPv4 fragmentation (RFC 791, section 3.2): a packet that is too large for the way on, and may be taken apart, in
-//! pieces.
+//! Fragmentation: a packet that is too large for the way on, and may be taken apart, in pieces. IPv4 (RFC 791, section 3.2),
+//! and what the appliance sends as IPv6 itself (RFC 8200, section 4.5): the outer packets of tunnels (RFC 2473, section 7.1).
 //!
-//! Owns the cut. Pure. Never sends a piece, and never takes an IPv6 packet apart: only its sender may (RFC 8200,
-//! section 4.5).
+//! Owns the cut. Pure. Never sends a piece, and never takes apart what somebody else sent as IPv6: only the sender may.
 
 use super::checksum;
 use super::io::{Frame, FrameMemory};
@@ -18,6 +17,9 @@ const COPIED: u8 = 0x80;
 /// More fragments follow.
 const MORE: u16 = 0x2000;
 
+/// IANA number of the IPv6 fragment header.
+const FRAGMENT_HEADER: u8 = 44;
+
 /// Takes a frame with an IPv4 packet (behind at most two VLAN tags) apart, so that no piece is larger than `mtu` bytes
 /// from the IP header on. The frame keeps the first piece; the others are put behind what `pieces` holds, in their order,
 /// in frames of the same port, and are the caller's to send. A packet that fits stays as it is.
@@ -25,8 +27,7 @@ const MORE: u16 = 0x2000;
 /// # Errors
 /// [`DropReason::NoFrame`] if a free frame lacks, [`DropReason::TooBig`] if the packet must stay whole (DF) or would be
 /// more than [`MOST_PIECES`], [`DropReason::BadIpHeader`], [`DropReason::BadIpOptions`], [`DropReason::BadLength`] and
-/// [`DropReason::Truncated`] for what is no IPv4 packet that could be. The frame is unchanged then. Frames that were
-/// added to `pieces` by then hold nothing, and are the caller's to release.
+/// [`DropReason::Truncated`] for what is no IPv4 packet that could be. The frame and `pieces` are unchanged then.
 #[cold]
 pub fn fragment<M: FrameMemory>(
     memory: &mut M,
@@ -35,7 +36,7 @@ pub fn fragment<M: FrameMemory>(
     pieces: &mut Vec<Frame>,
 ) -> Result<(), DropReason> {
     let bytes = memory.bytes(frame);
-    let l3 = network_header(bytes)?;
+    let l3 = network_header(bytes, 0x0800)?;
     let ip = &bytes[l3..];
     let head: &[u8; 20] = ip.first_chunk().ok_or(DropReason::Truncated)?;
     let header = usize::from(head[0] & 0x0f) * 4;
@@ -72,11 +73,8 @@ pub fn fragment<M: FrameMemory>(
         return Err(DropReason::TooBig);
     }
     let start = pieces.len();
-    for number in 0..others {
-        let length = each.min(data - first - number * each);
-        let whole = (l3 + later_header + length) as u32;
-        pieces.push(memory.allocate(frame.port, whole).ok_or(DropReason::NoFrame)?);
-    }
+    let length = |number: usize| each.min(data - first - number * each);
+    take_frames(memory, frame, pieces, (0..others).map(|number| l3 + later_header + length(number)))?;
     // Nothing fails from here on.
     let mut link = [0; 22];
     link[..l3].copy_from_slice(&memory.bytes(frame)[..l3]);
@@ -100,12 +98,102 @@ pub fn fragment<M: FrameMemory>(
     Ok(())
 }
 
-/// Where the IPv4 header begins.
-fn network_header(bytes: &[u8]) -> Result<usize, DropReason> {
+/// Takes an IPv6 packet that the appliance sends apart as [`fragment`] does; `id` is the identification, which no other
+/// packet between the same ends may have for a minute. The packet has no extension header.
+///
+/// # Errors
+/// As [`fragment`], and [`DropReason::NoHeadroom`].
+#[cold]
+pub fn fragment_v6<M: FrameMemory>(
+    memory: &mut M,
+    frame: &mut Frame,
+    mtu: u32,
+    id: u32,
+    pieces: &mut Vec<Frame>,
+) -> Result<(), DropReason> {
+    /// IPv6 and fragment header.
+    const HEAD: usize = 48;
+    let bytes = memory.bytes(frame);
+    let l3 = network_header(bytes, 0x86dd)?;
+    let ip = &bytes[l3..];
+    let fixed: [u8; 40] = *ip.first_chunk().ok_or(DropReason::Truncated)?;
+    if fixed[0] >> 4 != 6 {
+        return Err(DropReason::BadIpHeader);
+    }
+    let data = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    if 40 + data > ip.len() {
+        return Err(DropReason::Truncated);
+    }
+    if 40 + data <= mtu as usize {
+        return Ok(());
+    }
+    if matches!(fixed[6], 0 | 43 | 44 | 51 | 60) {
+        return Err(DropReason::BadIpHeader);
+    }
+    let each = piece(mtu as usize, HEAD)?;
+    let others = data.div_ceil(each) - 1;
+    if others >= MOST_PIECES {
+        return Err(DropReason::TooBig);
+    }
+    if memory.headroom(frame) < HEAD - 40 {
+        return Err(DropReason::NoHeadroom);
+    }
+    let start = pieces.len();
+    let length = |number: usize| each.min(data - (number + 1) * each);
+    take_frames(memory, frame, pieces, (0..others).map(|number| l3 + HEAD + length(number)))?;
+    // Nothing fails from here on.
+    let mut head = [0; 22 + HEAD];
+    let head = &mut head[..l3 + HEAD];
+    head[..l3 + 40].copy_from_slice(&memory.bytes(frame)[..l3 + 40]);
+    head[l3 + 6] = FRAGMENT_HEADER;
+    head[l3 + 40] = fixed[6];
+    head[l3 + 44..].copy_from_slice(&id.to_be_bytes());
+    let mut put_head = |bytes: &mut [u8], at: usize, length: usize| {
+        let more = u16::from(at + length < data);
+        head[l3 + 4..l3 + 6].copy_from_slice(&((length + 8) as u16).to_be_bytes());
+        // `at` is a multiple of eight: the lowest three bits are free.
+        head[l3 + 42..l3 + 44].copy_from_slice(&(at as u16 | more).to_be_bytes());
+        bytes[..l3 + HEAD].copy_from_slice(head);
+    };
+    for (number, made) in pieces[start..].iter_mut().enumerate() {
+        let (at, length) = ((number + 1) * each, made.len as usize - l3 - HEAD);
+        made.hops = frame.hops;
+        made.hint = frame.hint;
+        copy(memory, frame, l3 + 40 + at, made, l3 + HEAD, length);
+        put_head(memory.bytes_mut(made), at, length);
+    }
+    frame.addr -= (HEAD - 40) as u64;
+    frame.len = (l3 + HEAD + each) as u32;
+    put_head(memory.bytes_mut(frame), 0, each);
+    Ok(())
+}
+
+/// Takes a free frame for each length, behind what `pieces` holds; all or none.
+fn take_frames<M: FrameMemory>(
+    memory: &mut M,
+    frame: &Frame,
+    pieces: &mut Vec<Frame>,
+    lengths: impl Iterator<Item = usize>,
+) -> Result<(), DropReason> {
+    let start = pieces.len();
+    for length in lengths {
+        match memory.allocate(frame.port, length as u32) {
+            Some(made) => pieces.push(made),
+            None => {
+                pieces.drain(start..).rev().for_each(|made| memory.give_back(made));
+                return Err(DropReason::NoFrame);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the network header begins, which has to be of this Ethernet type.
+fn network_header(bytes: &[u8], ethertype: u16) -> Result<usize, DropReason> {
     let mut l3 = 14;
     loop {
         match be16(bytes, l3 - 2).ok_or(DropReason::Truncated)? {
-            0x0800 if bytes.len() >= l3 => return Ok(l3),
+            kind if kind == ethertype && bytes.len() >= l3 => return Ok(l3),
             0x8100 | 0x88a8 if l3 < 22 => l3 += 4,
             _ => return Err(DropReason::BadIpHeader),
         }

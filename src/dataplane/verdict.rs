@@ -151,7 +151,8 @@ drop_reasons! {
     BadNd = "bad-nd",
     /// Another host claims an owned address (ARP or ND announcement).
     AddressConflict = "address-conflict",
-    /// An ICMP message for an owned address that is malformed or has a wrong checksum.
+    /// An ICMP message for an owned address that is malformed or has a wrong checksum, or one about a tunnel's packet that
+    /// names an MTU that cannot be.
     BadIcmp = "bad-icmp",
     /// An ICMP error about a flow that is not known.
     IcmpNoFlow = "icmp-no-flow",

@@ -57,6 +57,11 @@ impl Shared {
         })
     }
 
+    /// The clock of all workers at `time`: milliseconds, wraps around.
+    pub fn clock(&self, time: Instant) -> u32 {
+        (time - self.start).as_millis() as u32
+    }
+
     /// The workers' inboxes, by their numbers.
     pub fn inboxes(&self) -> &[Inbox] {
         &self.inboxes
@@ -90,7 +95,7 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
         io.service();
         let count = io.receive(&mut frames);
         let time = Instant::now();
-        let now = (time - shared.start).as_millis() as u32;
+        let now = shared.clock(time);
         let elapsed = time - before;
         before = time;
         if was_busy {

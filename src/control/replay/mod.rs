@@ -179,6 +179,12 @@ impl FrameMemory for Memory {
         let addr = self.made * CHUNK + HEADROOM;
         Some(Frame { addr: addr as u64, len, port, ..Frame::default() })
     }
+
+    fn give_back(&mut self, frame: Frame) {
+        if frame.addr as usize / CHUNK + 1 == BATCH + self.made {
+            self.made -= 1;
+        }
+    }
 }
 
 /// Replays a capture and writes the report to `out`.

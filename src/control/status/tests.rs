@@ -22,6 +22,7 @@ fn example() -> Status {
         bytes: 64_000,
         out_packets: 0,
         out_bytes: 0,
+        path_mtu: reach.then_some(1400),
     };
     Status {
         engine: EngineStatus { version: "0.1.0".to_owned(), pid: 42, uptime_s: 3725 },
@@ -99,7 +100,7 @@ Worker  Core  Load  Received  Sent  Forwarded  A batch  Late  Flows       of  IP
 
 Prot  LocalAddress:Port  Scheduler Flags  Weight  ActiveConn  InActConn  Conns  InPkts  OutPkts  InBytes  OutBytes  Name / next hop
 TCP   192.0.2.10:80      mh mh-port                       24          6     80    2000        0   128000         0  web
-  ->  10.0.0.11:80       Route                 1          12          3     40    1000        0    64000         0  02:00:00:00:00:11 eth0 vlan 100
+  ->  10.0.0.11:80       Route                 1          12          3     40    1000        0    64000         0  02:00:00:00:00:11 eth0 vlan 100, path MTU 1400
   ->  10.0.0.12:8080     Masq                  1          12          3     40    1000        0    64000         0  UNREACHABLE: no route to it
 
 Dropped      Packets

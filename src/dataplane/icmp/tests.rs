@@ -221,6 +221,11 @@ fn the_limit_is_a_rate_with_a_burst() {
         let mut limiter = Limiter::default();
         move |_| limiter.allow(0)
     }));
+    // What was not sent does not count.
+    let mut limiter = Limiter::new(1, 2, 0);
+    assert!(limiter.allow(0) && limiter.allow(0) && !limiter.allow(0));
+    limiter.give_back();
+    assert!(limiter.allow(0) && !limiter.allow(0));
     assert_eq!((0..5000).filter(|_| Limiter::new(0, 0, 0).allow(1)).count(), 0);
 }
 

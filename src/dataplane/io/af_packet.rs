@@ -228,9 +228,7 @@ impl PacketIo for AfPacketIo {
     }
 
     fn release(&mut self, frame: Frame) {
-        debug_assert!(self.memory.held > 0, "a frame was released that the worker did not hold");
-        self.memory.held -= 1;
-        self.memory.give(frame.addr);
+        self.memory.give_back(frame);
     }
 
     fn service(&mut self) {

@@ -93,6 +93,12 @@ impl FrameMemory for HeapMemory {
         self.held += 1;
         Some(Frame { len, ..frame })
     }
+
+    fn give_back(&mut self, frame: Frame) {
+        debug_assert!(self.held > 0, "a frame was given back that the worker did not hold");
+        self.held -= 1;
+        self.give(frame.addr);
+    }
 }
 
 /// Frame I/O without a kernel: frames are put in and taken out by the caller.
@@ -202,9 +208,7 @@ impl PacketIo for MemoryIo {
     }
 
     fn release(&mut self, frame: Frame) {
-        debug_assert!(self.memory.held > 0, "a frame was released that the worker did not hold");
-        self.memory.held -= 1;
-        self.memory.give(frame.addr);
+        self.memory.give_back(frame);
     }
 
     fn service(&mut self) {

@@ -51,6 +51,8 @@ pub trait FrameMemory {
     /// Takes a free chunk for a frame of `len` bytes that the worker makes itself; it lies behind the usual headroom.
     /// `None`: no chunk is free, or the frame does not fit one. The frame is in the hands of the worker then.
     fn allocate(&mut self, port: PortIndex, len: u32) -> Option<Frame>;
+    /// Takes back a frame of [`FrameMemory::allocate`] that nothing was made of; the last one first.
+    fn give_back(&mut self, frame: Frame);
 }
 
 /// Counters that an I/O backend keeps, all since start.

@@ -39,6 +39,8 @@ pub(super) struct Kit {
     pub generation: u64,
     /// IPv4 identification of the next outer header that may be fragmented.
     pub next_id: u16,
+    /// The last IPv6 identification of an outer packet that went in fragments; workers begin far apart.
+    pub next_id_v6: u32,
 }
 
 impl Kit {

@@ -55,10 +55,16 @@ impl Context<'_> {
                 self.stats.conflict_mac.set(u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
                 Outcome::drop(DropReason::AddressConflict)
             }
-            Answer::IcmpError(inner) if parsed.kind == Kind::Icmp4 => {
-                self.icmp_error(v4, kit, memory, frame, parsed, inner, inner_l4_v4)
+            Answer::IcmpError(inner) => {
+                if let Some(outcome) = self.path_error(memory.bytes(frame), frame, parsed, inner) {
+                    return outcome;
+                }
+                if parsed.kind == Kind::Icmp4 {
+                    self.icmp_error(v4, kit, memory, frame, parsed, inner, inner_l4_v4)
+                } else {
+                    self.icmp_error(v6, kit, memory, frame, parsed, inner, inner_l4_v6)
+                }
             }
-            Answer::IcmpError(inner) => self.icmp_error(v6, kit, memory, frame, parsed, inner, inner_l4_v6),
         }
     }
 

@@ -230,7 +230,8 @@ impl Context<'_> {
     ) -> Option<Outcome> {
         let outer = self.snapshot.plain_tunnel(server.id)?;
         let length = u32::from(lane.total) + outer.front();
-        if length > u32::from(server.max_frame) || !server.reachable || server.vlan != NO_VLAN {
+        let most = outer.largest_frame(server.max_frame, self.now);
+        if length > u32::from(most) || !server.reachable || server.vlan != NO_VLAN {
             return None;
         }
         if !self.undisturbed(entry, Side::Only, lane) {

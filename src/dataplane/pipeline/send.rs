@@ -13,6 +13,7 @@ use crate::dataplane::icmp;
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::last_hop::Hop;
 use crate::dataplane::parse::{self, Kind, Parsed, Part, TCP, tcp_flag};
+use crate::dataplane::path_mtu::LEAST_V6;
 use crate::dataplane::proxy::{self, Progress, Step};
 use crate::dataplane::rewrite::tunnel::Tunnel;
 use crate::dataplane::rewrite::{self, mss, nat, tunnel};
@@ -92,6 +93,12 @@ impl Plan<'_> {
     fn growth(&self) -> u32 {
         self.tunnel.map_or(0, Tunnel::overhead)
     }
+
+    /// Largest frame that may leave, without VLAN tags.
+    fn largest_frame(&self, now: u32) -> u32 {
+        let most = self.exit.max_frame;
+        u32::from(self.tunnel.map_or(most, |outer| outer.largest_frame(most, now)))
+    }
 }
 
 impl Context<'_> {
@@ -122,13 +129,13 @@ impl Context<'_> {
         let inserted = u32::from(parsed.l4_len) - u32::from(whole.l4_len).min(u32::from(parsed.l4_len));
         let parsed = &parsed;
         let length_of = |frame: &Frame| frame.len - 4 * u32::from(parsed.tags) + plan.growth();
-        if length_of(frame) > u32::from(plan.exit.max_frame) {
+        let most = plan.largest_frame(self.now);
+        if length_of(frame) > most {
             // What lies behind the packet is not part of it.
             frame.len = frame.len.min(u32::from(parsed.l3) + ip_length(parsed));
         }
-        let length = length_of(frame);
-        if length > u32::from(plan.exit.max_frame) {
-            let mtu = u32::from(plan.exit.max_frame).saturating_sub(14 + plan.growth() + inserted);
+        if length_of(frame) > most {
+            let mtu = most.saturating_sub(14 + plan.growth() + inserted);
             return self.too_big(kit, memory, frame, parsed, plan, mtu, flow_hash(table.home_of(hash)));
         }
         match rewrite_for(kit, memory, frame, parsed, plan, flow_hash(table.home_of(hash))) {
@@ -137,7 +144,8 @@ impl Context<'_> {
         }
     }
 
-    /// A packet that does not fit: in pieces where its sender allows that, else the sender is told.
+    /// A packet that does not fit: in pieces where its sender allows that, else the sender is told. `mtu` is what it may
+    /// have.
     #[cold]
     #[allow(clippy::too_many_arguments)]
     fn too_big<M: FrameMemory>(
@@ -157,10 +165,21 @@ impl Context<'_> {
                 Err(reason) => drop(reason),
             };
         }
+        // No sender of IPv6 need make smaller ones (RFC 8200, section 5): the tunnel carries them (RFC 2473, section 7.1).
+        let v6 = matches!(parsed.kind, Kind::Flow6 | Kind::Icmp6);
+        if v6 && plan.tunnel.is_some() && ip_length(parsed) <= LEAST_V6 {
+            return match self.wrap_in_pieces(kit, memory, frame, parsed, plan, hash) {
+                Ok(()) => plan.exit.outcome,
+                Err(reason) => drop(reason),
+            };
+        }
         let Some(port) = self.snapshot.ports.get(usize::from(frame.port)) else { return drop(DropReason::TooBig) };
-        if kit.limiter.allow(self.now) && icmp::too_big(memory, frame, parsed, plan.service, port.mac(), mtu) {
-            self.stats.icmp_errors.add(1);
-            return Outcome { verdict: Verdict::Reply(frame.port), ..plan.exit.outcome };
+        if kit.limiter.allow(self.now) {
+            if icmp::too_big(memory, frame, parsed, plan.service, port.mac(), mtu) {
+                self.stats.icmp_errors.add(1);
+                return Outcome { verdict: Verdict::Reply(frame.port), ..plan.exit.outcome };
+            }
+            kit.limiter.give_back();
         }
         drop(DropReason::TooBig)
     }
@@ -195,6 +214,33 @@ impl Context<'_> {
         }
         kit.pieces = pieces;
         done
+    }
+
+    /// Wraps a packet for its tunnel, and cuts the outer packet into fragments, which the server puts together.
+    fn wrap_in_pieces<M: FrameMemory>(
+        &self,
+        kit: &mut Kit,
+        memory: &mut M,
+        frame: &mut Frame,
+        parsed: &Parsed,
+        plan: &Plan<'_>,
+        hash: u32,
+    ) -> Result<(), DropReason> {
+        if kit.extra.len() + MOST_PIECES > MAX_EXTRA {
+            return Err(DropReason::NoFrame);
+        }
+        rewrite_for(kit, memory, frame, parsed, plan, hash)?;
+        let mtu = plan.largest_frame(self.now).saturating_sub(14);
+        let mut pieces = std::mem::take(&mut kit.pieces);
+        let cut = if plan.tunnel.is_some_and(Tunnel::is_v6) {
+            kit.next_id_v6 = kit.next_id_v6.wrapping_add(1);
+            split::fragment_v6(memory, frame, mtu, kit.next_id_v6, &mut pieces)
+        } else {
+            split::fragment(memory, frame, mtu, &mut pieces)
+        };
+        kit.extra.extend(pieces.drain(..).map(|piece| (piece, plan.exit.outcome)));
+        kit.pieces = pieces;
+        cut
     }
 }
 

@@ -5,6 +5,7 @@ mod fragments;
 mod full_nat;
 mod peers;
 mod translation;
+mod tunnels;
 
 use std::net::IpAddr;
 

@@ -16,10 +16,12 @@
 pub mod plain;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::lower_ttl;
 use crate::dataplane::io::{Frame, FrameMemory};
-use crate::dataplane::parse::{NO_VLAN, Parsed, UDP};
+use crate::dataplane::parse::{NO_VLAN, Parsed, UDP, be16};
+use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::snapshot::ServerEntry;
 use crate::dataplane::verdict::DropReason;
 use crate::model::{Method, TunnelSettings};
@@ -31,12 +33,14 @@ const LONGEST: usize = 52;
 const IPV4_INSIDE: u8 = 4;
 const IPV6_INSIDE: u8 = 41;
 const GRE: u8 = 47;
+/// The IPv6 fragment header.
+const FRAGMENT_HEADER: u8 = 44;
 
 /// First port of the dynamic range (RFC 6335, section 6): GUE's source ports, as RFC 7605 and 8085 (5.1.1) ask.
 const FIRST_DYNAMIC_PORT: u16 = 49152;
 
 /// The outer header towards one server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Tunnel {
     /// Bytes that it adds.
     length: u8,
@@ -50,6 +54,8 @@ pub struct Tunnel {
     around_v4: Template,
     /// Around an IPv6 packet.
     around_v6: Template,
+    /// What is known of the path to the server.
+    path: Arc<PathMtu>,
 }
 
 /// An outer header but for what varies with the packet: that is zero here.
@@ -139,7 +145,60 @@ impl Tunnel {
             spread,
             around_v4: template(IPV4_INSIDE),
             around_v6: template(IPV6_INSIDE),
+            path: Arc::default(),
         }
+    }
+
+    /// Lets it share what is known of its path with other tunnels to the same address.
+    pub fn sharing(self, path: Arc<PathMtu>) -> Tunnel {
+        Tunnel { path, ..self }
+    }
+
+    /// What is known of the path to its server.
+    pub fn path(&self) -> &PathMtu {
+        &self.path
+    }
+
+    /// Whether the outer header is IPv6.
+    pub fn is_v6(&self) -> bool {
+        self.v6
+    }
+
+    /// Largest frame without VLAN tags, in bytes, where the interface and the route take `max_frame`. `now` as in
+    /// [`PathMtu::get`].
+    #[inline(always)]
+    pub fn largest_frame(&self, max_frame: u16, now: u32) -> u16 {
+        self.path.largest_frame(max_frame, now)
+    }
+
+    /// Whether an outer packet is one of this tunnel's: `quoted` is what an ICMP error holds of it, from its IP header
+    /// on (at least 8 bytes behind that, RFC 792).
+    pub fn has_made(&self, quoted: &[u8]) -> bool {
+        let (header, protocol, source, destination) =
+            if self.v6 { (40, 6, 8..24, 24..40) } else { (20, 9, 12..16, 16..20) };
+        let templates = [&self.around_v4.bytes, &self.around_v6.bytes];
+        let Some(head) = quoted.get(..header) else { return false };
+        // Never with options, whose place is within the first byte.
+        let version = if self.v6 { head[0] >> 4 == 6 } else { head[0] == 0x45 };
+        if !version || head[destination.clone()] != templates[0][destination] {
+            return false;
+        }
+        let (mut next, mut at, mut first) = (head[protocol], header, true);
+        // One that was sent in fragments (RFC 8200, section 4.5).
+        if self.v6 && next == FRAGMENT_HEADER {
+            let Some(fragment) = quoted.get(header..header + 8) else { return false };
+            (next, at) = (fragment[0], header + 8);
+            first = u16::from_be_bytes([fragment[2], fragment[3]]) & 0xfff8 == 0;
+        }
+        let fixed = source.end - 4;
+        let last =
+            |bytes: &[u8]| u32::from_be_bytes([bytes[fixed], bytes[fixed + 1], bytes[fixed + 2], bytes[fixed + 3]]);
+        let from_here = head[source.start..fixed] == templates[0][source.start..fixed]
+            && last(head) & !self.spread == last(templates[0]);
+        let port = header + 2;
+        from_here
+            && templates.iter().any(|template| template[protocol] == next)
+            && (next != UDP || !first || be16(quoted, at + 2) == be16(templates[0], port))
     }
 
     /// Bytes that it adds to a packet.

@@ -35,16 +35,24 @@ struct Cut {
 }
 
 fn cut(bytes: &[u8], mtu: u32, frames: u32) -> Cut {
+    cut_by(bytes, frames, |memory, frame, others| fragment(memory, frame, mtu, others))
+}
+
+fn cut_by(
+    bytes: &[u8],
+    frames: u32,
+    by: impl FnOnce(&mut HeapMemory, &mut Frame, &mut Vec<Frame>) -> Result<(), DropReason>,
+) -> Cut {
     let mut memory = HeapMemory::new(frames, 16384);
     let mut frame = memory.allocate(2, bytes.len() as u32).expect("room");
     memory.bytes_mut(&frame).copy_from_slice(bytes);
     let before = frame;
     let mut others = Vec::new();
-    let result = fragment(&mut memory, &mut frame, mtu, &mut others);
+    let result = by(&mut memory, &mut frame, &mut others);
     let held = memory.frames() - memory.free();
     assert_eq!(held, 1 + others.len(), "each frame that was taken is in the list");
     if result.is_err() {
-        assert_eq!((frame, memory.bytes(&frame)), (before, bytes));
+        assert_eq!((frame, memory.bytes(&frame), others.len()), (before, bytes, 0));
         return Cut { result, pieces: Vec::new(), held };
     }
     assert!(others.iter().all(|piece| piece.port == 2));
@@ -86,7 +94,7 @@ fn without_a_free_frame_nothing_changes() {
     for frames in 1..4 {
         let cut = cut(&bytes, 300, frames);
         assert_eq!(cut.result, Err(DropReason::NoFrame));
-        assert_eq!(cut.held, frames as usize, "those taken are the caller's to release");
+        assert_eq!(cut.held, 1, "those taken are given back");
     }
     assert_eq!(cut(&bytes, 300, 4).pieces.len(), 4);
 }
@@ -119,7 +127,80 @@ fn malformed_packets_are_refused() {
     }
 }
 
+const ID: u32 = 0xdead_beef;
+
+fn cut_v6(bytes: &[u8], mtu: u32, frames: u32) -> Cut {
+    cut_by(bytes, frames, |memory, frame, others| fragment_v6(memory, frame, mtu, ID, others))
+}
+
+/// An IPv6 packet in Ethernet, with `tags` VLAN tags.
+fn packet_v6(tags: usize, next: u8, data: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9];
+    for tag in 0..tags {
+        frame.extend_from_slice(&[0x81, 0, 0, tag as u8 + 5]);
+    }
+    frame.extend_from_slice(&[0x86, 0xdd, 0x6b, 0x90, 0, 0]);
+    frame.extend_from_slice(&(data.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&[next, 63]);
+    frame.extend_from_slice(&[0x20; 16]);
+    frame.extend_from_slice(&[0x30; 16]);
+    frame.extend_from_slice(data);
+    frame
+}
+
+#[test]
+fn ipv6_that_cannot_be_cut_is_refused_and_unchanged() {
+    let bytes = packet_v6(0, 41, &[7; 100]);
+    assert_eq!(cut_v6(&bytes, 140, 1).pieces, std::slice::from_ref(&bytes), "it fits");
+    assert_eq!(cut_v6(&bytes, 139, 1).result, Err(DropReason::NoFrame));
+    assert_eq!(cut_v6(&packet_v6(0, 41, &[7; 1000]), 200, 3).result, Err(DropReason::NoFrame));
+    assert_eq!(cut_v6(&bytes, 55, 9).result, Err(DropReason::TooBig), "no room for data");
+    assert_eq!(cut_v6(&packet_v6(0, 41, &[7; 8 * 65]), 56, 90).result, Err(DropReason::TooBig), "too many pieces");
+    assert_eq!(cut_v6(&packet_v6(0, 41, &[7; 8 * 64]), 56, 90).pieces.len(), 64);
+    assert_eq!(cut_v6(&packet_v6(0, 44, &[7; 100]), 100, 9).result, Err(DropReason::BadIpHeader));
+    assert_eq!(cut_v6(&packet(0, &[], 0, &[7; 100]), 80, 9).result, Err(DropReason::BadIpHeader));
+    assert_eq!(cut_v6(&bytes[..150], 80, 9).result, Err(DropReason::Truncated));
+    assert_eq!(cut_v6(&bytes[..40], 80, 9).result, Err(DropReason::Truncated));
+    let no_headroom = cut_by(&bytes, 9, |memory, frame, others| {
+        let mut moved = Frame { addr: frame.addr - memory.headroom(frame) as u64 + 7, ..*frame };
+        memory.bytes_mut(&moved).copy_from_slice(&bytes);
+        fragment_v6(memory, &mut moved, 100, ID, others)
+    });
+    assert_eq!(no_headroom.result, Err(DropReason::NoHeadroom));
+}
+
 proptest! {
+    #[test]
+    fn ipv6_pieces_together_are_the_packet(
+        tags in 0usize..3, data in proptest::collection::vec(any::<u8>(), 1..9000), mtu in 240u32..1600,
+        padding in 0usize..30,
+    ) {
+        let l3 = 14 + 4 * tags;
+        let mut bytes = packet_v6(tags, 41, &data);
+        let fits = bytes.len() - l3 <= mtu as usize;
+        bytes.resize(bytes.len() + padding, 0xee);
+        let cut = cut_v6(&bytes, mtu, 64);
+        prop_assert_eq!(cut.result, Ok(()));
+        if fits {
+            prop_assert_eq!(&cut.pieces, &[bytes]);
+            return Ok(());
+        }
+        let mut whole = Vec::new();
+        for (number, piece) in cut.pieces.iter().enumerate() {
+            let ip = &piece[l3..];
+            prop_assert!(ip.len() <= mtu as usize);
+            prop_assert_eq!(&piece[..l3 + 4], &bytes[..l3 + 4]);
+            prop_assert_eq!(usize::from(be16(ip, 4).expect("length")), ip.len() - 40);
+            prop_assert_eq!((ip[6], &ip[7..40]), (44, &bytes[l3 + 7..l3 + 40]));
+            prop_assert_eq!((ip[40], ip[41], &ip[44..48]), (41, 0, &ID.to_be_bytes()[..]));
+            let field = be16(ip, 42).expect("offset");
+            let last = number + 1 == cut.pieces.len();
+            prop_assert_eq!((usize::from(field & 0xfff8), field & 7), (whole.len(), u16::from(!last)));
+            prop_assert!(last || (ip.len() - 48) % 8 == 0);
+            whole.extend_from_slice(&ip[48..]);
+        }
+        prop_assert_eq!(whole, data);
+    }
     #[test]
     fn pieces_together_are_the_packet(
         tags in 0usize..3, data in proptest::collection::vec(any::<u8>(), 1..9000), mtu in 240u32..1600,

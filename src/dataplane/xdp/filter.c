@@ -11,7 +11,8 @@
 //     engine decides for all fragments of a packet alike;
 //   - ARP whose target is an owned address, and neighbour solicitations for one (RFC 826, RFC 4861 section 4.3);
 //   - echo requests and ICMP errors to an owned address (RFC 792, RFC 4443);
-//   - ICMP errors to anybody about a packet to a NAT server: the engine had translated that packet.
+//   - ICMP errors to anybody about a packet to a NAT server: the engine had translated that packet;
+//   - ICMP errors to anybody that a packet to a server behind a tunnel is too large: the engine may have wrapped it.
 // What the engine took and does not want comes back behind `struct returned`, and is the kernel's (ADR 0010).
 // The memory layout of the maps is shared with table.rs beside this file.
 
@@ -32,6 +33,7 @@
 
 // Bits of an address: what is taken for it. A protocol's bit is shifted by its index (tcp 0, udp 1, sctp 2).
 #define ADDRESS_OWNED 0x1
+#define ADDRESS_TUNNEL 0x2
 #define ADDRESS_SERVICE 0x10
 #define ADDRESS_ANY_PORT 0x100
 #define ADDRESS_RANGES 0x1000
@@ -40,6 +42,9 @@
 #define ADDRESS_RANGES_OF(service) ((service) << 8)
 // What is taken from an address, as a NAT server, is said by the same bits (but the first), this much higher.
 #define ADDRESS_REPLY_SHIFT 16
+// What is taken besides what comes to us: bits that no address has.
+#define ALSO_REPLIES 0x80000000
+#define ALSO_TUNNELS 0x40000000
 // In the key's family: the ports are source ports of a NAT server.
 #define FAMILY_REPLY 0x80
 
@@ -56,7 +61,7 @@ struct key {
 
 struct settings {
     u32 secret[3]; // what only the engine knows: nobody else can give frames back
-    u32 replies;   // 0 without NAT servers, else a bit that no address has
+    u32 also;      // ALSO_REPLIES where there are NAT servers, ALSO_TUNNELS where there are servers behind tunnels
 };
 
 // What the engine puts before a frame that it gives back. In generic mode the frame meets this program twice, and has
@@ -156,9 +161,9 @@ INLINE struct settings *get_settings(void) {
     return bpf_map_lookup_elem(&settings, &first);
 }
 
-INLINE u32 get_replies(void) {
+INLINE u32 get_also(void) {
     struct settings *known = get_settings();
-    return known ? known->replies : 0;
+    return known ? known->also : 0;
 }
 
 // The bit of a protocol that has ports; 0 for the others.
@@ -211,7 +216,7 @@ NOINLINE int in_ranges(u64 first, u64 second, u32 protocol, u32 port, u32 family
 // Whether an address and port are a NAT server's. With protocol 0 any port will do. `wanted` is the protocol's
 // ADDRESS_SERVICE bit.
 NOINLINE int is_server(u64 first, u64 second, u32 protocol, u32 port, u32 wanted) {
-    if (!get_replies())
+    if (!(get_also() & ALSO_REPLIES))
         return 0;
     struct key key;
     set_address(&key, first, second);
@@ -228,6 +233,15 @@ NOINLINE int is_server(u64 first, u64 second, u32 protocol, u32 port, u32 wanted
     if (bpf_map_lookup_elem(&ports, &key))
         return 1;
     return bits & ADDRESS_RANGES_OF(wanted) && in_ranges(first, second, protocol, port, FAMILY_REPLY);
+}
+
+// Whether an address is that of a server behind a tunnel.
+NOINLINE int is_tunnel(u64 first, u64 second) {
+    if (!(get_also() & ALSO_TUNNELS))
+        return 0;
+    struct key key;
+    set_address(&key, first, second);
+    return address_bits(&key) & ADDRESS_TUNNEL;
 }
 
 // A TCP, UDP or SCTP header, if there is one, to the address in `key`. `wanted` is the protocol's ADDRESS_SERVICE bit.
@@ -309,12 +323,15 @@ INLINE int take_ipv4(struct xdp_md *ctx, u32 offset) {
         return icmp[0] == 8 || error;
     if (!error)
         return 0;
-    // To anybody: about a packet to a NAT server.
+    int too_big = icmp[0] == 3 && icmp[1] == 4;
+    // To anybody: about a packet to a NAT server, or to one behind a tunnel.
     ip = at(ctx, offset + 8, 20);
     if (!ip || ip[0] >> 4 != 4)
         return 0;
     wanted = service_bit(ip[9]);
-    return wanted && is_server4((u16 *)(ip + 16), 0, 0, wanted);
+    if (wanted && is_server4((u16 *)(ip + 16), 0, 0, wanted))
+        return 1;
+    return too_big && is_tunnel(0, (u64)load32((u16 *)(ip + 16)) << 32);
 }
 
 INLINE int is_extension(u8 next) {
@@ -343,7 +360,7 @@ INLINE int is_server6(const u16 *address, u32 protocol, u32 port, u32 wanted) {
 // Whether a packet comes from a NAT server. `offset` is where its ports are; with protocol 0 any port will do, and it is
 // what the address must have. Global as the others.
 NOINLINE int is_reply6(struct xdp_md *ctx, u64 network, u32 protocol, u64 offset) {
-    if (!get_replies())
+    if (!(get_also() & ALSO_REPLIES))
         return 0;
     u8 *ip = at(ctx, network, 40);
     if (!ip)
@@ -376,12 +393,16 @@ INLINE int take_icmpv6(struct xdp_md *ctx, u32 bits, u32 offset) {
         return type == 128 || error;
     if (!error)
         return 0;
-    // To anybody: about a packet to a NAT server.
+    // To anybody: about a packet to a NAT server, or to one behind a tunnel.
     u8 *ip = at(ctx, offset + 8, 40);
     if (!ip || ip[0] >> 4 != 6)
         return 0;
     u32 wanted = fragment_bits(ip[6]);
-    return wanted && is_server6((u16 *)(ip + 24), 0, 0, wanted);
+    u16 *to = (u16 *)(ip + 24);
+    if (wanted && is_server6(to, 0, 0, wanted))
+        return 1;
+    return type == 2 &&
+           is_tunnel(load32(to) | (u64)load32(to + 2) << 32, load32(to + 4) | (u64)load32(to + 6) << 32);
 }
 
 INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
@@ -396,7 +417,7 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
     // Solicitations go to a link-local multicast group.
     if (!bits && ip[24] != 0xff) {
         // No bit of an address, but not a known 0 either, which would make the verifier walk everything once more.
-        bits = get_replies();
+        bits = get_also();
         if (!bits)
             return 0;
     }

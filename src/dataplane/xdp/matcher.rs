@@ -6,7 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::table::{
-    ANY_PORT, FilterTable, Image, Key, OWNED, RANGES, REPLY_SHIFT, SERVICE, SERVICE_MASK, TableError, key, reply_key,
+    ALSO_REPLIES, ALSO_TUNNELS, ANY_PORT, FilterTable, Image, Key, OWNED, RANGES, REPLY_SHIFT, SERVICE, SERVICE_MASK,
+    TUNNEL, TableError, key, reply_key,
 };
 
 const MAX_VLANS: usize = 2;
@@ -110,7 +111,12 @@ impl Matcher {
 
     /// What is taken from an address, if anything is taken from any.
     fn reply_bits(&self, address: IpAddr) -> u32 {
-        if self.image.replies { self.bits(address) >> REPLY_SHIFT } else { 0 }
+        if self.image.also & ALSO_REPLIES != 0 { self.bits(address) >> REPLY_SHIFT } else { 0 }
+    }
+
+    /// Whether an address is that of a server behind a tunnel.
+    fn is_tunnel(&self, address: IpAddr) -> bool {
+        self.image.also & ALSO_TUNNELS != 0 && self.bits(address) & TUNNEL != 0
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -163,10 +169,11 @@ impl Matcher {
                     || self.is_port(frame, source, replies, protocol, index, offset, &FROM),
             );
         }
-        if protocol != 1 || half(ip, 6) & 0x1fff != 0 || (bits & OWNED == 0 && !self.image.replies) {
+        if protocol != 1 || half(ip, 6) & 0x1fff != 0 || (bits & OWNED == 0 && self.image.also == 0) {
             return Some(false);
         }
-        let kind = at(frame, offset, 8)?[0];
+        let icmp = at(frame, offset, 8)?;
+        let kind = icmp[0];
         let error = matches!(kind, 3 | 4 | 11 | 12);
         if bits & OWNED != 0 {
             return Some(kind == 8 || error);
@@ -176,7 +183,9 @@ impl Matcher {
         }
         let ip = at(frame, offset + 8, 20)?;
         let wanted = protocol_index(ip[9]).map_or(0, |index| SERVICE << index);
-        Some(ip[0] >> 4 == 4 && self.reply_bits(address4(&ip[16..])) & wanted != 0)
+        let to = address4(&ip[16..]);
+        let too_big = icmp[..2] == [3, 4];
+        Some(ip[0] >> 4 == 4 && (self.reply_bits(to) & wanted != 0 || too_big && self.is_tunnel(to)))
     }
 
     fn take_ipv6(&self, frame: &[u8], mut offset: usize) -> Option<bool> {
@@ -187,7 +196,7 @@ impl Matcher {
         let mut next = ip[6];
         let (source, address) = (address6(&ip[8..]), address6(&ip[24..]));
         let bits = self.bits(address);
-        if bits == 0 && ip[24] != 0xff && !self.image.replies {
+        if bits == 0 && ip[24] != 0xff && self.image.also == 0 {
             return Some(false);
         }
         let replies = self.reply_bits(source);
@@ -231,6 +240,8 @@ impl Matcher {
             return Some(false);
         }
         let ip = at(frame, offset + 8, 40)?;
-        Some(ip[0] >> 4 == 6 && self.reply_bits(address6(&ip[24..])) & fragment_bits(ip[6]) != 0)
+        let to = address6(&ip[24..]);
+        let reply = self.reply_bits(to) & fragment_bits(ip[6]) != 0;
+        Some(ip[0] >> 4 == 6 && (reply || kind == 2 && self.is_tunnel(to)))
     }
 }

@@ -209,15 +209,15 @@ impl Filter {
             ebpf,
             program,
         };
-        filter.write_settings(false)?;
+        filter.write_settings(0)?;
         Ok(filter)
     }
 
-    fn write_settings(&mut self, replies: bool) -> Result<(), FilterError> {
+    fn write_settings(&mut self, also: u32) -> Result<(), FilterError> {
         let [a, b, c] = self.secret;
-        let done = self.settings.set(0, [a, b, c, u32::from(replies) << 31], 0);
+        let done = self.settings.set(0, [a, b, c, also], 0);
         self.map("settings", done)?;
-        self.image.replies = replies;
+        self.image.also = also;
         Ok(())
     }
 
@@ -332,8 +332,8 @@ impl Filter {
     pub fn narrow(&mut self, table: &FilterTable) -> Result<(), FilterError> {
         let image = Image::of(table)?;
         self.add(&image)?;
-        if self.image.replies && !image.replies {
-            self.write_settings(false)?;
+        if self.image.also != image.also {
+            self.write_settings(image.also)?;
         }
         for key in difference(&self.image.addresses, &image.addresses) {
             let done = self.addresses.remove(&key);
@@ -379,8 +379,8 @@ impl Filter {
                 self.image.addresses.insert(*key, *bits);
             }
         }
-        if image.replies && !self.image.replies {
-            self.write_settings(true)?;
+        if self.image.also | image.also != self.image.also {
+            self.write_settings(self.image.also | image.also)?;
         }
         Ok(())
     }

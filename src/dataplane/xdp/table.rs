@@ -35,6 +35,8 @@ pub struct FilterTable {
     pub replies: Vec<FilterEntry>,
     /// Addresses that the appliance owns now: ARP, neighbour solicitations, echo requests and ICMP errors are taken.
     pub owned: Vec<IpAddr>,
+    /// Servers behind tunnels: errors about packets to them that say "too large" are taken.
+    pub tunnels: Vec<IpAddr>,
 }
 
 fn set<T: Ord + Copy>(one: &[T], other: &[T]) -> BTreeSet<T> {
@@ -47,6 +49,7 @@ impl FilterTable {
         set(&self.entries, &[]) == set(&other.entries, &[])
             && set(&self.replies, &[]) == set(&other.replies, &[])
             && set(&self.owned, &[]) == set(&other.owned, &[])
+            && set(&self.tunnels, &[]) == set(&other.tunnels, &[])
     }
 
     /// A table that takes what either takes.
@@ -55,12 +58,13 @@ impl FilterTable {
             entries: set(&self.entries, &other.entries).into_iter().collect(),
             replies: set(&self.replies, &other.replies).into_iter().collect(),
             owned: set(&self.owned, &other.owned).into_iter().collect(),
+            tunnels: set(&self.tunnels, &other.tunnels).into_iter().collect(),
         }
     }
 
     /// Whether it takes nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.replies.is_empty() && self.owned.is_empty()
+        self.entries.is_empty() && self.replies.is_empty() && self.owned.is_empty() && self.tunnels.is_empty()
     }
 }
 
@@ -95,6 +99,7 @@ pub(super) type Key = [u8; 20];
 pub(super) type Ranges = [u32; 1 + MAX_RANGES];
 
 pub(super) const OWNED: u32 = 0x1;
+pub(super) const TUNNEL: u32 = 0x2;
 pub(super) const SERVICE: u32 = 0x10;
 pub(super) const ANY_PORT: u32 = 0x100;
 pub(super) const RANGES: u32 = 0x1000;
@@ -104,7 +109,11 @@ pub(super) const REPLY_SHIFT: u32 = 16;
 /// In a key's family: the ports are source ports of a NAT server.
 pub(super) const FAMILY_REPLY: u8 = 0x80;
 
-/// `struct settings` of `filter.c`: the secret in three words, and whether there are replies.
+/// In the settings: there are NAT servers; there are servers behind tunnels.
+pub(super) const ALSO_REPLIES: u32 = 1 << 31;
+pub(super) const ALSO_TUNNELS: u32 = 1 << 30;
+
+/// `struct settings` of `filter.c`: the secret in three words, and what is taken besides what comes to us.
 pub(super) type Settings = [u32; 4];
 
 /// The contents of the maps.
@@ -116,8 +125,8 @@ pub(super) struct Image {
     pub(super) ports: BTreeSet<Key>,
     /// Ranges of each address and protocol.
     pub(super) ranges: BTreeMap<Key, Ranges>,
-    /// Whether there are NAT servers.
-    pub(super) replies: bool,
+    /// What is taken besides what comes to us: [`ALSO_REPLIES`], [`ALSO_TUNNELS`].
+    pub(super) also: u32,
 }
 
 pub(super) fn key(address: IpAddr, protocol: u8, port: u16) -> Key {
@@ -169,7 +178,11 @@ impl Image {
         }
         image.add_ports(&table.entries, 0, key)?;
         image.add_ports(&table.replies, REPLY_SHIFT, reply_key)?;
-        image.replies = !table.replies.is_empty();
+        for &address in &table.tunnels {
+            *image.addresses.entry(key(address, 0, 0)).or_default() |= TUNNEL;
+        }
+        let also = |list: bool, bit| if list { bit } else { 0 };
+        image.also = also(!table.replies.is_empty(), ALSO_REPLIES) | also(!table.tunnels.is_empty(), ALSO_TUNNELS);
         if image.addresses.len() > MAX_ADDRESSES {
             return Err(TableError::TooManyAddresses(image.addresses.len()));
         }
@@ -277,7 +290,7 @@ mod tests {
         let image = Image::of(&table).expect("fits");
         let bits = SERVICE | SERVICE << (1 + REPLY_SHIFT) | RANGES << (1 + REPLY_SHIFT);
         assert_eq!(image.addresses.values().copied().collect::<Vec<_>>(), [bits]);
-        assert!(image.ports.contains(&key(a.address, 6, 80)) && image.replies);
+        assert!(image.ports.contains(&key(a.address, 6, 80)) && image.also == ALSO_REPLIES);
         assert!(image.ranges.contains_key(&reply_key(a.address, 17, 0)));
     }
 
@@ -290,6 +303,10 @@ mod tests {
         assert!(one.same(&two));
         let three = FilterTable { replies: vec![a], ..one.clone() };
         assert!(!one.same(&three) && one.union(&three).same(&three));
+        let four = FilterTable { tunnels: vec![b.address], ..one.clone() };
+        assert!(!one.same(&four) && one.union(&four).same(&four));
+        let bits = Image::of(&four).expect("fits").addresses.into_values().collect::<Vec<_>>();
+        assert_eq!(bits, [OWNED | TUNNEL | SERVICE]);
         assert!(one.union(&two).same(&two));
     }
 }

@@ -92,14 +92,14 @@ pub(super) const ENGINE: &[Key] = &[
         kind: integer(1024, 100_000_000),
         presence: Presence::Default("1_000_000"),
         also: &["conn_tab_size", "connections", "max_flows"],
-        doc: "IPv4 flows that one worker can hold, at 64 bytes each at most. The memory is taken at start.",
+        doc: "IPv4 flows that one worker can hold, at 64 bytes each at most; a flow by NAT or full NAT takes the room of two. The memory is taken at start.",
     },
     Key {
         name: "flows_ipv6",
         kind: integer(1024, 100_000_000),
         presence: Presence::Default("250_000"),
         also: &["flows6"],
-        doc: "IPv6 flows that one worker can hold, at 96 bytes each at most. The memory is taken at start.",
+        doc: "IPv6 flows that one worker can hold, at 96 bytes each at most; a flow by NAT or full NAT takes the room of two. The memory is taken at start.",
     },
     Key {
         name: "verify_checksums",

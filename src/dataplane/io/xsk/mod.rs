@@ -375,9 +375,7 @@ impl PacketIo for XskIo {
 
     #[inline]
     fn release(&mut self, frame: Frame) {
-        debug_assert!(self.umem.held > 0, "a frame was released that the worker did not hold");
-        self.umem.held -= 1;
-        self.umem.give(frame.addr);
+        self.umem.give_back(frame);
     }
 
     #[inline]

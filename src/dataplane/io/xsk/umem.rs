@@ -165,6 +165,12 @@ impl FrameMemory for Umem {
         self.held += 1;
         Some(Frame { addr: chunk + HEADROOM as u64, len, port, ..Frame::default() })
     }
+
+    fn give_back(&mut self, frame: Frame) {
+        debug_assert!(self.held > 0, "a frame was given back that the worker did not hold");
+        self.held -= 1;
+        self.give(frame.addr);
+    }
 }
 
 #[cfg(test)]

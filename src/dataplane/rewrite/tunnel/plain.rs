@@ -3,8 +3,11 @@
 //! Owns the whole front of the frame, Ethernet header included, ready made. Equal to [`super::encapsulate`] byte for byte,
 //! as tests show.
 
+use std::sync::Arc;
+
 use super::{Inner, Template, Tunnel, put_v4, put_v6};
 use crate::dataplane::io::{Frame, FrameMemory};
+use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::lower_ttl;
 
 /// Bytes of an untagged Ethernet header.
@@ -21,6 +24,7 @@ pub struct PlainTunnel {
     spread: u32,
     /// Around an IPv4 packet, and around an IPv6 packet.
     around: [Template; 2],
+    path: Arc<PathMtu>,
 }
 
 impl PlainTunnel {
@@ -30,7 +34,14 @@ impl PlainTunnel {
         link[..12].copy_from_slice(&macs);
         link[12..].copy_from_slice(if tunnel.v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
         let around = [tunnel.around_v4.clone(), tunnel.around_v6.clone()];
-        PlainTunnel { link, length: tunnel.length, ttl: tunnel.ttl, spread: tunnel.spread, around }
+        let path = tunnel.path.clone();
+        PlainTunnel { link, length: tunnel.length, ttl: tunnel.ttl, spread: tunnel.spread, around, path }
+    }
+
+    /// As [`Tunnel::largest_frame`].
+    #[inline(always)]
+    pub fn largest_frame(&self, max_frame: u16, now: u32) -> u16 {
+        self.path.largest_frame(max_frame, now)
     }
 
     /// Bytes from the start of a frame to the packet inside.
