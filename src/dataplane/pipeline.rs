@@ -132,6 +132,8 @@ impl Pipeline {
     pub fn join(&mut self, peers: Peers) {
         let (slots, range) = (self.kit.locals.len(), self.local_ports);
         self.kit.ports = PortPool::new(slots, range, peers.me, peers.count);
+        // Fragments of two workers' outer packets towards one server should differ in their identification.
+        self.kit.next_id = (u32::from(peers.me) * 0x1_0000 / u32::from(peers.count.max(1))) as u16;
         self.kit.next_id_v6 = u32::from(peers.me) << 24;
         self.kit.peers = Some(peers);
     }
@@ -187,6 +189,9 @@ impl Pipeline {
             if lane.home == NOT_PLAIN {
                 *slot = tables.inspect_other(frame, bytes);
             }
+        }
+        if snapshot.has_full_nat {
+            approach_partners(tables, memory, frames, &self.lanes[..]);
         }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
         for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
@@ -371,6 +376,18 @@ impl Tables<'_> {
 /// Whether this is the entry of a server's packets to an address.
 fn asks_from<E: Family>(entry: &E, address: IpAddr) -> bool {
     entry.flags() & flag::REVERSE != 0 && E::destination(&entry.key()) == address
+}
+
+/// Full NAT reads both entries of a flow: once the first has come from memory, asks the CPU for the second.
+#[inline(never)]
+fn approach_partners<M: FrameMemory>(tables: Tables<'_>, memory: &M, frames: &[Frame], lanes: &[Lane]) {
+    for (frame, lane) in frames.iter().zip(lanes).filter(|(_, lane)| lane.home != NOT_PLAIN) {
+        if !lane.v6 {
+            tables.v4.approach_partner(&lane.ident.key(), lane.home);
+        } else if let Some(key) = plain::key_v6(memory.bytes(frame), lane.ident) {
+            tables.v6.approach_partner(&key, lane.home);
+        }
+    }
 }
 
 /// Whether a frame's Ethernet addresses say that it is not for the appliance.

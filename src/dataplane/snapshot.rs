@@ -266,6 +266,8 @@ pub struct Snapshot {
     targets: Vec<Option<Target>>,
     plain_nat: Vec<Option<PlainNat>>,
     plain_tunnels: Vec<Option<PlainTunnel>>,
+    /// Whether any server is reached by full NAT.
+    pub has_full_nat: bool,
     /// Local addresses of full NAT by their stable slot; `None` where a slot is free.
     pub locals: Vec<Option<IpAddr>>,
     local_slots: Map<IpAddr, u16>,
@@ -345,6 +347,7 @@ impl Snapshot {
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
+        let has_full_nat = servers.iter().any(|server| server.way == Way::FullNat);
         let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
         let local_slots = slots.collect();
         Snapshot {
@@ -357,6 +360,7 @@ impl Snapshot {
             plain_nat,
             plain_tunnels,
             locals,
+            has_full_nat,
             local_slots,
             loads,
             tunnels,

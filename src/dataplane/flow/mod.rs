@@ -189,6 +189,16 @@ impl<E: Entry> FlowTable<E> {
         (((hash >> 32) * self.homes()) >> 32) as usize
     }
 
+    /// Asks the CPU to fetch the other direction's entry of a flow whose home bucket is known.
+    #[inline(always)]
+    pub fn approach_partner(&self, key: &E::Key, home: u32) {
+        let Some(place) = self.find_from(key, home as usize) else { return };
+        let entry = &E::entries(&self.buckets[place.bucket])[place.way & 1];
+        if let Some(bucket) = Place::unpack(entry.partner()).and_then(|partner| self.buckets.get(partner.bucket)) {
+            E::prefetch(bucket);
+        }
+    }
+
     /// Finds a flow whose home bucket is known.
     #[inline(always)]
     pub fn find_at(&self, key: &E::Key, home: u32) -> Option<Place> {

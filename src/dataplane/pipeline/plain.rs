@@ -49,7 +49,7 @@ impl Context<'_> {
             return match server.way {
                 Way::Nat => self.plain_nat_v4(entry, server, kit, memory, frame, lane),
                 Way::FullNat => self.plain_full_nat_v4(table, server, kit, memory, frame, lane),
-                Way::Tunnel => self.plain_tunnel(entry, server, kit, memory, frame, lane),
+                Way::Tunnel => self.plain_tunnel::<false, _, _>(entry, server, kit, memory, frame, lane),
                 Way::Dr | Way::Local => None,
             };
         }
@@ -79,7 +79,7 @@ impl Context<'_> {
             return match server.way {
                 Way::Nat => self.plain_nat_v6(entry, server, kit, memory, frame, lane),
                 Way::FullNat => self.plain_full_nat_v6(table, server, kit, memory, frame, lane, &key),
-                Way::Tunnel => self.plain_tunnel(entry, server, kit, memory, frame, lane),
+                Way::Tunnel => self.plain_tunnel::<true, _, _>(entry, server, kit, memory, frame, lane),
                 Way::Dr | Way::Local => None,
             };
         }

@@ -219,7 +219,7 @@ impl Context<'_> {
 
     /// Tunnels, whatever the families.
     #[inline(never)]
-    pub(super) fn plain_tunnel<E: Entry, M: FrameMemory>(
+    pub(super) fn plain_tunnel<const V6: bool, E: Entry, M: FrameMemory>(
         &self,
         entry: &mut E,
         server: &ServerEntry,
@@ -238,7 +238,7 @@ impl Context<'_> {
             return None;
         }
         kit.next_id = kit.next_id.wrapping_add(1);
-        outer.wrap(memory, frame, lane.total, lane.v6, flow_hash(lane.home), kit.next_id).then_some(())?;
+        outer.wrap::<V6, M>(memory, frame, lane.total, flow_hash(lane.home), kit.next_id).then_some(())?;
         self.count(server, u32::from(lane.total));
         Some(server.outcome)
     }

@@ -53,12 +53,11 @@ impl PlainTunnel {
     /// Wraps a packet of `total` bytes that [`crate::dataplane::parse::plain_v4`] or `plain_v6` took; the other arguments
     /// as in [`super::encapsulate`]. `false`: no headroom, or too long for an IP packet; nothing was changed then.
     #[inline(always)]
-    pub fn wrap<M: FrameMemory>(
+    pub fn wrap<const V6: bool, M: FrameMemory>(
         &self,
         memory: &mut M,
         frame: &mut Frame,
         total: u16,
-        v6: bool,
         flow_hash: u32,
         id: u16,
     ) -> bool {
@@ -70,41 +69,29 @@ impl PlainTunnel {
         let wrapped = Frame { addr: frame.addr - grown as u64, len: self.front() + u32::from(total), ..*frame };
         let bytes = memory.bytes_mut(&wrapped);
         let Some((link, rest)) = bytes.split_first_chunk_mut::<ETHERNET>() else { return false };
-        let template = &self.around[usize::from(v6)];
-        let job = Job { link, rest, template, v6, outer, ttl: self.ttl, hash: flow_hash, id };
+        let job = Job { outer, hash: flow_hash, id };
         let done = match self.length {
-            20 => job.put::<20>(&self.link, self.spread),
-            24 => job.put::<24>(&self.link, self.spread),
-            32 => job.put::<32>(&self.link, 0),
-            40 => job.put::<40>(&self.link, self.spread),
-            44 => job.put::<44>(&self.link, self.spread),
-            _ => job.put::<52>(&self.link, 0),
+            20 => self.put::<20, V6>(rest, &job),
+            24 => self.put::<24, V6>(rest, &job),
+            32 => self.put::<32, V6>(rest, &job),
+            40 => self.put::<40, V6>(rest, &job),
+            44 => self.put::<44, V6>(rest, &job),
+            _ => self.put::<52, V6>(rest, &job),
         };
         if done {
-            *frame = wrapped;
+            *link = self.link;
+            frame.addr = wrapped.addr;
+            frame.len = wrapped.len;
         }
         done
     }
-}
 
-/// One packet.
-struct Job<'a> {
-    link: &'a mut [u8; ETHERNET],
-    rest: &'a mut [u8],
-    template: &'a Template,
-    v6: bool,
-    outer: u32,
-    ttl: u8,
-    hash: u32,
-    id: u16,
-}
-
-impl Job<'_> {
+    /// The outer header, and what it takes from the packet behind it.
     #[inline(always)]
-    fn put<const N: usize>(self, link: &[u8; ETHERNET], spread: u32) -> bool {
-        let Some((out, packet)) = self.rest.split_first_chunk_mut::<N>() else { return false };
+    fn put<const N: usize, const V6: bool>(&self, rest: &mut [u8], job: &Job) -> bool {
+        let Some((out, packet)) = rest.split_first_chunk_mut::<N>() else { return false };
         let Some(packet) = packet.first_chunk_mut::<20>() else { return false };
-        let (tos, ttl, df) = if self.v6 {
+        let (tos, ttl, df) = if V6 {
             packet[7] -= 1;
             (packet[0] << 4 | packet[1] >> 4, packet[7], 0)
         } else {
@@ -113,17 +100,27 @@ impl Job<'_> {
             }
             (packet[1], packet[8], packet[6] & 0x40)
         };
-        *self.link = *link;
         let tos = if tos & 3 == 3 { tos & !3 | 2 } else { tos };
         let ttl = if self.ttl == 0 { ttl } else { self.ttl };
-        let inner = Inner { total: self.outer, tos, ttl, df, hash: self.hash, id: self.id };
+        let inner = Inner { total: job.outer, tos, ttl, df, hash: job.hash, id: job.id };
+        // GUE varies its UDP port instead.
+        let spread = if N == 32 || N == 52 { 0 } else { self.spread };
+        let template = &self.around[usize::from(V6)];
         if N < 40 {
-            put_v4::<N>(out, self.template, spread, &inner);
+            put_v4::<N>(out, template, spread, &inner);
         } else {
-            put_v6::<N>(out, self.template, spread, &inner);
+            put_v6::<N>(out, template, spread, &inner);
         }
         true
     }
+}
+
+/// What one outer header needs to know.
+struct Job {
+    /// Bytes of the outer packet.
+    outer: u32,
+    hash: u32,
+    id: u16,
 }
 
 #[cfg(test)]
@@ -190,7 +187,12 @@ mod tests {
             let (mut short, mut short_frame) = received(&frame);
             let plain = PlainTunnel::new(&tunnel, server.macs);
             let total = parsed.l4 - parsed.l3 + parsed.l4_len;
-            prop_assert!(plain.wrap(short.memory(), &mut short_frame, total, v6, hash, id));
+            let done = if v6 {
+                plain.wrap::<true, _>(short.memory(), &mut short_frame, total, hash, id)
+            } else {
+                plain.wrap::<false, _>(short.memory(), &mut short_frame, total, hash, id)
+            };
+            prop_assert!(done);
             prop_assert_eq!(short.memory().bytes(&short_frame), long.memory().bytes(&long_frame));
             prop_assert_eq!(plain.front(), 14 + tunnel.overhead());
         }
