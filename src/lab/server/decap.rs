@@ -2,7 +2,7 @@
 //!
 //! Owns its start on the servers that stand behind a tunnel; the site has given those the service address.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
@@ -34,8 +34,7 @@ fn start(site: &Site, node: &str, program: &Path) -> Result<Process, LabError> {
     let process = site.lab.start(node, &format!("{node}-decap"), &command)?;
     let within = Duration::from_secs(10);
     let start = Instant::now();
-    // The port is taken when everything else is there.
-    let ready = || if_nametoindex(DEVICE).is_ok() && UdpSocket::bind((Ipv4Addr::UNSPECIFIED, GUE_PORT)).is_err();
+    let ready = || if_nametoindex(DEVICE).is_ok() && listens(GUE_PORT);
     while !site.lab.node(node)?.run(ready)? {
         if process.ended().is_some() || start.elapsed() > within {
             return Err(LabError::Timeout {
@@ -47,4 +46,13 @@ fn start(site: &Site, node: &str, program: &Path) -> Result<Process, LabError> {
         thread::sleep(Duration::from_millis(10));
     }
     Ok(process)
+}
+
+/// Whether somebody has the port in this thread's namespace, over both families. Looked up in the kernel's list: trying to
+/// take it would be in the way of who is about to.
+fn listens(port: u16) -> bool {
+    let wanted = format!(":{port:04X} ");
+    ["udp", "udp6"].iter().all(|list| {
+        fs::read_to_string(format!("/proc/thread-self/net/{list}")).is_ok_and(|text| text.contains(&wanted))
+    })
 }
