@@ -103,8 +103,8 @@ fn may_be_told(bytes: &[u8], parsed: &Parsed, source: IpAddr) -> bool {
     }
 }
 
-/// Source, destination, and whether it is an IPv4 fragment other than the first.
-fn ends(bytes: &[u8], l3: usize) -> Option<(IpAddr, IpAddr, bool)> {
+/// Source and destination of the packet at `l3`, and whether it is an IPv4 fragment other than the first.
+pub(super) fn ends(bytes: &[u8], l3: usize) -> Option<(IpAddr, IpAddr, bool)> {
     let ip = bytes.get(l3..)?;
     if ip.first()? >> 4 == 6 {
         let addresses: &[u8; 32] = ip.get(8..)?.first_chunk()?;

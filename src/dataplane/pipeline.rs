@@ -280,19 +280,14 @@ impl Pipeline {
     fn publish(&self) {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
-        self.stats.local_ports.set(self.local_ports_in_use());
-    }
-
-    fn local_ports_in_use(&self) -> u64 {
-        let slots = 0..self.kit.locals.len() as u16;
-        slots.map(|slot| u64::from(self.kit.ports.in_use(slot))).sum()
+        self.stats.local_ports.set(u64::from(self.kit.ports.taken()));
     }
 
     /// What flows and fragments hold: nothing once all have ended. Looks at every last hop.
     pub fn holdings(&self) -> Holdings {
         Holdings {
             last_hops: self.kit.hops.flows(),
-            local_ports: self.local_ports_in_use(),
+            local_ports: u64::from(self.kit.ports.taken()),
             waiting: self.kit.fragments.waiting() as u64,
         }
     }

@@ -43,6 +43,8 @@ pub struct PortPool {
     since: Vec<u32>,
     /// A bit for each port in use; whole words for each slot.
     used: Vec<u64>,
+    /// Ports in use, over all slots.
+    taken: u32,
 }
 
 impl PortPool {
@@ -64,6 +66,7 @@ impl PortPool {
             rest: vec![0; places],
             since: vec![0; places],
             used: vec![0; slots * capacity.div_ceil(64) as usize],
+            taken: 0,
         };
         for slot in 0..slots.min(usize::from(u16::MAX)) {
             pool.reset(slot as u16);
@@ -87,6 +90,11 @@ impl PortPool {
         self.slots.get(usize::from(slot)).map_or(0, |slot| self.capacity - slot.free_len - slot.rest_len)
     }
 
+    /// Ports in use over all slots.
+    pub fn taken(&self) -> u32 {
+        self.taken
+    }
+
     /// Frees every port of a slot that gets another address. Flows of the old one must be gone: what they gave back
     /// later would be taken for what new ones took.
     pub fn reset(&mut self, slot: u16) {
@@ -94,7 +102,9 @@ impl PortPool {
         let Some(entry) = self.slots.get_mut(index) else { return };
         *entry = Slot { free_len: self.capacity, ..Slot::default() };
         let (capacity, words) = (self.capacity as usize, self.capacity.div_ceil(64) as usize);
-        self.used[index * words..][..words].fill(0);
+        let used = &mut self.used[index * words..][..words];
+        self.taken -= used.iter().map(|word| word.count_ones()).sum::<u32>();
+        used.fill(0);
         let first = u32::from(self.range.first) + self.worker;
         for (place, port) in (first..).step_by(self.workers as usize).take(capacity).enumerate() {
             self.free[index * capacity + place] = port as u16;
@@ -117,6 +127,7 @@ impl PortPool {
         entry.free_len -= 1;
         let (word, bit) = self.bit(index, port);
         self.used[word] |= bit;
+        self.taken += 1;
         Some(port)
     }
 
@@ -135,6 +146,7 @@ impl PortPool {
             return;
         }
         self.used[word] &= !bit;
+        self.taken -= 1;
         let (base, capacity) = (index * self.capacity as usize, self.capacity);
         let entry = &mut self.slots[index];
         if rest {

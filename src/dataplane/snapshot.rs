@@ -421,9 +421,4 @@ impl Snapshot {
     pub fn owns(&self, address: IpAddr) -> bool {
         self.owned.contains(&address)
     }
-
-    /// Addresses owned, in no order.
-    pub fn owned(&self) -> impl Iterator<Item = IpAddr> {
-        self.owned.iter().copied()
-    }
 }

@@ -3,10 +3,9 @@
 //!
 //! Owns which of them are believed. Never answers anybody: the next packet that is too large gets the answer.
 
-use std::net::IpAddr;
-
 use super::Context;
 use crate::dataplane::answer;
+use crate::dataplane::icmp;
 use crate::dataplane::io::Frame;
 use crate::dataplane::parse::{self, Kind, Parsed, be16};
 use crate::dataplane::path_mtu;
@@ -26,7 +25,7 @@ impl Context<'_> {
             (true, 2, _) => u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
             _ => return None,
         };
-        let (source, server) = ends(quoted, v6)?;
+        let (source, server, _) = icmp::ends(quoted, 0)?;
         let mut tunnels = self.snapshot.tunnels_to(server).filter(|(_, tunnel)| tunnel.has_made(quoted));
         let (entry, tunnel) = tunnels.next()?;
         // For the appliance, back to where the packet came from, and whole. If not, nobody is to learn from it.
@@ -43,14 +42,4 @@ impl Context<'_> {
         }
         Some(Outcome { verdict: Verdict::Pass, ..entry.outcome })
     }
-}
-
-/// Source and destination of a packet.
-fn ends(packet: &[u8], v6: bool) -> Option<(IpAddr, IpAddr)> {
-    if v6 {
-        let (source, destination) = (packet.get(8..24)?.first_chunk::<16>()?, packet.get(24..40)?.first_chunk::<16>()?);
-        return Some((IpAddr::from(*source), IpAddr::from(*destination)));
-    }
-    let (source, destination) = (packet.get(12..16)?.first_chunk::<4>()?, packet.get(16..20)?.first_chunk::<4>()?);
-    Some((IpAddr::from(*source), IpAddr::from(*destination)))
 }

@@ -5,14 +5,14 @@
 //! last a verdict (u64): [`WHOLE`], or the place of the first byte that was wrong. Client: [`super::super::client::transfer`].
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::lab::bytes::Bytes;
-use crate::lab::error::{Doing, LabError};
+use crate::lab::error::LabError;
 use crate::lab::site::{Family, Site};
 
 /// The verdict for a stream that is as it was sent.
@@ -26,34 +26,16 @@ pub const STILL: Duration = Duration::from_secs(5);
 
 /// Starts the server on `port`, on every server of the site: on the service address where it has that one, else on its own.
 pub fn start_all(site: &mut Site, family: Family, port: u16) -> Result<(), LabError> {
-    for server in site.servers.clone() {
-        start(site, &server.name, site.served_address(&server, family), port)?;
-    }
-    Ok(())
+    super::on_all(site, family, port, start)
 }
 
 /// Starts the server on one node and one address of it.
 pub fn start(site: &mut Site, node: &str, address: IpAddr, port: u16) -> Result<(), LabError> {
-    let bind = || TcpListener::bind(SocketAddr::new(address, port));
-    let listener = site.lab.node(node)?.run(bind)?.doing(|| format!("listening on TCP port {port} of {node}"))?;
-    listener.set_nonblocking(true).doing(|| "making a listener nonblocking".into())?;
-    let name = node.to_owned();
-    site.lab.thread(node, &format!("{node}-transfer"), move |stop| {
-        thread::scope(|scope| {
-            while !stop.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((connection, _)) => {
-                        let (name, stop) = (&name, &stop);
-                        scope.spawn(move || serve(&connection, name, stop));
-                    }
-                    Err(_) => thread::sleep(Duration::from_millis(2)),
-                }
-            }
-        });
-    })
+    super::listen(site, node, address, port, "transfer", serve)
 }
 
-fn serve(connection: &TcpStream, name: &str, stop: &Arc<AtomicBool>) -> io::Result<()> {
+fn serve(connection: TcpStream, name: &str, stop: &Arc<AtomicBool>) -> io::Result<()> {
+    let connection = &connection;
     connection.set_nonblocking(false)?;
     connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(Duration::from_millis(100)))?;

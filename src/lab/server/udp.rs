@@ -11,10 +11,7 @@ use crate::lab::site::{Family, Site};
 
 /// Starts the server on `port`, on every server of the site: on the service address where it has that one, else on its own.
 pub fn start_all(site: &mut Site, family: Family, port: u16) -> Result<(), LabError> {
-    for server in site.servers.clone() {
-        start(site, &server.name, site.served_address(&server, family), port)?;
-    }
-    Ok(())
+    super::on_all(site, family, port, start)
 }
 
 /// Starts the server on one node and one address of it.
