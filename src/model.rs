@@ -7,8 +7,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+mod access;
+
+pub use access::{Access, Judgement, Prefix, PrefixError};
 
 /// Transport protocols that a service can balance, with their IANA numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -571,6 +576,8 @@ pub struct Desired {
     /// Addresses that the engine owns without a service, for example the servers' gateway: it answers ARP, neighbour
     /// discovery and echo for them.
     pub addresses: Vec<IpAddr>,
+    /// Which clients may use the services.
+    pub access: Arc<Access>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
 }

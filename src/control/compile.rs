@@ -1,7 +1,7 @@
 //! From the desired services to the snapshot that workers read.
 //!
 //! Owns what must outlive snapshots: the stable ids of servers, their loads, where each service's sequence continues, and
-//! the slots of local addresses. Never reads a file, a socket or a clock, and never talks to workers.
+//! the slots of local addresses, the prepared access lists. Never reads a file, a socket or a clock, and never talks to workers.
 
 mod locals;
 
@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dataplane::access::Table;
 use crate::dataplane::flow::state::timeouts_ms;
 use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
@@ -18,7 +19,7 @@ use crate::dataplane::snapshot::{
     Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
 use crate::dataplane::stats::MAX_SERVERS;
-use crate::model::{Desired, Method, Scheduler, Server, Service, ServiceKey};
+use crate::model::{Access, Desired, Method, Scheduler, Server, Service, ServiceKey};
 use locals::Locals;
 
 /// Where a server is, as the kernel's facts tell it.
@@ -122,6 +123,7 @@ pub struct Registry {
     free: Vec<u16>,
     locals: Locals,
     paths: Paths,
+    access: Arc<Table>,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -222,7 +224,7 @@ impl Registry {
             self.services.insert(service.key, record);
         }
         self.generation += 1;
-        let snapshot = Snapshot::new(
+        let mut snapshot = Snapshot::new(
             self.generation,
             ports,
             entries,
@@ -231,7 +233,16 @@ impl Registry {
             &desired.addresses,
             |_, member| placed[&member.id].clone(),
         );
+        snapshot.access = self.access(&desired.access);
         Ok(Compiled { snapshot, added, removed })
+    }
+
+    /// The access lists as the data plane asks them: the same as the last time where they are the same.
+    pub fn access(&mut self, lists: &Arc<Access>) -> Arc<Table> {
+        if self.access.lists() != lists {
+            self.access = Arc::new(Table::new(lists));
+        }
+        Arc::clone(&self.access)
     }
 
     fn carry_service(&mut self, service: &Service, old: Option<ServiceRecord>, added: &mut Vec<u32>) -> ServiceRecord {

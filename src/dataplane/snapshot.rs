@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::access::Table;
 use super::flow::state::STATES;
 use super::parse::NO_VLAN;
 use super::rewrite::plain::{Rewrite4, Rewrite6};
@@ -260,6 +261,8 @@ pub struct Snapshot {
     pub ports: Vec<Port>,
     /// Services, in the config's order.
     pub services: Vec<ServiceEntry>,
+    /// Which clients may open flows.
+    pub access: Arc<Table>,
     /// Timeouts in milliseconds, by state.
     pub timeouts_ms: [u32; STATES],
     servers: Vec<ServerEntry>,
@@ -279,7 +282,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot of services, and of addresses that are owned without one.
+    /// A snapshot of services, and of addresses that are owned without one. It admits every client.
     ///
     /// `place` is asked for each member, with the index of its service. Members' slots must be below
     /// [`super::stats::MAX_SERVERS`].
@@ -354,6 +357,7 @@ impl Snapshot {
             generation,
             ports,
             services,
+            access: Arc::default(),
             timeouts_ms,
             servers,
             targets,
