@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
 use evenkeel::model::{
-    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Method, Neighbor, Polling, PortRange,
-    Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings, VerifyChecksums,
+    Access, Desired, EngineSettings, HugePages, Interface, IoMode, Judgement, MAGLEV_SIZES, MacAddr, Method, Neighbor,
+    Polling, PortRange, Prefix, PrefixError, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
+    TunnelSettings, VerifyChecksums,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -31,9 +32,9 @@ fn ports() -> impl Strategy<Value = PortRange> {
 
 fn scheduler() -> impl Strategy<Value = Scheduler> {
     prop_oneof![
-        select(vec![Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc]),
+        select(vec![Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC]),
         (any::<bool>(), any::<bool>(), select(MAGLEV_SIZES.to_vec()))
-            .prop_map(|(port, fallback, table_size)| Scheduler::Mh { port, fallback, table_size }),
+            .prop_map(|(port, fallback, table_size)| Scheduler { port, fallback, table_size, ..Scheduler::MH }),
     ]
 }
 
@@ -50,12 +51,10 @@ fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl S
     (scheduler(), servers, settings).prop_map(move |(scheduler, servers, (method, locals, tcp, tunnel))| {
         // Each service has its own address, so none overlap.
         let key = ServiceKey { address: unicast(v6, index), protocol, ports };
-        let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| Server {
-            address: unicast(v6 ^ (other_family && method.is_tunnel()), number),
-            port: port
-                .filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port)),
-            weight,
-            method,
+        let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| {
+            let port =
+                port.filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port));
+            Server::new(unicast(v6 ^ (other_family && method.is_tunnel()), number), port, weight, method)
         });
         let servers: Vec<Server> = servers.collect();
         let methods = || servers.iter().map(|server| server.method);
@@ -176,6 +175,24 @@ fn interfaces() -> impl Strategy<Value = Vec<Interface>> {
     })
 }
 
+fn access() -> impl Strategy<Value = Access> {
+    let prefix = (any::<bool>(), any::<u128>(), any::<u8>()).prop_map(|(v6, bits, length)| {
+        let (address, length) = if v6 {
+            (IpAddr::V6(Ipv6Addr::from(bits)), length % 129)
+        } else {
+            (IpAddr::V4(Ipv4Addr::from(bits as u32)), length % 33)
+        };
+        match Prefix::new(address, length) {
+            Ok(prefix) => prefix,
+            Err(PrefixError::HostBits { network, .. }) => network,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    let judgement = || select(vec![Judgement::Allow, Judgement::Deny]);
+    (judgement(), proptest::collection::vec((prefix, judgement()), 0..9))
+        .prop_map(|(default, lists)| Access::new(default, lists))
+}
+
 fn desired() -> impl Strategy<Value = Desired> {
     let neighbors = proptest::collection::btree_map(
         (any::<bool>(), 0u32..99),
@@ -183,9 +200,9 @@ fn desired() -> impl Strategy<Value = Desired> {
         0..4,
     );
     let addresses = proptest::collection::btree_set((any::<bool>(), 9600u32..9999), 0..4);
-    let listed = (neighbors, addresses);
+    let listed = (neighbors, addresses, access());
     (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), listed, services()).prop_map(
-        |(engine, timeouts, socket, interfaces, (neighbors, addresses), services)| Desired {
+        |(engine, timeouts, socket, interfaces, (neighbors, addresses, access), services)| Desired {
             engine,
             timeouts,
             control_socket: socket.into(),
@@ -202,6 +219,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 .collect(),
             interfaces,
             addresses: addresses.into_iter().map(|(v6, number)| unicast(v6, number)).collect(),
+            access: access.into(),
             services,
         },
     )

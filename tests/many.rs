@@ -38,7 +38,7 @@ fn desired() -> Desired {
         neighbors: Vec::new(),
         addresses: Vec::new(),
         access: Default::default(),
-        services: vec![Service::dr("dns", key, Scheduler::Rr, servers)],
+        services: vec![Service::dr("dns", key, Scheduler::RR, servers)],
     }
 }
 

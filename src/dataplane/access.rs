@@ -97,7 +97,9 @@ fn summarise(summary: &mut [u64], value: u64) {
 }
 
 fn in_summary(summary: &[u64], value: u64) -> bool {
-    probes(value).into_iter().all(|probe| summary.get((probe >> 6) as usize).is_some_and(|word| word >> (probe & 63) & 1 != 0))
+    probes(value)
+        .into_iter()
+        .all(|probe| summary.get((probe >> 6) as usize).is_some_and(|word| word >> (probe & 63) & 1 != 0))
 }
 
 impl Table {
@@ -119,7 +121,9 @@ impl Table {
                 found.push((prefix.length(), address.to_bits(), *judgement));
             }
         }
-        if self.lists.default == Judgement::Allow && found.iter().all(|(_, _, judgement)| *judgement == Judgement::Allow) {
+        if self.lists.default == Judgement::Allow
+            && found.iter().all(|(_, _, judgement)| *judgement == Judgement::Allow)
+        {
             return;
         }
         found.sort_unstable();
@@ -159,7 +163,9 @@ impl Table {
                 found.push((prefix.length(), address.to_bits(), *judgement));
             }
         }
-        if self.lists.default == Judgement::Allow && found.iter().all(|(_, _, judgement)| *judgement == Judgement::Allow) {
+        if self.lists.default == Judgement::Allow
+            && found.iter().all(|(_, _, judgement)| *judgement == Judgement::Allow)
+        {
             return;
         }
         self.turns = turns(self.lists.default, &found);
@@ -278,16 +284,17 @@ fn turns(default: Judgement, prefixes: &[Long]) -> Vec<(u128, bool)> {
     };
     turn(0, default);
     let mut open: Vec<(u128, Judgement)> = vec![(u128::MAX, default)];
-    let close_before = |open: &mut Vec<(u128, Judgement)>, limit: Option<u128>, turn: &mut dyn FnMut(u128, Judgement)| {
-        while let Some((last, _)) = open.last().copied()
-            && limit.is_none_or(|limit| last < limit)
-        {
-            open.pop();
-            if let (Some(from), Some((_, outer))) = (last.checked_add(1), open.last()) {
-                turn(from, *outer);
+    let close_before =
+        |open: &mut Vec<(u128, Judgement)>, limit: Option<u128>, turn: &mut dyn FnMut(u128, Judgement)| {
+            while let Some((last, _)) = open.last().copied()
+                && limit.is_none_or(|limit| last < limit)
+            {
+                open.pop();
+                if let (Some(from), Some((_, outer))) = (last.checked_add(1), open.last()) {
+                    turn(from, *outer);
+                }
             }
-        }
-    };
+        };
     for (length, first, judgement) in prefixes {
         close_before(&mut open, Some(*first), &mut turn);
         turn(*first, *judgement);

@@ -50,7 +50,9 @@ impl PrefixError {
         match self {
             PrefixError::Address => None,
             PrefixError::Length { mask } => mask.map(|length| format!("a length instead of a mask: `/{length}`")),
-            PrefixError::TooLong { most, .. } => Some(format!("one host is a prefix of {most} bits, or no length at all")),
+            PrefixError::TooLong { most, .. } => {
+                Some(format!("one host is a prefix of {most} bits, or no length at all"))
+            }
             PrefixError::HostBits { network, host } => {
                 Some(format!("the network is `{network}`; the host alone is `{host}`"))
             }
@@ -197,7 +199,9 @@ mod tests {
         assert!(said("::/129").contains("128 bits"));
         assert!(said("10.0.0.0/255.255.0.0").contains("`/16`"));
         assert!(!said("10.0.0.0/255.0.255.0").contains("mask:"));
-        for text in ["", "/", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/99999999999", "a/8", "10/8", "fe80::%1"] {
+        for text in
+            ["", "/", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/99999999999", "a/8", "10/8", "fe80::%1"]
+        {
             assert!(read(text).is_err(), "{text}");
         }
     }

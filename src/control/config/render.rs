@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::model::{Desired, HugePages, Method, Polling, PortRange, Scheduler, Service, VerifyChecksums};
+use crate::model::{Access, Desired, HugePages, Judgement, Method, Polling, PortRange, Service, VerifyChecksums};
 
 /// The configuration with every default written out.
 pub fn render(desired: &Desired) -> String {
@@ -68,6 +68,7 @@ pub fn render(desired: &Desired) -> String {
             ("sctp_established", seconds.sctp_established.to_string()),
         ],
     );
+    access(&mut out, &desired.access);
     table(&mut out, "[control]", &[("socket", text(&desired.control_socket.to_string_lossy()))]);
     for interface in &desired.interfaces {
         let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
@@ -88,13 +89,14 @@ pub fn render(desired: &Desired) -> String {
             ("address", text(&service.key.address.to_string())),
             ("protocol", text(service.key.protocol.name())),
             ("port", port(service.key.ports)),
-            ("scheduler", text(service.scheduler.name())),
+            ("scheduler", text(service.scheduler.name)),
         ];
-        if let Scheduler::Mh { port, fallback, table_size } = service.scheduler {
-            let flags = [(port, "mh-port"), (fallback, "mh-fallback")];
-            let flags: Vec<String> = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| text(name)).collect();
+        let flags: Vec<String> = service.scheduler.flags().iter().map(|flag| text(flag)).collect();
+        if !flags.is_empty() {
             keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
-            keys.push(("mh_table_size", table_size.to_string()));
+        }
+        if service.scheduler.table_size != 0 {
+            keys.push(("mh_table_size", service.scheduler.table_size.to_string()));
         }
         keys.push(("method", text(service.method.name())));
         keys.extend(settings(service));
@@ -108,6 +110,24 @@ pub fn render(desired: &Desired) -> String {
         }
     }
     out
+}
+
+/// The lists, those from files too.
+fn access(out: &mut String, access: &Access) {
+    let listed = |wanted| {
+        let mut list = String::from("[");
+        for (prefix, _) in access.lists().iter().filter(|(_, judgement)| *judgement == wanted) {
+            let _ = write!(list, "\n    \"{prefix}\",");
+        }
+        list.push_str(if list.len() > 1 { "\n]" } else { "]" });
+        list
+    };
+    let keys = [
+        ("default", text(access.default.name())),
+        ("deny", listed(Judgement::Deny)),
+        ("allow", listed(Judgement::Allow)),
+    ];
+    table(out, "[access]", &keys);
 }
 
 /// The settings of a service that only some methods and protocols take.

@@ -95,7 +95,8 @@ fn the_ends_of_the_address_space_have_their_answers() {
 #[test]
 fn a_block_that_says_one_thing_is_none() {
     use Judgement::{Allow, Deny};
-    let table = lists(Allow, &[("10.0.0.0/25", Deny), ("10.0.0.128/25", Deny), ("10.0.1.0/24", Deny), ("10.0.1.1/32", Deny)]);
+    let table =
+        lists(Allow, &[("10.0.0.0/25", Deny), ("10.0.0.128/25", Deny), ("10.0.1.0/24", Deny), ("10.0.1.1/32", Deny)]);
     assert_eq!(table.blocks().count(), 0);
     assert!(denies(&table, "10.0.0.0") && denies(&table, "10.0.0.255") && denies(&table, "10.0.1.1"));
     assert!(!denies(&table, "10.0.2.0"));

@@ -132,9 +132,12 @@ impl Lists {
         for (leading, block) in new.blocks().filter(|(leading, block)| old.block(*leading) != Some(*block)) {
             self.blocks.insert(leading, block, 0).map_err(|error| ("blocks", error))?;
         }
-        for long in new.long().iter().rev().filter(|(length, address, judgement)| {
-            old.long_says(*length, *address) != Some(*judgement)
-        }) {
+        for long in new
+            .long()
+            .iter()
+            .rev()
+            .filter(|(length, address, judgement)| old.long_says(*length, *address) != Some(*judgement))
+        {
             let says = u32::from(long.2 == Judgement::Deny);
             self.prefixes.insert(&long_key(long), says, 0).map_err(|error| ("prefixes", error))?;
         }

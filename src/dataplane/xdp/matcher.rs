@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::table::{
-    ALSO_REPLIES, ALSO_TUNNELS, ANY_PORT, FilterTable, Image, JUDGED, Key, OWNED, RANGES, REPLY_SHIFT, SERVICE, SERVICE_MASK,
-    TUNNEL, TableError, key, reply_key,
+    ALSO_REPLIES, ALSO_TUNNELS, ANY_PORT, FilterTable, Image, JUDGED, Key, OWNED, RANGES, REPLY_SHIFT, SERVICE,
+    SERVICE_MASK, TUNNEL, TableError, key, reply_key,
 };
 use crate::dataplane::access::Table;
 

@@ -23,9 +23,9 @@ use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, TestRun, TestRunOptions};
 
+use lists::Lists;
 pub use matcher::{Fate, Matcher};
 pub use table::{FilterEntry, FilterTable, MAX_ADDRESSES, MAX_PORTS, MAX_RANGES, TableError};
-use lists::Lists;
 use table::{Image, Key, Ranges, Settings};
 
 use super::access::Table;
