@@ -305,4 +305,4 @@ fn turns(default: Judgement, prefixes: &[Long]) -> Vec<(u128, bool)> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -103,7 +103,7 @@ fn a_block_that_says_one_thing_is_none() {
 }
 
 /// Addresses that share many leading bits, so that prefixes hold each other and clients are near them.
-fn near(v4: bool) -> impl Strategy<Value = IpAddr> {
+pub(crate) fn near(v4: bool) -> impl Strategy<Value = IpAddr> {
     (any::<u128>(), any::<u8>(), any::<bool>()).prop_map(move |(random, keep, low)| {
         if v4 {
             let base = 0x0a01_02ff_u32;
@@ -143,7 +143,7 @@ pub(crate) fn access() -> impl Strategy<Value = Access> {
 }
 
 /// Addresses around the ends of every prefix, and some others.
-fn clients(access: &Access, more: Vec<IpAddr>) -> Vec<IpAddr> {
+pub(crate) fn clients(access: &Access, more: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut all = more;
     for (prefix, _) in access.lists() {
         let host = u32::from(prefix.length());

@@ -48,21 +48,10 @@ impl Words {
         let all = unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast::<AtomicU64>(), Self::COUNT) };
         &all[part as usize * WORDS..][..WORDS]
     }
-
-    /// Makes each word what `new` says from the `now` that it is. Words that stay are not touched.
-    fn write(&self, part: Part, new: impl Fn(u64, usize) -> u64) {
-        for (index, word) in self.part(part).iter().enumerate() {
-            let now = word.load(Ordering::Relaxed);
-            let new = new(now, index);
-            if new != now {
-                word.store(new, Ordering::Release);
-            }
-        }
-    }
 }
 
 /// Parts of the words, in their order in the map.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Cells4 = 0,
     Cells6 = 1,
@@ -114,9 +103,9 @@ impl Lists {
             return Ok(());
         }
         let old = Arc::clone(&self.table);
-        if let Err(failure) = self.change(&old, new) {
+        if let Err(failure) = change(self, &old, new) {
             // Each key says what one of them says: the way back covers all that differ. It asks for less room.
-            if let Err((map, error)) = self.change(new, &old) {
+            if let Err((map, error)) = change(self, new, &old) {
                 tracing::error!("access lists: neither the new ones nor the old ones fit the filter: {map}: {error}");
             }
             return Err(failure);
@@ -124,37 +113,81 @@ impl Lists {
         self.table = Arc::clone(new);
         Ok(())
     }
+}
 
-    fn change(&mut self, old: &Table, new: &Table) -> Result<(), Failure> {
-        // Where to look: more than enough. A block that no cell leads to yet says nothing.
-        self.words.write(Part::Summary, |now, index| now | word(new.summary(), index));
-        self.words.write(Part::Cells6, |now, index| now | word(new.cells6(), index) & ALL_CLOSER);
-        for (leading, block) in new.blocks().filter(|(leading, block)| old.block(*leading) != Some(*block)) {
-            self.blocks.insert(leading, block, 0).map_err(|error| ("blocks", error))?;
-        }
-        for long in new
-            .long()
-            .iter()
-            .rev()
-            .filter(|(length, address, judgement)| old.long_says(*length, *address) != Some(*judgement))
-        {
-            let says = u32::from(long.2 == Judgement::Deny);
-            self.prefixes.insert(&long_key(long), says, 0).map_err(|error| ("prefixes", error))?;
-        }
-        // The cells themselves.
-        self.words.write(Part::Cells4, |_, index| word(new.cells4(), index));
-        self.words.write(Part::Cells6, |now, index| word(new.cells6(), index) | now & ALL_CLOSER);
-        // What nothing leads to any more.
-        for (leading, _) in old.blocks().filter(|(leading, _)| new.block(*leading).is_none()) {
-            gone(self.blocks.remove(&leading)).map_err(|error| ("blocks", error))?;
-        }
-        for long in old.long().iter().filter(|(length, address, _)| new.long_says(*length, *address).is_none()) {
-            gone(self.prefixes.remove(&long_key(long))).map_err(|error| ("prefixes", error))?;
-        }
-        self.words.write(Part::Cells6, |_, index| word(new.cells6(), index));
-        self.words.write(Part::Summary, |_, index| word(new.summary(), index));
-        Ok(())
+/// Where a change goes, step by step.
+trait Maps {
+    fn load(&self, part: Part, index: usize) -> u64;
+    fn store(&mut self, part: Part, index: usize, word: u64);
+    fn put_block(&mut self, leading: u32, block: &Block) -> Result<(), Failure>;
+    fn take_block(&mut self, leading: u32) -> Result<(), Failure>;
+    fn put_long(&mut self, long: &Long) -> Result<(), Failure>;
+    fn take_long(&mut self, long: &Long) -> Result<(), Failure>;
+}
+
+impl Maps for Lists {
+    fn load(&self, part: Part, index: usize) -> u64 {
+        self.words.part(part)[index].load(Ordering::Relaxed)
     }
+
+    fn store(&mut self, part: Part, index: usize, word: u64) {
+        self.words.part(part)[index].store(word, Ordering::Release);
+    }
+
+    fn put_block(&mut self, leading: u32, block: &Block) -> Result<(), Failure> {
+        self.blocks.insert(leading, block, 0).map_err(|error| ("blocks", error))
+    }
+
+    fn take_block(&mut self, leading: u32) -> Result<(), Failure> {
+        gone(self.blocks.remove(&leading)).map_err(|error| ("blocks", error))
+    }
+
+    fn put_long(&mut self, long: &Long) -> Result<(), Failure> {
+        let says = u32::from(long.2 == Judgement::Deny);
+        self.prefixes.insert(&long_key(long), says, 0).map_err(|error| ("prefixes", error))
+    }
+
+    fn take_long(&mut self, long: &Long) -> Result<(), Failure> {
+        gone(self.prefixes.remove(&long_key(long))).map_err(|error| ("prefixes", error))
+    }
+}
+
+/// Makes each word what `new` says from the one that it is. Words that stay are not touched.
+fn write(maps: &mut impl Maps, part: Part, new: impl Fn(u64, usize) -> u64) {
+    for index in 0..WORDS {
+        let now = maps.load(part, index);
+        let new = new(now, index);
+        if new != now {
+            maps.store(part, index, new);
+        }
+    }
+}
+
+/// Makes the maps say what `new` says, where they say what `old` says or some of what `new` says already.
+fn change(maps: &mut impl Maps, old: &Table, new: &Table) -> Result<(), Failure> {
+    // Where to look: more than enough. A block that no cell leads to yet says nothing.
+    write(maps, Part::Summary, |now, index| now | word(new.summary(), index));
+    write(maps, Part::Cells6, |now, index| now | word(new.cells6(), index) & ALL_CLOSER);
+    for (leading, block) in new.blocks().filter(|(leading, block)| old.block(*leading) != Some(*block)) {
+        maps.put_block(leading, block)?;
+    }
+    let says = |table: &Table, long: &Long| table.long_says(long.0, long.1);
+    for long in new.long().iter().rev().filter(|long| says(old, long) != Some(long.2)) {
+        maps.put_long(long)?;
+    }
+    // The cells themselves.
+    write(maps, Part::Cells4, |_, index| word(new.cells4(), index));
+    write(maps, Part::Cells6, |now, index| word(new.cells6(), index) | now & ALL_CLOSER);
+    // What nothing leads to any more.
+    for (leading, _) in old.blocks().filter(|(leading, _)| new.block(*leading).is_none()) {
+        maps.take_block(leading)?;
+    }
+    for long in old.long().iter().filter(|long| says(new, long).is_none()) {
+        maps.take_long(long)?;
+    }
+    write(maps, Part::Cells6, |_, index| word(new.cells6(), index));
+    write(maps, Part::Summary, |_, index| word(new.summary(), index));
+    Ok(())
 }
 
 /// On the way back from a failure some of what goes was never there.
@@ -165,3 +198,6 @@ fn gone(done: Result<(), MapError>) -> Result<(), MapError> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -183,12 +183,12 @@ const OBJECT: &[u8] = aya::include_bytes_aligned!("filter.o");
 const PROGRAMS: [&str; 2] = ["evenkeel_frags", "evenkeel"];
 
 impl Filter {
-    fn load(interface: &str) -> Result<Filter, FilterError> {
+    fn load(interface: &str, object: &[u8], programs: [&'static str; 2]) -> Result<Filter, FilterError> {
         let load = |source| FilterError::Load { interface: interface.to_owned(), source: Box::new(source) };
-        let mut ebpf = Ebpf::load(OBJECT).map_err(load)?;
-        let mut program = PROGRAMS[0];
+        let mut ebpf = Ebpf::load(object).map_err(load)?;
+        let mut program = programs[0];
         if let Err(first) = load_program(&mut ebpf, program) {
-            program = PROGRAMS[1];
+            program = programs[1];
             tracing::debug!(interface, error = %first, "no multi-buffer XDP program");
             load_program(&mut ebpf, program)
                 .map_err(|source| FilterError::Program { interface: interface.to_owned(), source: Box::new(source) })?;
@@ -253,7 +253,7 @@ impl Filter {
     /// [`FilterError::Occupied`] when another XDP program is there in any mode, [`FilterError::Refused`] when the
     /// driver does not have the mode.
     pub fn attach(interface: &str, ifindex: u32, attach: XdpAttach) -> Result<Filter, FilterError> {
-        let mut filter = Filter::load(interface)?;
+        let mut filter = Filter::load(interface, OBJECT, PROGRAMS)?;
         filter.attach = attach;
         let mode = match attach {
             XdpAttach::Native => XdpMode::Driver,
@@ -284,7 +284,20 @@ impl Filter {
     /// # Errors
     /// [`FilterError::Load`] and [`FilterError::Program`], for want of privileges above all.
     pub fn detached() -> Result<Filter, FilterError> {
-        Filter::load("(no interface)")
+        Filter::load("(no interface)", OBJECT, PROGRAMS)
+    }
+
+    /// The same of another object: one that includes `filter.c` and has a program of its own around it, for benches.
+    ///
+    /// # Errors
+    /// As [`Filter::detached`].
+    pub fn detached_from(object: &[u8], program: &'static str) -> Result<Filter, FilterError> {
+        Filter::load("(no interface)", object, [program; 2])
+    }
+
+    /// The loaded object with the maps that are not the filter's.
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
     }
 
     /// Runs the program on one frame in the kernel, apart from all interfaces (`BPF_PROG_TEST_RUN`): what would become
