@@ -19,6 +19,7 @@ pub mod schedule;
 pub mod snapshot;
 pub mod split;
 pub mod stats;
+pub mod syn_cookie;
 pub mod sys;
 pub mod verdict;
 pub mod worker;
