@@ -47,7 +47,7 @@ fn the_least_file_has_the_models_defaults() {
     assert_eq!(desired.timeouts, Timeouts::default());
     assert_eq!(desired.control_socket.to_str(), Some("/run/evenkeel.sock"));
     assert_eq!(desired.services[0].name, "192.0.2.10:80/tcp");
-    assert_eq!(desired.services[0].scheduler, Scheduler::Wlc);
+    assert_eq!(desired.services[0].scheduler, Scheduler::WLC);
     assert_eq!(desired.services[0].servers[1].weight, 3);
     assert_eq!(desired.interfaces[0].queues, None);
 }
@@ -425,7 +425,7 @@ fn ports_and_schedulers_arrive() {
     );
     let desired = read(&text).desired.unwrap();
     assert_eq!(desired.services[1].key.ports, PortRange { first: 5000, last: 5999 });
-    assert_eq!(desired.services[1].scheduler, Scheduler::Mh { port: false, fallback: true, table_size: 251 });
+    assert_eq!(desired.services[1].scheduler, Scheduler { fallback: true, table_size: 251, ..Scheduler::MH });
     assert_eq!(desired.services[1].servers.len(), 2);
     assert_eq!(read(&render::render(&desired)).desired.as_ref(), Some(&desired));
 }

@@ -31,9 +31,9 @@ fn ports() -> impl Strategy<Value = PortRange> {
 
 fn scheduler() -> impl Strategy<Value = Scheduler> {
     prop_oneof![
-        select(vec![Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc]),
+        select(vec![Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC]),
         (any::<bool>(), any::<bool>(), select(MAGLEV_SIZES.to_vec()))
-            .prop_map(|(port, fallback, table_size)| Scheduler::Mh { port, fallback, table_size }),
+            .prop_map(|(port, fallback, table_size)| Scheduler { port, fallback, table_size, ..Scheduler::MH }),
     ]
 }
 
@@ -50,12 +50,10 @@ fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl S
     (scheduler(), servers, settings).prop_map(move |(scheduler, servers, (method, locals, tcp, tunnel))| {
         // Each service has its own address, so none overlap.
         let key = ServiceKey { address: unicast(v6, index), protocol, ports };
-        let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| Server {
-            address: unicast(v6 ^ (other_family && method.is_tunnel()), number),
-            port: port
-                .filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port)),
-            weight,
-            method,
+        let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| {
+            let port =
+                port.filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port));
+            Server::new(unicast(v6 ^ (other_family && method.is_tunnel()), number), port, weight, method)
         });
         let servers: Vec<Server> = servers.collect();
         let methods = || servers.iter().map(|server| server.method);

@@ -68,11 +68,11 @@ fn settings() -> EngineSettings {
 fn no_packet_allocates() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     for scheduler in [
-        Scheduler::Rr,
-        Scheduler::Wrr,
-        Scheduler::Lc,
-        Scheduler::Wlc,
-        Scheduler::Mh { port: true, fallback: true, table_size: MAGLEV_DEFAULT_SIZE },
+        Scheduler::RR,
+        Scheduler::WRR,
+        Scheduler::LC,
+        Scheduler::WLC,
+        Scheduler { port: true, fallback: true, ..Scheduler::MH },
     ] {
         // The counts are the whole process's, and the test harness has a thread that allocates now and then. What the
         // pipeline allocates, it allocates on every attempt: each begins with a new one.
@@ -183,7 +183,7 @@ fn a_thousand_swaps_under_full_load_lose_nothing_and_move_no_flow() {
     let mut registry = Registry::default();
     // Servers 1 to 3 stay, with changing weights; 4 and 5 come and go, with weight 0: they get no flows to lose.
     let stays = |round: u16| [(1, 1 + round % 5), (2, round % 3), (3, 2)];
-    let first = compile(&mut registry, &desired(Scheduler::Wlc, &stays(1)));
+    let first = compile(&mut registry, &desired(Scheduler::WLC, &stays(1)));
     let shared = Arc::new(Shared::new(first, 1, 2048 - 256).expect("shared"));
     let mut load = Load {
         inner: MemoryIo::new(1, 256, 2048),
@@ -211,7 +211,7 @@ fn a_thousand_swaps_under_full_load_lose_nothing_and_move_no_flow() {
         if round % 2 == 0 {
             servers.insert(usize::from(round % 4), (4 + (round % 4 / 2) as u8, 0));
         }
-        let next = compile(&mut registry, &desired(Scheduler::Wlc, &servers));
+        let next = compile(&mut registry, &desired(Scheduler::WLC, &servers));
         let generation = next.generation;
         shared.snapshot.store(Arc::new(next));
         while stats.generation.get() != generation {

@@ -37,7 +37,7 @@ fn desired() -> Desired {
         interfaces: Vec::new(),
         neighbors: Vec::new(),
         addresses: Vec::new(),
-        services: vec![Service::dr("dns", key, Scheduler::Rr, servers)],
+        services: vec![Service::dr("dns", key, Scheduler::RR, servers)],
     }
 }
 

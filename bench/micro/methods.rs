@@ -41,7 +41,7 @@ fn snapshot(v6: bool, method: Method) -> Snapshot {
     let key = ServiceKey { address: vip(v6).0, protocol: Protocol::Udp, ports: PortRange::single(53) };
     let local_addresses =
         if method == Method::FullNat { (101..=116).map(|n| address(v6, n)).collect() } else { Vec::new() };
-    let service = Service { method, local_addresses, ..Service::dr("dns", key, Scheduler::Wlc, vec![server]) };
+    let service = Service { method, local_addresses, ..Service::dr("dns", key, Scheduler::WLC, vec![server]) };
     let desired = Desired {
         engine: EngineSettings::default(),
         timeouts: Timeouts::default(),

@@ -12,14 +12,13 @@ use evenkeel::dataplane::parse;
 use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::rewrite;
 use evenkeel::dataplane::schedule::maglev::Table;
-use evenkeel::dataplane::schedule::{Client, Cursor, Selector};
+use evenkeel::dataplane::schedule::{Cursor, Request, Selector};
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::dataplane::stats::WorkerStats;
 use evenkeel::dataplane::sys;
 use evenkeel::dataplane::verdict::{Outcome, Verdict};
 use evenkeel::model::{
-    Desired, EngineSettings, Interface, MAGLEV_DEFAULT_SIZE, MacAddr, PortRange, Protocol, Scheduler, Server, Service,
-    ServiceKey, Timeouts,
+    Desired, EngineSettings, Interface, MacAddr, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
 };
 
 const CHUNK: usize = 2048;
@@ -177,7 +176,7 @@ impl Rig {
         Rig {
             frames: Frames::new(),
             pipeline: Pipeline::new(&settings, Seeds::random(), Arc::new(WorkerStats::default())).expect("memory"),
-            snapshot: snapshot(case.v6, Scheduler::Wlc),
+            snapshot: snapshot(case.v6, Scheduler::WLC),
             outcomes: [Outcome::plain(Verdict::Pass); BATCH],
             processed: 0,
             now: 0,
@@ -261,11 +260,11 @@ impl Rig {
             }
             scheduler => {
                 let kind = match scheduler {
-                    "schedule-rr" => Scheduler::Rr,
-                    "schedule-wrr" => Scheduler::Wrr,
-                    "schedule-lc" => Scheduler::Lc,
-                    "schedule-wlc" => Scheduler::Wlc,
-                    _ => Scheduler::Mh { port: true, fallback: false, table_size: MAGLEV_DEFAULT_SIZE },
+                    "schedule-rr" => Scheduler::RR,
+                    "schedule-wrr" => Scheduler::WRR,
+                    "schedule-lc" => Scheduler::LC,
+                    "schedule-wlc" => Scheduler::WLC,
+                    _ => Scheduler { port: true, ..Scheduler::MH },
                 };
                 thread_local! {
                     static PREPARED: std::cell::RefCell<Option<(Scheduler, Selector, Cursor)>> =
@@ -278,8 +277,8 @@ impl Rig {
                     }
                     let Some((_, selector, cursor)) = slot else { return };
                     for n in 0..BATCH as u32 {
-                        let client = Client { folded_address: black_box(n), port: n as u16 };
-                        sum += selector.select(members, cursor, client).unwrap_or(0) as u64;
+                        let client = Request { client: black_box(n), port: n as u16, ..Request::default() };
+                        sum += selector.select(members, cursor, &client).unwrap_or(0) as u64;
                     }
                 });
             }
@@ -468,6 +467,9 @@ pub fn maglev_moves(size: u32) -> Vec<f64> {
         reachable: true,
         address: IpAddr::from([10, 0, 0, n]),
         port: 80,
+        real: u32::from(n),
+        upper: 0,
+        lower: 0,
         load: Arc::default(),
     };
     let all: Vec<_> = (1..=10).map(member).collect();

@@ -16,7 +16,7 @@ use crate::dataplane::io::open::IoReport;
 use crate::dataplane::schedule::Member;
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
-use crate::model::{Desired, IoMode, PortRange, Scheduler, Server, Service};
+use crate::model::{Desired, IoMode, PortRange, Server, Service};
 
 /// The interfaces.
 pub fn interfaces(report: &IoReport, facts: &Facts, applied: &Applied) -> Vec<InterfaceStatus> {
@@ -141,21 +141,14 @@ pub fn services(
                 ServerStatus { path_mtu, ..server(configured, member, desired, applied, workers, reach) }
             })
             .collect();
-        let flags = match config.scheduler {
-            Scheduler::Mh { port, fallback, .. } => [(port, "mh-port"), (fallback, "mh-fallback")]
-                .into_iter()
-                .filter(|(set, _)| *set)
-                .map(|(_, name)| name.to_owned())
-                .collect(),
-            _ => Vec::new(),
-        };
+        let flags = config.scheduler.flags();
         let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
         all.push(ServiceStatus {
             name: config.name.clone(),
             address: config.key.address.to_string(),
             protocol: config.key.protocol,
             port: config.key.ports.to_string(),
-            scheduler: config.scheduler.name().to_owned(),
+            scheduler: config.scheduler.name.to_owned(),
             flags,
             method: config.method,
             packets: sum(|server| server.packets),

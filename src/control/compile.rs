@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dataplane::flow::state::timeouts_ms;
+use crate::dataplane::director::ServiceState;
 use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
-use crate::dataplane::schedule::{Cursor, Listed, Load, Member, Selector, carry_over};
+use crate::dataplane::schedule::{Listed, Load, Member, Selector, carry_over};
 use crate::dataplane::snapshot::{
     Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
@@ -59,7 +59,7 @@ fn place(service: &Service, server: &Server, at: Whereabouts, locals: &Locals, p
         proxy: service.proxy_protocol && way == Way::FullNat,
         locals: if way == Way::FullNat { locals.slots(&service.local_addresses) } else { Arc::from([]) },
     };
-    Placed { hop: at.hop.filter(|_| complete), mtu: at.mtu, way, target }
+    Placed { hop: at.hop.filter(|_| complete), mtu: at.mtu, way, target, fate: None }
 }
 
 /// More than there are slots for.
@@ -108,7 +108,7 @@ struct Record {
 #[derive(Debug)]
 struct ServiceRecord {
     scheduler: Scheduler,
-    cursor: Arc<Cursor>,
+    state: Arc<ServiceState>,
     servers: Vec<Record>,
 }
 
@@ -209,13 +209,19 @@ impl Registry {
                     reachable: at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len()),
                     address: server.address,
                     port: server.port.unwrap_or(port),
+                    real: known.id,
+                    upper: server.upper.unwrap_or(0),
+                    lower: server.lower.unwrap_or(0),
                     load: known.load.clone(),
                 });
                 placed.insert(known.id, at);
             }
             entries.push(ServiceEntry {
                 selector: Selector::new(service.scheduler, &members),
-                cursor: record.cursor.clone(),
+                stateless: Selector::new(Scheduler::MH, &members),
+                ghosts: Vec::new(),
+                unit: 0,
+                state: record.state.clone(),
                 config: service.clone(),
                 members,
             });
@@ -226,7 +232,7 @@ impl Registry {
             self.generation,
             ports,
             entries,
-            timeouts_ms(&desired.timeouts),
+            &desired.timeouts,
             self.locals.snapshot(),
             &desired.addresses,
             |_, member| placed[&member.id].clone(),
@@ -235,9 +241,13 @@ impl Registry {
     }
 
     fn carry_service(&mut self, service: &Service, old: Option<ServiceRecord>, added: &mut Vec<u32>) -> ServiceRecord {
-        let (cursor, old_servers) = match old {
-            Some(old) if old.scheduler == service.scheduler => (old.cursor, old.servers),
-            Some(old) => (Arc::default(), old.servers),
+        let (state, old_servers) = match old {
+            Some(old) => {
+                if old.scheduler != service.scheduler {
+                    old.state.cursor.reset();
+                }
+                (old.state, old.servers)
+            }
             None => (Arc::default(), Vec::new()),
         };
         let before: Vec<Listed> = old_servers.iter().map(|r| (r.id, r.weight)).collect();
@@ -258,8 +268,8 @@ impl Registry {
             servers.insert(0, Record { identity, id, weight, last_weight: weight, load: Arc::default() });
         }
         let after: Vec<Listed> = servers.iter().map(|r| (r.id, r.weight)).collect();
-        carry_over(service.scheduler, &cursor, &before, &after);
-        ServiceRecord { scheduler: service.scheduler, cursor, servers }
+        carry_over(service.scheduler, &state.cursor, &before, &after);
+        ServiceRecord { scheduler: service.scheduler, state, servers }
     }
 
     /// A free slot, with a generation that no live flow can name.

@@ -25,7 +25,7 @@ pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Optio
     let timeouts = file.tables("timeouts").first().and_then(timeouts);
     let control_socket = file.tables("control").first().and_then(|entry| entry.text("socket"));
     let interfaces = interfaces(file.tables("interface"), out);
-    let services = services::services(file.tables("service"), out);
+    let services = services::services(file.tables("service"), timeouts.unwrap_or_default(), out);
     local_addresses(file, engine.as_ref().map(|engine| engine.local_addresses), out);
     let addresses = addresses(file, out);
     let neighbors = neighbors(file, &interfaces, out);
@@ -104,6 +104,7 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
         fragments: entry.integer("fragments")?.value,
         fragments_waiting: entry.integer("fragments_waiting")?.value,
         fragment_wait_ms: entry.integer("fragment_wait_ms")?.value,
+        ..EngineSettings::default()
     })
 }
 
@@ -136,6 +137,7 @@ fn timeouts(entry: &Entry) -> Option<Timeouts> {
         tcp_last_ack: seconds("tcp_last_ack")?,
         udp: seconds("udp")?,
         sctp_established: seconds("sctp_established")?,
+        ..Timeouts::default()
     })
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::dataplane::director::Director;
 use crate::dataplane::directory::{Directory, MAX_WORKERS, Peers};
 use crate::dataplane::flow::Seeds;
 use crate::dataplane::io::open::WorkerIo;
@@ -92,6 +93,8 @@ impl Worker {
 pub struct Workers {
     /// One for each core of the settings.
     pub list: Vec<Worker>,
+    /// What they share besides the snapshot.
+    pub director: Arc<Director>,
     shared: Arc<Shared>,
 }
 
@@ -101,15 +104,16 @@ impl Workers {
     /// # Errors
     /// [`WorkerError`]; workers that had started are ended then.
     pub fn start(ios: Vec<WorkerIo>, settings: &EngineSettings, shared: &Arc<Shared>) -> Result<Workers, WorkerError> {
-        let mut workers = Workers { list: Vec::new(), shared: shared.clone() };
         // One hash of a flow for all, so that a word in the directory means the same to each.
         let seeds = Seeds::random();
+        let director = Arc::new(Director::new(settings, seeds));
+        let mut workers = Workers { list: Vec::new(), director: director.clone(), shared: shared.clone() };
         let peers = peers(ios.len(), settings);
         for (worker, (io, core)) in ios.into_iter().zip(&settings.cores).enumerate() {
             let stats = Arc::new(WorkerStats::default());
             let (started, start) = crossbeam::channel::bounded(1);
             let (theirs, settings, shared, core) = (stats.clone(), settings.clone(), shared.clone(), *core);
-            let peers = peers.get(worker).cloned();
+            let (peers, director) = (peers.get(worker).cloned(), director.clone());
             let body = move || {
                 // First the core, then the memory: it is touched first by who uses it.
                 if let Err(source) = pin(core) {
@@ -124,6 +128,7 @@ impl Workers {
                     }
                 };
                 pipeline.prefault();
+                pipeline.share(director);
                 if let Some(peers) = peers {
                     pipeline.join(peers);
                 }
@@ -178,7 +183,8 @@ fn peers(workers: usize, settings: &EngineSettings) -> Vec<Peers> {
     if count < 2 {
         return Vec::new();
     }
-    let flows = settings.flows as usize + settings.flows_ipv6 as usize;
+    let settings = [settings.flows, settings.flows_ipv6, settings.unproven, settings.unproven_ipv6];
+    let flows: usize = settings.iter().map(|flows| *flows as usize).sum();
     let directory = Arc::new(Directory::new(flows * workers));
     (0..count).map(|me| Peers { me, count, directory: directory.clone() }).collect()
 }

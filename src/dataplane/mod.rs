@@ -2,15 +2,19 @@
 
 pub mod answer;
 pub mod checksum;
+pub mod director;
 pub mod directory;
 pub mod flow;
 pub mod fragment;
+pub mod guard;
 pub mod handover;
 pub mod icmp;
 pub mod io;
 pub mod last_hop;
+pub mod limits;
 pub mod parse;
 pub mod path_mtu;
+pub mod persist;
 pub mod pipeline;
 pub mod ports;
 pub mod proxy;

@@ -4,7 +4,11 @@
 //! clock. Cache misses are the cost of a large flow table, so a batch is parsed and its buckets prefetched before the
 //! first lookup waits for memory.
 
+mod admission;
+mod choose;
+mod cookie_path;
 mod family;
+mod fate;
 mod flow_path;
 mod fragment_path;
 mod kit;
@@ -18,9 +22,10 @@ mod send;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::director::Director;
 use super::directory::Peers;
 use super::flow::state::State;
-use super::flow::{FlowTable, FlowV4, FlowV6, Ident, Seeds, flag};
+use super::flow::{FlowV4, FlowV6, Flows, Ident, Seeds, flag};
 use super::fragment::FragmentTable;
 use super::icmp::Limiter;
 use super::io::{BATCH, Frame, FrameMemory};
@@ -61,13 +66,15 @@ struct Context<'a> {
     snapshot: &'a Snapshot,
     stats: &'a WorkerStats,
     verify: VerifyChecksums,
+    director: &'a Director,
     now: u32,
 }
 
 /// A worker's flow tables and counters, and the way of a packet through them.
 pub struct Pipeline {
-    v4: FlowTable<FlowV4>,
-    v6: FlowTable<FlowV6>,
+    v4: Flows<FlowV4>,
+    v6: Flows<FlowV6>,
+    director: Arc<Director>,
     lanes: Box<[Lane; BATCH]>,
     slots: Box<[Slot; BATCH]>,
     stats: Arc<WorkerStats>,
@@ -97,10 +104,12 @@ impl Pipeline {
     /// The kernel has not that much memory.
     pub fn new(settings: &EngineSettings, seeds: Seeds, stats: Arc<WorkerStats>) -> std::io::Result<Self> {
         let huge = settings.huge_pages != HugePages::Never;
+        let director = Arc::new(Director::new(settings, seeds));
         let empty = Slot { parsed: Err(DropReason::Truncated), hash: 0 };
         Ok(Pipeline {
-            v4: FlowTable::new(settings.flows as usize, seeds, huge)?,
-            v6: FlowTable::new(settings.flows_ipv6 as usize, seeds, huge)?,
+            v4: Flows::new(settings.flows as usize, settings.unproven as usize, seeds, huge)?,
+            v6: Flows::new(settings.flows_ipv6 as usize, settings.unproven_ipv6 as usize, seeds, huge)?,
+            director: director.clone(),
             lanes: Box::new([Lane::default(); BATCH]),
             slots: Box::new([empty; BATCH]),
             stats,
@@ -124,8 +133,21 @@ impl Pipeline {
                 limiter: Limiter::default(),
                 next_id: 0,
                 next_id_v6: 0,
+                random: seeds.0[3] as u32 | 1,
+                director,
             },
         })
+    }
+
+    /// Makes it part of a director that others know, too. Without this call it is one by itself.
+    pub fn share(&mut self, director: Arc<Director>) {
+        self.kit.director = director.clone();
+        self.director = director;
+    }
+
+    /// What it shares with other workers.
+    pub fn director(&self) -> &Arc<Director> {
+        &self.director
     }
 
     /// Makes it one of several workers, which know each other's flows by their directory.
@@ -135,6 +157,7 @@ impl Pipeline {
         // Fragments of two workers' outer packets towards one server should differ in their identification.
         self.kit.next_id = (u32::from(peers.me) * 0x1_0000 / u32::from(peers.count.max(1))) as u16;
         self.kit.next_id_v6 = u32::from(peers.me) << 24;
+        self.kit.random = (self.kit.random ^ u32::from(peers.me).wrapping_mul(0x9e37_79b1)) | 1;
         self.kit.peers = Some(peers);
     }
 
@@ -161,7 +184,7 @@ impl Pipeline {
     }
 
     /// The flow tables, for listing.
-    pub fn tables(&self) -> (&FlowTable<FlowV4>, &FlowTable<FlowV6>) {
+    pub fn tables(&self) -> (&Flows<FlowV4>, &Flows<FlowV6>) {
         (&self.v4, &self.v6)
     }
 
@@ -193,12 +216,12 @@ impl Pipeline {
         if snapshot.has_full_nat {
             approach_partners(tables, memory, frames, &self.lanes[..]);
         }
-        let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
+        let context = Context { snapshot, stats: &self.stats, verify: self.verify, director: &self.director, now };
         for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
             let hit = if lane.v6 {
-                context.plain_hit_v6(&mut self.v6, &mut self.kit, memory, frame, lane)
+                context.plain_hit_v6(&mut self.v6.proven, &mut self.kit, memory, frame, lane)
             } else {
-                context.plain_hit_v4(&mut self.v4, &mut self.kit, memory, frame, lane)
+                context.plain_hit_v4(&mut self.v4.proven, &mut self.kit, memory, frame, lane)
             };
             *outcome = match hit {
                 Some(outcome) => outcome,
@@ -254,17 +277,18 @@ impl Pipeline {
     pub fn sweep(&mut self, snapshot: &Snapshot, budget: usize, now: u32) {
         let mut expired = 0;
         let kit = &mut self.kit;
-        self.v4.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+        self.v4.sweep(budget, now, snapshot, |gone| {
             kit.close(snapshot, &gone, now);
             expired += 1;
         });
-        self.v6.sweep(budget, now, &snapshot.timeouts_ms, |gone| {
+        self.v6.sweep(budget, now, snapshot, |gone| {
             kit.close(snapshot, &gone, now);
             expired += 1;
         });
         if expired > 0 {
             self.stats.expired.add(expired);
         }
+        self.director.guard.settle(now);
         self.publish();
     }
 
@@ -280,6 +304,7 @@ impl Pipeline {
     fn publish(&self) {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
+        self.stats.unproven.set((self.v4.unproven.len() + self.v6.unproven.len()) as u64);
         self.stats.local_ports.set(u64::from(self.kit.ports.taken()));
     }
 
@@ -301,8 +326,8 @@ impl Pipeline {
 /// The flow tables as the first pass sees them.
 #[derive(Clone, Copy)]
 struct Tables<'a> {
-    v4: &'a FlowTable<FlowV4>,
-    v6: &'a FlowTable<FlowV6>,
+    v4: &'a Flows<FlowV4>,
+    v6: &'a Flows<FlowV6>,
 }
 
 impl Tables<'_> {
@@ -314,7 +339,7 @@ impl Tables<'_> {
         match parse::plain_v4(bytes) {
             Some(plain) if plain.protocol != SCTP && !is_foreign(ports, frame, bytes) => {
                 let ident = Ident::new(plain.addresses, plain.ports, plain.protocol);
-                let home = self.v4.approach(ident);
+                let home = self.v4.proven.approach(ident);
                 Lane {
                     ident,
                     home,
@@ -335,7 +360,7 @@ impl Tables<'_> {
             Some(plain) if !is_foreign(ports, frame, bytes) => {
                 let ident = Ident::new(0, plain.ports, plain.protocol);
                 let home = match plain::key_v6(bytes, ident) {
-                    Some(key) => self.v6.approach(&key),
+                    Some(key) => self.v6.proven.approach(&key),
                     None => NOT_PLAIN,
                 };
                 Lane {
@@ -378,9 +403,9 @@ fn asks_from<E: Family>(entry: &E, address: IpAddr) -> bool {
 fn approach_partners<M: FrameMemory>(tables: Tables<'_>, memory: &M, frames: &[Frame], lanes: &[Lane]) {
     for (frame, lane) in frames.iter().zip(lanes).filter(|(_, lane)| lane.home != NOT_PLAIN) {
         if !lane.v6 {
-            tables.v4.approach_partner(&lane.ident.key(), lane.home);
+            tables.v4.proven.approach_partner(&lane.ident.key(), lane.home);
         } else if let Some(key) = plain::key_v6(memory.bytes(frame), lane.ident) {
-            tables.v6.approach_partner(&key, lane.home);
+            tables.v6.proven.approach_partner(&key, lane.home);
         }
     }
 }
@@ -399,8 +424,8 @@ impl Context<'_> {
     #[inline(never)]
     fn any_packet<M: FrameMemory>(
         &self,
-        v4: &mut FlowTable<FlowV4>,
-        v6: &mut FlowTable<FlowV6>,
+        v4: &mut Flows<FlowV4>,
+        v6: &mut Flows<FlowV6>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,

@@ -7,14 +7,16 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::flow::state::STATES;
+use super::director::ServiceState;
+use super::flow::Lifetimes;
+use super::flow::state::{STATES, State, timeouts_ms};
 use super::parse::NO_VLAN;
 use super::rewrite::plain::{Rewrite4, Rewrite6};
 use super::rewrite::tunnel::Tunnel;
 use super::rewrite::tunnel::plain::PlainTunnel;
-use super::schedule::{Cursor, Load, Member, Selector};
+use super::schedule::{Load, Member, Selector};
 use super::verdict::{DropReason, Outcome, Verdict};
-use crate::model::{MacAddr, Service, ServiceKey};
+use crate::model::{Fate, MacAddr, Service, ServiceKey, Timeouts};
 
 /// A port of the data plane: one interface of the engine.
 #[derive(Clone, Copy, Debug)]
@@ -204,6 +206,8 @@ pub struct Placed {
     pub way: Way,
     /// What rewriting needs.
     pub target: Target,
+    /// What becomes of its flows where it does not serve them (any more): it cannot be reached then, whatever `hop` says.
+    pub fate: Option<Fate>,
 }
 
 /// The slot in a stable server id.
@@ -224,16 +228,27 @@ pub struct ServiceEntry {
     pub config: Service,
     /// Servers in IPVS's order.
     pub members: Vec<Member>,
-    /// The scheduler, prepared for those members.
+    /// Servers that were removed, while flows of them are left. Nothing is scheduled to them.
+    pub ghosts: Vec<Member>,
+    /// The scheduler, prepared for the members.
     pub selector: Selector,
-    /// Where its sequence continues.
-    pub cursor: Arc<Cursor>,
+    /// The same choice for a client at any time and on every appliance: for flows that are let in without state.
+    pub stateless: Selector,
+    /// Number of the service's group, or of the service itself: what shares persistent clients.
+    pub unit: u32,
+    /// What workers share of it beyond this snapshot.
+    pub state: Arc<ServiceState>,
 }
 
 impl ServiceEntry {
     /// What the service matches.
     pub fn key(&self) -> &ServiceKey {
         &self.config.key
+    }
+
+    /// Members and ghosts.
+    pub fn all(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().chain(&self.ghosts)
     }
 }
 
@@ -260,8 +275,12 @@ pub struct Snapshot {
     pub ports: Vec<Port>,
     /// Services, in the config's order.
     pub services: Vec<ServiceEntry>,
-    /// Timeouts in milliseconds, by state.
-    pub timeouts_ms: [u32; STATES],
+    /// Timeouts in milliseconds, by state; the first are those of services that say nothing.
+    lifetimes: Vec<[u32; STATES]>,
+    /// Which of them each service has.
+    service_lifetimes: Vec<u16>,
+    /// What becomes of a server's flows, by slot, where it does not serve them.
+    fates: Vec<Option<Fate>>,
     servers: Vec<ServerEntry>,
     targets: Vec<Option<Target>>,
     plain_nat: Vec<Option<PlainNat>>,
@@ -271,7 +290,8 @@ pub struct Snapshot {
     /// Local addresses of full NAT by their stable slot; `None` where a slot is free.
     pub locals: Vec<Option<IpAddr>>,
     local_slots: Map<IpAddr, u16>,
-    loads: Vec<Option<Arc<Load>>>,
+    /// Members and ghosts by slot.
+    members: Vec<Option<Member>>,
     /// Slots of servers behind tunnels, by address.
     tunnels: Map<IpAddr, Vec<u16>>,
     by_address: Map<(IpAddr, u8), Ports>,
@@ -287,17 +307,20 @@ impl Snapshot {
         generation: u64,
         ports: Vec<Port>,
         services: Vec<ServiceEntry>,
-        timeouts_ms: [u32; STATES],
+        timeouts: &Timeouts,
         locals: Vec<Option<IpAddr>>,
         addresses: &[IpAddr],
         place: impl Fn(usize, &Member) -> Placed,
     ) -> Self {
-        let slots = services.iter().flat_map(|s| &s.members).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
+        let slots = services.iter().flat_map(ServiceEntry::all).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
         let mut servers = vec![ServerEntry::EMPTY; slots];
         let mut targets = vec![None; slots];
         let mut plain_nat = vec![None; slots];
         let mut plain_tunnels = vec![None; slots];
-        let mut loads = vec![None; slots];
+        let mut members = vec![None; slots];
+        let mut fates = vec![None; slots];
+        let mut lifetimes = vec![timeouts_ms(timeouts)];
+        let mut service_lifetimes = Vec::with_capacity(services.len());
         let mut tunnels: Map<IpAddr, Vec<u16>> = Map::default();
         let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
         let mut owned: HashSet<IpAddr, _> = addresses.iter().copied().collect();
@@ -310,8 +333,15 @@ impl Snapshot {
                 key.ports.last,
                 index as u16,
             ));
-            for member in &service.members {
-                let Placed { hop, mtu, way, target } = place(index, member);
+            let own = timeouts_ms(&service.config.timeouts);
+            let known = lifetimes.iter().position(|known| *known == own).unwrap_or_else(|| {
+                lifetimes.push(own);
+                lifetimes.len() - 1
+            });
+            service_lifetimes.push(known as u16);
+            for member in service.all() {
+                let Placed { hop, mtu, way, target, fate } = place(index, member);
+                fates[slot_of(member.id)] = fate;
                 if way == Way::Nat {
                     plain_nat[slot_of(member.id)] = PlainNat::new(target.service, target.server);
                 }
@@ -324,7 +354,10 @@ impl Snapshot {
                 *entry = ServerEntry { id: member.id, way, ..ServerEntry::EMPTY };
                 entry.outcome.service = index as u16;
                 entry.outcome.server = slot_of(member.id) as u16;
-                loads[slot_of(member.id)] = Some(member.load.clone());
+                members[slot_of(member.id)] = Some(member.clone());
+                if fate.is_some() {
+                    continue;
+                }
                 if way == Way::Local {
                     entry.outcome.verdict = Verdict::Pass;
                     entry.max_frame = u16::MAX;
@@ -354,7 +387,9 @@ impl Snapshot {
             generation,
             ports,
             services,
-            timeouts_ms,
+            lifetimes,
+            service_lifetimes,
+            fates,
             servers,
             targets,
             plain_nat,
@@ -362,7 +397,7 @@ impl Snapshot {
             locals,
             has_full_nat,
             local_slots,
-            loads,
+            members,
             tunnels,
             by_address,
             owned,
@@ -403,8 +438,18 @@ impl Snapshot {
 
     /// The connection counts of the server with this stable id, unless it is gone.
     pub fn load(&self, id: u32) -> Option<&Load> {
-        self.server(id)?;
-        self.loads.get(slot_of(id))?.as_deref()
+        self.member(id).map(|member| &*member.load)
+    }
+
+    /// The member with this stable id, ghosts included.
+    pub fn member(&self, id: u32) -> Option<&Member> {
+        self.members.get(slot_of(id))?.as_ref().filter(|member| member.id == id)
+    }
+
+    /// What becomes of the flows of the server with this stable id; `None` where it serves them.
+    #[inline]
+    pub fn fate(&self, id: u32) -> Option<Fate> {
+        self.fates.get(slot_of(id)).copied().flatten()
     }
 
     /// The service for a destination.
@@ -420,5 +465,19 @@ impl Snapshot {
     /// Whether the appliance owns this address.
     pub fn owns(&self, address: IpAddr) -> bool {
         self.owned.contains(&address)
+    }
+}
+
+impl Lifetimes for Snapshot {
+    #[inline(always)]
+    fn limit_ms(&self, server: u32, state: State) -> u32 {
+        let state = usize::from(state.0) & (STATES - 1);
+        // Most configurations have the same timeouts for all services.
+        if self.lifetimes.len() == 1 {
+            return self.lifetimes[0][state];
+        }
+        let service = self.server(server).map_or(usize::MAX, |server| usize::from(server.outcome.service));
+        let own = self.service_lifetimes.get(service).copied().unwrap_or(0);
+        self.lifetimes[usize::from(own)][state]
     }
 }

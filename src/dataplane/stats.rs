@@ -92,6 +92,10 @@ pub struct WorkerStats {
     pub flows_v4: Counter,
     /// IPv6 flows in the table now.
     pub flows_v6: Counter,
+    /// Flows of both tables that are not proven yet.
+    pub unproven: Counter,
+    /// Packets that were let in without state while a flood went on.
+    pub stateless: Counter,
     /// Flows that ended by their timeout.
     pub expired: Counter,
     /// Flows that gave way to newer ones in a full table.
@@ -158,6 +162,8 @@ impl Default for WorkerStats {
             busy_ns: Counter::default(),
             flows_v4: Counter::default(),
             flows_v6: Counter::default(),
+            unproven: Counter::default(),
+            stateless: Counter::default(),
             expired: Counter::default(),
             evicted: Counter::default(),
             generation: Counter::default(),

@@ -94,31 +94,31 @@ fn settings(workers: u8) -> EngineSettings {
 fn services() -> Vec<Service> {
     use Method::{Dr, FullNat, Gre, Gue, Ipip, Nat};
     use Protocol::{Sctp, Tcp, Udp};
-    let mh = Scheduler::Mh { port: true, fallback: false, table_size: 251 };
+    let mh = Scheduler { port: true, table_size: 251, ..Scheduler::MH };
     let (v4, v6) = (IpAddr::from(VIP), IpAddr::from(VIP6));
     let one = PortRange::single;
     let mail = [(1, FullNat, Some(2525)), (2, FullNat, None), (41, FullNat, None)];
     [
-        (v4, Tcp, one(80), Scheduler::Rr, vec![(1, Dr, None), (2, Nat, Some(8080)), (3, Ipip, None), (31, Nat, None)]),
-        (v4, Tcp, one(443), Scheduler::Wlc, vec![(2, Nat, Some(8080)), (41, Nat, None), (51, Nat, Some(8443))]),
+        (v4, Tcp, one(80), Scheduler::RR, vec![(1, Dr, None), (2, Nat, Some(8080)), (3, Ipip, None), (31, Nat, None)]),
+        (v4, Tcp, one(443), Scheduler::WLC, vec![(2, Nat, Some(8080)), (41, Nat, None), (51, Nat, Some(8443))]),
         // The same client by way of two services to one server's port.
-        (v4, Tcp, one(81), Scheduler::Rr, vec![(2, Nat, Some(8080))]),
-        (v4, Tcp, one(25), Scheduler::Rr, mail.to_vec()),
+        (v4, Tcp, one(81), Scheduler::RR, vec![(2, Nat, Some(8080))]),
+        (v4, Tcp, one(25), Scheduler::RR, mail.to_vec()),
         (v4, Tcp, PortRange { first: 8000, last: 8010 }, mh, vec![(4, Dr, None), (5, Nat, None), (6, Gre, None)]),
         (
             v4,
             Udp,
             PortRange { first: 5000, last: 5010 },
-            Scheduler::Wrr,
+            Scheduler::WRR,
             vec![(1, Nat, None), (42, Gue, None), (71, Dr, None), (72, Nat, None)],
         ),
-        (v4, Udp, one(6000), Scheduler::Wrr, vec![(1, FullNat, None), (43, FullNat, Some(53)), (8, Dr, None)]),
-        (v4, Sctp, PortRange::ANY, Scheduler::Lc, vec![(7, Nat, None), (8, Dr, None)]),
-        (v6, Tcp, one(80), Scheduler::Wlc, vec![(1, Nat, Some(8080)), (52, Dr, None), (2, FullNat, None)]),
+        (v4, Udp, one(6000), Scheduler::WRR, vec![(1, FullNat, None), (43, FullNat, Some(53)), (8, Dr, None)]),
+        (v4, Sctp, PortRange::ANY, Scheduler::LC, vec![(7, Nat, None), (8, Dr, None)]),
+        (v6, Tcp, one(80), Scheduler::WLC, vec![(1, Nat, Some(8080)), (52, Dr, None), (2, FullNat, None)]),
         (v6, Udp, PortRange::ANY, mh, vec![(9, Nat, None), (43, Gre, None), (73, Ipip, None), (74, Nat, None)]),
-        (v6, Sctp, one(2905), Scheduler::Rr, vec![(1, Nat, Some(2906))]),
-        (v4, Tcp, one(700), Scheduler::Rr, vec![(101, Dr, None)]),
-        (v4, Tcp, one(701), Scheduler::Rr, vec![]),
+        (v6, Sctp, one(2905), Scheduler::RR, vec![(1, Nat, Some(2906))]),
+        (v4, Tcp, one(700), Scheduler::RR, vec![(101, Dr, None)]),
+        (v4, Tcp, one(701), Scheduler::RR, vec![]),
     ]
     .into_iter()
     .map(|(address, protocol, ports, scheduler, servers)| {
@@ -252,11 +252,11 @@ impl Site {
             }
             4 => {
                 service.scheduler = [
-                    Scheduler::Rr,
-                    Scheduler::Wrr,
-                    Scheduler::Lc,
-                    Scheduler::Wlc,
-                    Scheduler::Mh { port: random.one_in(2), fallback: random.one_in(2), table_size: 251 },
+                    Scheduler::RR,
+                    Scheduler::WRR,
+                    Scheduler::LC,
+                    Scheduler::WLC,
+                    Scheduler { port: random.one_in(2), fallback: random.one_in(2), table_size: 251, ..Scheduler::MH },
                 ][random.index(5)];
             }
             5 if !service.servers.is_empty() => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel::dataplane::checksum;
 use evenkeel::dataplane::directory::{Directory, Peers};
-use evenkeel::dataplane::flow::{Entry, FlowTable, flag};
+use evenkeel::dataplane::flow::{Entry, Flows, flag};
 use evenkeel::dataplane::handover::Inbox;
 use evenkeel::dataplane::io::memory::MemoryIo;
 use evenkeel::dataplane::io::{BATCH, Frame, FrameMemory, PacketIo};
@@ -330,7 +330,7 @@ struct Found {
 }
 
 impl Found {
-    fn look<E: Entry>(&mut self, table: &FlowTable<E>, me: u8, directory: &Directory, listed: bool)
+    fn look<E: Entry>(&mut self, table: &Flows<E>, me: u8, directory: &Directory, listed: bool)
     where
         E::Key: Ends,
     {

@@ -14,7 +14,7 @@ fn desired(servers: &[(u8, u16)]) -> Desired {
         interfaces: Vec::new(),
         neighbors: Vec::new(),
         addresses: Vec::new(),
-        services: vec![Service::dr("web", key, Scheduler::Wlc, servers)],
+        services: vec![Service::dr("web", key, Scheduler::WLC, servers)],
     }
 }
 
@@ -75,12 +75,8 @@ fn too_many_servers_are_refused() {
 }
 
 fn nat(mut desired: Desired, servers: &[(u8, Option<u16>, Method)]) -> Desired {
-    let server = |(n, port, method): &(u8, Option<u16>, Method)| Server {
-        address: IpAddr::from([10, 0, 0, *n]),
-        port: *port,
-        weight: 1,
-        method: *method,
-    };
+    let server =
+        |(n, port, method): &(u8, Option<u16>, Method)| Server::new(IpAddr::from([10, 0, 0, *n]), *port, 1, *method);
     desired.services[0].servers = servers.iter().map(server).collect();
     desired
 }

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::model::{Desired, HugePages, Method, Polling, PortRange, Scheduler, Service, VerifyChecksums};
+use crate::model::{Desired, HugePages, Method, Polling, PortRange, Service, VerifyChecksums};
 
 /// The configuration with every default written out.
 pub fn render(desired: &Desired) -> String {
@@ -88,13 +88,14 @@ pub fn render(desired: &Desired) -> String {
             ("address", text(&service.key.address.to_string())),
             ("protocol", text(service.key.protocol.name())),
             ("port", port(service.key.ports)),
-            ("scheduler", text(service.scheduler.name())),
+            ("scheduler", text(service.scheduler.name)),
         ];
-        if let Scheduler::Mh { port, fallback, table_size } = service.scheduler {
-            let flags = [(port, "mh-port"), (fallback, "mh-fallback")];
-            let flags: Vec<String> = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| text(name)).collect();
+        let flags: Vec<String> = service.scheduler.flags().iter().map(|flag| text(flag)).collect();
+        if !flags.is_empty() {
             keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
-            keys.push(("mh_table_size", table_size.to_string()));
+        }
+        if service.scheduler.table_size != 0 {
+            keys.push(("mh_table_size", service.scheduler.table_size.to_string()));
         }
         keys.push(("method", text(service.method.name())));
         keys.extend(settings(service));

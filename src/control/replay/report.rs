@@ -138,7 +138,7 @@ impl<'a> Report<'a> {
             if *service != last {
                 last = *service;
                 let entry = &self.snapshot.services[usize::from(*service)];
-                writeln!(out, "{} ({}, {})", entry.config.name, entry.key(), entry.config.scheduler.name())?;
+                writeln!(out, "{} ({}, {})", entry.config.name, entry.key(), entry.config.scheduler.name)?;
             }
             let name = self.server_address(*service, *server).unwrap_or_default();
             writeln!(out, "  -> {name:<40} {packets:>9} packets {flows:>9} flows")?;

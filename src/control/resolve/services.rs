@@ -8,12 +8,10 @@ use std::net::IpAddr;
 use super::default_name;
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
-use crate::model::{
-    MAGLEV_DEFAULT_SIZE, Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, TunnelSettings,
-};
+use crate::model::{Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings};
 
 /// All services of a file.
-pub(super) fn services(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Service> {
+pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collector<'_>) -> Vec<Service> {
     let mut found = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut taken: HashMap<(IpAddr, Protocol), Vec<(PortRange, usize)>> = HashMap::new();
@@ -40,15 +38,13 @@ pub(super) fn services(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Servic
         let method = method(entry);
         if let (Some(name), Some((key, _)), Some(scheduler), Some(method)) = (name, key, scheduler, method) {
             found.push(Service {
-                name,
-                key,
-                scheduler,
                 method,
                 local_addresses,
                 proxy_protocol,
                 mss_clamp,
                 tunnel,
-                servers,
+                timeouts,
+                ..Service::dr(&name, key, scheduler, servers)
             });
         }
     }
@@ -125,19 +121,12 @@ fn scheduler(entry: &Entry, out: &mut Collector<'_>) -> Option<Scheduler> {
                 .help("remove the key, or choose the scheduler `mh`");
         }
     }
-    Some(match word {
-        "rr" => Scheduler::Rr,
-        "wrr" => Scheduler::Wrr,
-        "lc" => Scheduler::Lc,
-        "mh" => {
-            let flags = flags?.value;
-            Scheduler::Mh {
-                port: flags.contains(&"mh-port"),
-                fallback: flags.contains(&"mh-fallback"),
-                table_size: size.map_or(MAGLEV_DEFAULT_SIZE, |size| size.value),
-            }
-        }
-        _ => Scheduler::Wlc,
+    let flags = flags?.value;
+    Some(Scheduler {
+        name: word,
+        port: flags.contains(&"mh-port"),
+        fallback: flags.contains(&"mh-fallback"),
+        table_size: size.map_or(0, |size| size.value),
     })
 }
 
@@ -342,7 +331,7 @@ fn servers(service: &Entry, key: Option<ServiceKey>, out: &mut Collector<'_>) ->
         }
         if let (Some(address), Some(weight), Some(method)) = (address, weight, method) {
             let weight = u16::try_from(weight.value).unwrap_or(u16::MAX);
-            found.push(Server { address: address.value, port, weight, method });
+            found.push(Server::new(address.value, port, weight, method));
         }
     }
     if entries.is_empty() {

@@ -9,9 +9,11 @@
 //! state, and go together. The table is sized for a load of [`Entry::LOAD_PERCENT`] at capacity.
 
 mod key;
+mod parts;
 pub mod state;
 
 pub use key::{Entry, FlowV4, FlowV6, Ident, KeyV4, KeyV6, Seeds};
+pub use parts::{Flows, Stage};
 
 use self::state::{STATES, State};
 use super::sys;
@@ -69,8 +71,27 @@ pub mod flag {
     pub const PROXY_SENT: u8 = 0x04;
     /// The server has acknowledged it.
     pub const PROXY_DONE: u8 = 0x08;
+    /// The appliance answered the client's SYN by a cookie, and translates the numbers of both streams.
+    pub const COOKIE: u8 = 0x10;
+    /// The flow is one of those of a persistent client.
+    pub const PERSISTENT: u8 = 0x20;
+    /// The flow counts for the limits of its client's network.
+    pub const LIMITED: u8 = 0x40;
     /// The flow is being put in: it does not give way.
     pub(super) const FRESH: u8 = 0x80;
+}
+
+/// How long flows live without a packet.
+pub trait Lifetimes {
+    /// Milliseconds for a flow of this server (a stable id) in this state.
+    fn limit_ms(&self, server: u32, state: State) -> u32;
+}
+
+impl Lifetimes for [u32; STATES] {
+    #[inline(always)]
+    fn limit_ms(&self, _: u32, state: State) -> u32 {
+        self[usize::from(state.0) & (STATES - 1)]
+    }
 }
 
 /// Why a flow could not be inserted.
@@ -133,6 +154,8 @@ pub struct FlowTable<E: Entry> {
     capacity: usize,
     seeds: Seeds,
     sweep_at: usize,
+    /// Whether every flow that is not established gives way, not only what is about to end.
+    lenient: bool,
 }
 
 impl<E: Entry> FlowTable<E> {
@@ -144,7 +167,13 @@ impl<E: Entry> FlowTable<E> {
         let entries = (capacity.max(16) * 100).div_ceil(E::LOAD_PERCENT);
         let count = entries.div_ceil(WAYS) + MAX_PROBE;
         let buckets = sys::Zeroed::new(count, huge)?;
-        Ok(FlowTable { buckets, live: 0, capacity, seeds, sweep_at: 0 })
+        Ok(FlowTable { buckets, live: 0, capacity, seeds, sweep_at: 0, lenient: false })
+    }
+
+    /// The same table, in which every flow gives way that is not established: one for flows of which nobody knows yet
+    /// whether they are any.
+    pub fn lenient(self) -> Self {
+        FlowTable { lenient: true, ..self }
     }
 
     /// Flows in the table, expired ones that were not swept yet included.
@@ -272,13 +301,13 @@ impl<E: Entry> FlowTable<E> {
         server: u32,
         state: State,
         now: u32,
-        timeouts: &[u32; STATES],
+        lifetimes: &impl Lifetimes,
         mut gone: impl FnMut(Gone<E>),
     ) -> Result<[Place; 2], Full> {
-        let (first, old) = self.insert(keys[0].0, keys[0].1, server, state, now, timeouts)?;
+        let (first, old) = self.insert(keys[0].0, keys[0].1, server, state, now, lifetimes)?;
         old.into_iter().for_each(&mut gone);
         self.entry(first).set_flags(flag::FRESH);
-        match self.insert(keys[1].0, keys[1].1, server, state, now, timeouts) {
+        match self.insert(keys[1].0, keys[1].1, server, state, now, lifetimes) {
             Ok((second, old)) => {
                 old.into_iter().for_each(&mut gone);
                 self.entry(first).set_flags(0);
@@ -308,13 +337,13 @@ impl<E: Entry> FlowTable<E> {
         server: u32,
         state: State,
         now: u32,
-        timeouts: &[u32; STATES],
+        lifetimes: &impl Lifetimes,
     ) -> Result<(Place, Option<Gone<E>>), Full> {
         let home = self.home(hash);
         let mut gone = None;
         let mut place = if self.live < self.capacity { self.free_place(home) } else { None };
         if place.is_none() {
-            let victim = self.victim(home, now, timeouts).ok_or(Full)?;
+            let victim = self.victim(home, now, lifetimes).ok_or(Full)?;
             gone = Some(self.remove(victim));
             place = Some(victim);
         }
@@ -343,7 +372,7 @@ impl<E: Entry> FlowTable<E> {
     }
 
     /// The best entry near `home` to give up: an expired one, else the idlest that gives way.
-    fn victim(&self, home: usize, now: u32, timeouts: &[u32; STATES]) -> Option<Place> {
+    fn victim(&self, home: usize, now: u32, lifetimes: &impl Lifetimes) -> Option<Place> {
         let mut best: Option<(u32, Place)> = None;
         for bucket in home..home + VICTIM_PROBE {
             for (way, entry) in E::entries(self.buckets.get(bucket)?).iter().enumerate() {
@@ -352,14 +381,16 @@ impl<E: Entry> FlowTable<E> {
                 }
                 let place = Place { bucket, way };
                 // An entry of two may be idle while its partner is not: that costs a look elsewhere, so it is no victim.
-                if E::partner(entry) == 0 && is_expired::<E>(entry, now, timeouts) {
+                if E::partner(entry) == 0 && is_expired(entry, now, lifetimes) {
                     return Some(place);
                 }
                 if E::flags(entry) & flag::FRESH != 0 {
                     continue;
                 }
                 let idle = now.wrapping_sub(E::stamp(entry));
-                if E::state(entry).gives_way() && best.is_none_or(|(most, _)| idle > most) {
+                let state = E::state(entry);
+                if (state.gives_way() || self.lenient && !state.is_active()) && best.is_none_or(|(most, _)| idle > most)
+                {
                     best = Some((idle, place));
                 }
             }
@@ -400,15 +431,15 @@ impl<E: Entry> FlowTable<E> {
 
     /// Whether the flow at a place has outlived its timeout: in both directions, where it has two.
     #[inline(always)]
-    pub fn expired(&mut self, place: Place, now: u32, timeouts: &[u32; STATES]) -> bool {
-        is_expired::<E>(self.entry(place), now, timeouts) && self.partner_expired(place, now, timeouts)
+    pub fn expired(&mut self, place: Place, now: u32, lifetimes: &impl Lifetimes) -> bool {
+        is_expired(self.entry(place), now, lifetimes) && self.partner_expired(place, now, lifetimes)
     }
 
     /// Whether nothing came the other way either; else the entry takes over its partner's time stamp.
-    fn partner_expired(&mut self, place: Place, now: u32, timeouts: &[u32; STATES]) -> bool {
+    fn partner_expired(&mut self, place: Place, now: u32, lifetimes: &impl Lifetimes) -> bool {
         let Some(partner) = self.partner(place) else { return true };
         let other = *self.entry(partner);
-        let expired = is_expired::<E>(&other, now, timeouts);
+        let expired = is_expired(&other, now, lifetimes);
         if !expired {
             self.entry(place).set_stamp(other.stamp());
         }
@@ -417,15 +448,19 @@ impl<E: Entry> FlowTable<E> {
 
     /// Looks at the next `budget` buckets for expired flows and lets them go; returns whether it reached the end of
     /// the table and started over.
-    pub fn sweep(&mut self, budget: usize, now: u32, timeouts: &[u32; STATES], mut each: impl FnMut(Gone<E>)) -> bool {
+    pub fn sweep(
+        &mut self,
+        budget: usize,
+        now: u32,
+        lifetimes: &impl Lifetimes,
+        mut each: impl FnMut(Gone<E>),
+    ) -> bool {
         let end = (self.sweep_at + budget).min(self.buckets.len());
         for bucket in self.sweep_at..end {
             for way in 0..WAYS {
                 let entry = &E::entries(&self.buckets[bucket])[way];
                 let place = Place { bucket, way };
-                if E::is_live(entry)
-                    && is_expired::<E>(entry, now, timeouts)
-                    && self.partner_expired(place, now, timeouts)
+                if E::is_live(entry) && is_expired(entry, now, lifetimes) && self.partner_expired(place, now, lifetimes)
                 {
                     each(self.remove(place));
                 }
@@ -474,10 +509,10 @@ impl<E: Entry> FlowTable<E> {
 
 /// Whether a flow has outlived the timeout of its state.
 #[inline(always)]
-pub fn is_expired<E: Entry>(entry: &E, now: u32, timeouts: &[u32; STATES]) -> bool {
+pub fn is_expired<E: Entry>(entry: &E, now: u32, lifetimes: &impl Lifetimes) -> bool {
     let idle = now.wrapping_sub(E::stamp(entry));
     // A stamp can lie a little after `now` where a capture's times step back: that is not idle time.
-    let limit = timeouts[usize::from(E::state(entry).0) & (STATES - 1)].saturating_add(STAMP_MS);
+    let limit = lifetimes.limit_ms(E::server(entry), E::state(entry)).saturating_add(STAMP_MS);
     idle > limit && idle < u32::MAX / 2
 }
 

@@ -55,6 +55,11 @@ impl State {
         self.0 < 16 && self.0 != State::TCP_ESTABLISHED.0
     }
 
+    /// Whether a TCP connection in this state is ending or has ended.
+    pub const fn is_closing(self) -> bool {
+        matches!(self.0, FW | TW | CL | CW | LA)
+    }
+
     /// Name as `ipvsadm -Lnc` prints it.
     pub const fn name(self) -> &'static str {
         const NAMES: [&str; STATES] = [
@@ -188,6 +193,16 @@ pub fn tcp_next(side: Side, state: State, flags: u8) -> State {
     State(TCP_NEXT[side as usize & 3][usize::from(row & 7)][usize::from(state.0 & 15)])
 }
 
+/// Whether a client's packet, not its first one, shows that its flow is one: who only pretends to be somebody gets no answers,
+/// and so has nothing to confirm. `after` is the state that the packet leads to.
+pub fn proves(protocol: u8, after: State, tcp_flags: u8) -> bool {
+    match protocol {
+        TCP => tcp_flags & (tcp_flag::SYN | tcp_flag::RST) == 0,
+        SCTP => after.is_active(),
+        _ => true,
+    }
+}
+
 /// Rows of the SCTP table.
 const SCTP_DATA: u8 = 0;
 
@@ -276,29 +291,37 @@ pub fn sctp_opens(segment: &[u8]) -> bool {
 
 /// Milliseconds without a packet after which a flow ends, by state.
 pub fn timeouts_ms(timeouts: &Timeouts) -> [u32; STATES] {
-    const SCTP_MAX_RTO: u32 = 61;
+    let t = timeouts;
     let mut table = [2; STATES];
-    let tcp = [
-        2,
-        timeouts.tcp_established,
-        timeouts.tcp_syn_sent,
-        timeouts.tcp_syn_recv,
-        timeouts.tcp_fin_wait,
-        timeouts.tcp_time_wait,
-        timeouts.tcp_close,
-        timeouts.tcp_close_wait,
-        timeouts.tcp_last_ack,
-        120,
-        120,
-    ];
-    table[..TCP_STATES].copy_from_slice(&tcp);
-    table[usize::from(State::UDP.0)] = timeouts.udp;
-    let sctp = &mut table[usize::from(SCTP_BASE)..usize::from(SCTP_BASE) + SCTP_STATES];
-    sctp.fill(SCTP_MAX_RTO);
-    sctp[0] = 2;
-    sctp[1] = 4;
-    sctp[8] = timeouts.sctp_established;
-    sctp[12] = 4;
+    table[1..TCP_STATES].copy_from_slice(&[
+        t.tcp_established,
+        t.tcp_syn_sent,
+        t.tcp_syn_recv,
+        t.tcp_fin_wait,
+        t.tcp_time_wait,
+        t.tcp_close,
+        t.tcp_close_wait,
+        t.tcp_last_ack,
+        t.tcp_listen,
+        t.tcp_synack,
+    ]);
+    table[usize::from(State::UDP.0)] = t.udp;
+    table[usize::from(SCTP_BASE)..usize::from(SCTP_BASE) + SCTP_STATES].copy_from_slice(&[
+        t.sctp_none,
+        t.sctp_init1,
+        t.sctp_init,
+        t.sctp_cookie_sent,
+        t.sctp_cookie_replied,
+        t.sctp_cookie_wait,
+        t.sctp_cookie,
+        t.sctp_cookie_echoed,
+        t.sctp_established,
+        t.sctp_shutdown_sent,
+        t.sctp_shutdown_received,
+        t.sctp_shutdown_ack_sent,
+        t.sctp_rejected,
+        t.sctp_closed,
+    ]);
     table.map(|seconds| seconds.saturating_mul(1000))
 }
 

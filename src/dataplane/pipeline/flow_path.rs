@@ -3,15 +3,17 @@
 //! Owns what happens to a flow when a packet of it comes: time stamp, state, the way it goes. New flows are in
 //! [`super::new_flow`], the rewriting in [`super::send`].
 
+use std::net::IpAddr;
+
 use super::Context;
 use super::family::Family;
 use super::kit::Kit;
 use super::send::{Plan, Proxy};
 use crate::dataplane::flow::state::{self, Side, State};
-use crate::dataplane::flow::{FlowTable, Place, STAMP_MS, flag};
+use crate::dataplane::flow::{FlowTable, Flows, Place, STAMP_MS, Stage, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::last_hop::Hop;
-use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP};
+use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP, tcp_flag};
 use crate::dataplane::proxy;
 use crate::dataplane::snapshot::{ServerEntry, Way, slot_of};
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
@@ -25,7 +27,7 @@ impl Context<'_> {
     #[inline(always)]
     pub(super) fn flow_packet<E: Family, M: FrameMemory>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -37,18 +39,35 @@ impl Context<'_> {
         if let Some(reason) = self.foreign(bytes, frame) {
             return self.not_for_our_mac::<E>(&key, reason);
         }
-        let Some(place) = table.find(&key, hash) else {
-            return self.miss(table, kit, memory, frame, parsed, &key, hash);
+        let Some((stage, place)) = flows.find(&key, hash) else {
+            return self.miss(flows, kit, memory, frame, parsed, &key, hash);
         };
+        let table = flows.part(stage);
         let entry = *table.entry(place);
+        let reverse = entry.flags() & flag::REVERSE != 0;
         let Some(server) = self.snapshot.server(entry.server()) else {
-            return self.replace_flow(table, kit, place, memory, frame, parsed, &key, hash);
+            return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
         };
+        if !reverse && starts_anew(entry.state(), parsed) {
+            return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
+        }
+        if !reverse
+            && !server.reachable
+            && let Some(fate) = self.snapshot.fate(server.id)
+        {
+            return self.meet_fate(fate, flows, kit, (stage, place), memory, frame, parsed, &key, hash);
+        }
         if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
-            if table.expired(place, self.now, &self.snapshot.timeouts_ms) {
-                return self.replace_flow(table, kit, place, memory, frame, parsed, &key, hash);
+            if table.expired(place, self.now, self.snapshot) {
+                return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
             }
             table.entry(place).set_stamp(self.now);
+            // While nobody knows whether a flow is one, its answers are a sign of life for both of its entries.
+            if stage == Stage::Unproven
+                && let Some(partner) = table.partner(place)
+            {
+                table.entry(partner).set_stamp(self.now);
+            }
             if entry.partner() != 0 && wants_hop_check(self.now, entry.stamp()) {
                 self.renew_hop(table, kit, place, memory.bytes(frame), frame, parsed);
             }
@@ -61,7 +80,6 @@ impl Context<'_> {
         {
             return Outcome { verdict: Verdict::Drop(reason), ..outcome };
         }
-        let reverse = entry.flags() & flag::REVERSE != 0;
         let side = match (reverse, entry.partner()) {
             (true, _) => Side::Server,
             (false, 0) => Side::Only,
@@ -97,8 +115,20 @@ impl Context<'_> {
             self.count_out(server, ip_length(parsed));
         } else {
             self.count(server, ip_length(parsed));
+            if stage == Stage::Unproven && state::proves(parsed.protocol, after, parsed.tcp_flags) {
+                self.promote(flows, kit, place);
+            }
         }
         outcome
+    }
+
+    /// Moves a flow to those that are proven. Where these are full it stays where it is.
+    #[inline(never)]
+    fn promote<E: Family>(&self, flows: &mut Flows<E>, kit: &mut Kit, place: Place) {
+        let _ = flows.promote(place, self.now, self.snapshot, |gone| {
+            kit.close(self.snapshot, &gone, self.now);
+            self.stats.evicted.add(1);
+        });
     }
 
     /// How a packet of a flow gets to its server.
@@ -109,24 +139,29 @@ impl Context<'_> {
         server: &ServerEntry,
         key: &E::Key,
     ) -> Result<Plan<'_>, DropReason> {
+        let mut plan = self.plan_without_flow(server, E::destination(key))?;
+        if server.way == Way::FullNat {
+            let partner = table.partner(place).ok_or(DropReason::NoReturnHop)?;
+            let reverse = table.entry(partner).key();
+            plan.source = Some(E::destination_end(&reverse));
+            plan.proxy = Proxy::of(table, place, true);
+        }
+        Ok(plan)
+    }
+
+    /// The same for any packet of a service, as far as it does not depend on its flow. `service` is the service's address.
+    pub(super) fn plan_without_flow(&self, server: &ServerEntry, service: IpAddr) -> Result<Plan<'_>, DropReason> {
         if !server.reachable {
             return Err(DropReason::NoNextHop);
         }
-        let mut plan = Plan::direct(server, E::destination(key));
+        let mut plan = Plan::direct(server, service);
         if server.way == Way::Dr {
             return Ok(plan);
         }
         let target = self.snapshot.target(server.id).ok_or(DropReason::NoNextHop)?;
         plan.mss = target.mss;
         match server.way {
-            Way::Nat => plan.destination = Some(target.server),
-            Way::FullNat => {
-                let partner = table.partner(place).ok_or(DropReason::NoReturnHop)?;
-                let reverse = table.entry(partner).key();
-                plan.source = Some(E::destination_end(&reverse));
-                plan.destination = Some(target.server);
-                plan.proxy = Proxy::of(table, place, true);
-            }
+            Way::Nat | Way::FullNat => plan.destination = Some(target.server),
             Way::Tunnel => plan.tunnel = target.tunnel.as_ref(),
             Way::Dr | Way::Local => {}
         }
@@ -184,20 +219,20 @@ impl Context<'_> {
     /// A flow that expired, or whose server is gone, gives way to a new one of the same key.
     #[cold]
     #[allow(clippy::too_many_arguments)]
-    fn replace_flow<E: Family, M: FrameMemory>(
+    pub(super) fn replace_flow<E: Family, M: FrameMemory>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
-        place: Place,
+        (stage, place): (Stage, Place),
         memory: &mut M,
         frame: &mut Frame,
         parsed: &Parsed,
         key: &E::Key,
         hash: u64,
     ) -> Outcome {
-        let gone = table.remove(place);
+        let gone = flows.part(stage).remove(place);
         kit.close(self.snapshot, &gone, self.now);
-        self.miss(table, kit, memory, frame, parsed, key, hash)
+        self.miss(flows, kit, memory, frame, parsed, key, hash)
     }
 
     #[inline(always)]
@@ -207,6 +242,15 @@ impl Context<'_> {
             counters.out_bytes.add(u64::from(bytes));
         }
     }
+}
+
+/// Whether a client's packet is the first of a new connection in the place of one that closes (IPVS's `conn_reuse_mode`, here
+/// for all closing states, so that none is a black hole).
+fn starts_anew(state: State, parsed: &Parsed) -> bool {
+    parsed.protocol == TCP
+        && parsed.part != Part::Later
+        && parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK | tcp_flag::RST | tcp_flag::FIN) == tcp_flag::SYN
+        && state.is_closing()
 }
 
 /// Whether a flow that was last seen at `stamp` has its way back compared now.

@@ -6,7 +6,7 @@
 use super::family::Family;
 use super::kit::Kit;
 use super::{Context, MAX_EXTRA, Pipeline};
-use crate::dataplane::flow::{FlowTable, FlowV4, FlowV6};
+use crate::dataplane::flow::{FlowV4, FlowV6, Flows};
 use crate::dataplane::fragment::{Decision, MOST_WAITING, Noted, Place};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::parse::{self, Kind, Parsed, Part};
@@ -22,8 +22,8 @@ impl Context<'_> {
     #[cold]
     pub(super) fn fragment_packet<M: FrameMemory>(
         &self,
-        v4: &mut FlowTable<FlowV4>,
-        v6: &mut FlowTable<FlowV6>,
+        v4: &mut Flows<FlowV4>,
+        v6: &mut Flows<FlowV6>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -104,8 +104,8 @@ impl Context<'_> {
     #[allow(clippy::too_many_arguments)]
     fn follow<M: FrameMemory>(
         &self,
-        v4: &mut FlowTable<FlowV4>,
-        v6: &mut FlowTable<FlowV6>,
+        v4: &mut Flows<FlowV4>,
+        v6: &mut Flows<FlowV6>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -130,8 +130,8 @@ impl Context<'_> {
     /// A fragment with its ports in the hint, as a packet of its flow.
     fn flow_of_fragment<M: FrameMemory>(
         &self,
-        v4: &mut FlowTable<FlowV4>,
-        v6: &mut FlowTable<FlowV6>,
+        v4: &mut Flows<FlowV4>,
+        v6: &mut Flows<FlowV6>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -154,8 +154,8 @@ impl Context<'_> {
     /// Lets go of a packet's waiting fragments, in the order in which they came.
     fn release<M: FrameMemory>(
         &self,
-        v4: &mut FlowTable<FlowV4>,
-        v6: &mut FlowTable<FlowV6>,
+        v4: &mut Flows<FlowV4>,
+        v6: &mut Flows<FlowV6>,
         kit: &mut Kit,
         memory: &mut M,
         place: Place,
@@ -204,7 +204,7 @@ impl Pipeline {
     /// counted, the others go on as they are, with [`Pipeline::take_extra`]. Forgets packets that never became whole. A
     /// bounded number of either.
     pub fn expire_fragments<M: FrameMemory>(&mut self, snapshot: &Snapshot, memory: &mut M, now: u32) {
-        let context = Context { snapshot, stats: &self.stats, verify: self.verify, now };
+        let context = Context { snapshot, stats: &self.stats, verify: self.verify, director: &self.director, now };
         let kit = &mut self.kit;
         for _ in 0..BUDGET {
             if kit.extra.len() + MOST_WAITING + MOST_PIECES >= MAX_EXTRA {

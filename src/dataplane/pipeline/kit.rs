@@ -3,8 +3,11 @@
 //! Owns how a flow's possessions are given back when it ends.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::admission;
 use super::family::Family;
+use crate::dataplane::director::Director;
 use crate::dataplane::directory::{Peers, Refused};
 use crate::dataplane::flow::Gone;
 use crate::dataplane::flow::state::State;
@@ -41,15 +44,29 @@ pub(super) struct Kit {
     pub next_id: u16,
     /// The last IPv6 identification of an outer packet that went in fragments; workers begin far apart.
     pub next_id_v6: u32,
+    /// What [`Kit::random`] goes on from; never 0.
+    pub random: u32,
+    /// What all workers share.
+    pub director: Arc<Director>,
 }
 
 impl Kit {
     /// Ends a flow: its server has one less, the directory forgets it, and what it had is free again.
     pub fn close<E: Family>(&mut self, snapshot: &Snapshot, gone: &Gone<E>, now: u32) {
-        if let Some(load) = snapshot.load(gone.entry.server()) {
-            load.close(gone.entry.state().is_active());
+        if let Some(member) = snapshot.member(gone.entry.server()) {
+            member.load.close(gone.entry.state().is_active());
+            member.load.relieve(member.upper, member.lower);
         }
+        admission::release(snapshot, &self.director, &gone.entry, now);
         self.forget(gone, now);
+    }
+
+    /// The next random word (xorshift): good enough to choose between servers, not to keep secrets.
+    pub fn random(&mut self) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        self.random
     }
 
     /// Takes a flow's keys out of the directory and frees what it had.

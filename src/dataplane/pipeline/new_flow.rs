@@ -10,19 +10,27 @@ use super::flow_path::{after, ip_length};
 use super::kit::Kit;
 use crate::dataplane::answer;
 use crate::dataplane::flow::state::{self, Side, State};
-use crate::dataplane::flow::{FlowTable, Full, Place, flag};
+use crate::dataplane::flow::{Flows, Full, Gone, Place, Stage, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::last_hop::Hop;
 use crate::dataplane::parse::{self, Parsed, Part, SCTP, TCP, tcp_flag};
 use crate::dataplane::proxy;
 use crate::dataplane::rewrite;
-use crate::dataplane::schedule::{Client, Member, fold_address};
-use crate::dataplane::snapshot::{Endpoint, ServerEntry, Target, Way, slot_of};
+use crate::dataplane::schedule::{Member, Request, fold_address};
+use crate::dataplane::snapshot::{Endpoint, ServerEntry, ServiceEntry, Target, Way, slot_of};
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 use crate::model::VerifyChecksums;
 
+/// What became of a packet without a flow.
+enum Made<'s> {
+    /// It has one now.
+    Flow { place: Place, stage: Stage, member: &'s Member, flags: u8 },
+    /// It goes to this server and leaves none behind.
+    Once(&'s Member),
+}
+
 /// Why no flow was made.
-enum Refusal {
+pub(super) enum Refusal {
     Drop(DropReason),
     /// Another worker made it at the same moment.
     Taken(u8),
@@ -40,7 +48,7 @@ impl Context<'_> {
     #[allow(clippy::too_many_arguments)]
     pub(super) fn miss<E: Family, M: FrameMemory>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -61,14 +69,14 @@ impl Context<'_> {
             }
             return Outcome::plain(Verdict::Pass);
         };
-        self.new_flow(table, kit, memory, frame, parsed, key, hash, index)
+        self.new_flow(flows, kit, memory, frame, parsed, key, hash, index)
     }
 
     /// Judges the packet, chooses a server, remembers the flow, forwards.
     #[allow(clippy::too_many_arguments)]
     fn new_flow<E: Family, M: FrameMemory>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -80,56 +88,163 @@ impl Context<'_> {
         let mut outcome = Outcome::plain(Verdict::Drop(DropReason::NotOurs));
         outcome.service = index;
         let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
-        let source = E::source(key);
-        if let Err(reason) = self.admit(memory.bytes(frame), parsed, source) {
+        if let Err(reason) = self.admit(memory.bytes(frame), parsed, E::source(key)) {
             return refuse(reason);
         }
         let service = &self.snapshot.services[usize::from(index)];
-        let client = Client { folded_address: fold_address(source), port: E::ports(key).0 };
-        let Some(chosen) = service.selector.select(&service.members, &service.cursor, client) else {
-            return refuse(DropReason::NoServer);
+        let opens = parsed.protocol == TCP && parsed.tcp_flags & tcp_flag::SYN != 0;
+        let request = self.request(kit, service, E::source(key), E::ports(key));
+        // In a flood, and while what it left may be about to answer, the same client always gets the same server.
+        let stateless = self.director.guard.is_remembered(self.now);
+        if let Some(answered) = self.cookies(flows, kit, memory, frame, parsed, key, hash, index, &request) {
+            return answered;
+        }
+        if stateless && opens && self.director.guard.is_on(self.now) {
+            match self.choose_stateless(service, &request) {
+                Some(member) if !self.is_nat(member) => {
+                    self.stats.stateless.add(1);
+                    return self.forward_once::<E, M>(flows, kit, memory, frame, parsed, key, hash, member);
+                }
+                _ => {}
+            }
+        }
+        let admitted = match self.within_limits::<E>(service, key) {
+            Ok(flags) => flags,
+            Err(reason) => return refuse(reason),
         };
-        let member = &service.members[chosen];
-        let Some(server) = self.snapshot.server(member.id).filter(|s| s.reachable) else {
-            return refuse(DropReason::NoNextHop);
+        let made =
+            self.make_flow(flows, kit, memory.bytes(frame), frame, parsed, key, hash, service, &request, stateless);
+        let (place, stage, member, flags) = match made {
+            Ok(Made::Flow { place, stage, member, flags }) => (place, stage, member, flags),
+            Ok(Made::Once(member)) => {
+                self.give_up_limits::<E>(service, key, admitted);
+                return self.forward_once::<E, M>(flows, kit, memory, frame, parsed, key, hash, member);
+            }
+            Err(refusal) => {
+                self.give_up_limits::<E>(service, key, admitted);
+                return match refusal {
+                    Refusal::Drop(reason) => refuse(reason),
+                    Refusal::Taken(worker) => Outcome::plain(Verdict::Hand(worker)),
+                };
+            }
         };
+        let table = flows.part(stage);
+        let entry = table.entry(place);
+        entry.set_flags(entry.flags() | flags | admitted);
+        let server = self.snapshot.server(member.id);
         outcome.server = slot_of(member.id) as u16;
         let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
-        let bytes = memory.bytes(frame);
-        let state = |side| after(side, State::initial(parsed.protocol), bytes, parsed);
-        let made = match server.way {
-            Way::Nat | Way::FullNat => {
-                let state = state(Side::Client);
-                let hop = Hop::of(bytes, parsed, frame.port);
-                hop.ok_or(Refusal::Drop(DropReason::MartianSource))
-                    .and_then(|hop| self.insert_pair(table, kit, bytes, parsed, key, hash, server, state, hop))
-                    .map(|place| (place, state))
-            }
-            Way::Dr | Way::Tunnel | Way::Local => {
-                let state = state(Side::Only);
-                self.insert_one(table, kit, key, hash, server, state).map(|place| (place, state))
-            }
-        };
-        let (place, state) = match made {
-            Ok(made) => made,
-            Err(Refusal::Drop(reason)) => return refuse(reason),
-            Err(Refusal::Taken(worker)) => return Outcome::plain(Verdict::Hand(worker)),
-        };
-        let sent = match self.plan_to_server(table, place, server, key) {
+        let sent = match server.ok_or(DropReason::NoNextHop).and_then(|s| self.plan_to_server(table, place, s, key)) {
             Ok(plan) => self.send::<E, M>(table, kit, memory, frame, parsed, &plan, hash),
             Err(reason) => refuse(reason),
         };
         if let Verdict::Drop(_) | Verdict::Reply(_) = sent.verdict {
             let gone = table.remove(place);
-            kit.forget(&gone, self.now);
+            kit.close(self.snapshot, &gone, self.now);
             return sent;
         }
-        self.opened(member, server, state, parsed);
+        if let Some(server) = server {
+            self.opened(member, server, parsed);
+        }
         Outcome { new_flow: true, ..sent }
     }
 
-    fn opened(&self, member: &Member, server: &ServerEntry, state: State, parsed: &Parsed) {
-        member.load.open(state.is_active());
+    /// What a scheduler may look at.
+    pub(super) fn request(&self, kit: &mut Kit, service: &ServiceEntry, client: IpAddr, ports: (u16, u16)) -> Request {
+        Request {
+            client: fold_address(client),
+            port: ports.0,
+            destination: fold_address(service.config.key.address),
+            destination_port: ports.1,
+            now: self.now,
+            random: kit.random(),
+        }
+    }
+
+    /// Whether both halves of a member's flows pass by.
+    pub(super) fn is_nat(&self, member: &Member) -> bool {
+        self.snapshot.server(member.id).is_some_and(|server| matches!(server.way, Way::Nat | Way::FullNat))
+    }
+
+    /// Chooses a server, counts the flow there, and makes its entries, in the unproven part.
+    #[allow(clippy::too_many_arguments)]
+    fn make_flow<'s, E: Family>(
+        &'s self,
+        flows: &mut Flows<E>,
+        kit: &mut Kit,
+        bytes: &[u8],
+        frame: &Frame,
+        parsed: &Parsed,
+        key: &E::Key,
+        hash: u64,
+        service: &'s ServiceEntry,
+        request: &Request,
+        stateless: bool,
+    ) -> Result<Made<'s>, Refusal> {
+        /// How often another server is asked for when the chosen one reached its threshold at the same moment.
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let (member, flags) = self.choose::<E>(service, bytes, parsed, key, request, stateless)?;
+            let server = self.snapshot.server(member.id).filter(|s| s.reachable).ok_or(DropReason::NoNextHop)?;
+            // What comes in pieces has a flow all the same: the later ones must follow the first.
+            if service.config.one_packet && parsed.part == Part::Whole && !self.is_nat(member) {
+                return Ok(Made::Once(member));
+            }
+            let nat = matches!(server.way, Way::Nat | Way::FullNat);
+            let side = if nat { Side::Client } else { Side::Only };
+            let state = after(side, State::initial(parsed.protocol), bytes, parsed);
+            if !member.load.try_open(state.is_active(), member.upper) {
+                self.unchoose::<E>(service, bytes, parsed, key, flags);
+                continue;
+            }
+            let made = if nat {
+                let hop = Hop::of(bytes, parsed, frame.port);
+                hop.ok_or(Refusal::Drop(DropReason::MartianSource))
+                    .and_then(|hop| self.insert_pair(flows, kit, bytes, parsed, key, hash, server, state, hop))
+            } else {
+                self.insert_one(flows, kit, key, hash, server, state)
+            };
+            return match made {
+                Ok(place) => Ok(Made::Flow { place, stage: Stage::Unproven, member, flags }),
+                Err(refusal) => {
+                    member.load.close(state.is_active());
+                    member.load.relieve(member.upper, member.lower);
+                    self.unchoose::<E>(service, bytes, parsed, key, flags);
+                    Err(refusal)
+                }
+            };
+        }
+        Err(DropReason::NoServer.into())
+    }
+
+    /// Forwards a packet that leaves no flow behind.
+    #[allow(clippy::too_many_arguments)]
+    fn forward_once<E: Family, M: FrameMemory>(
+        &self,
+        flows: &mut Flows<E>,
+        kit: &mut Kit,
+        memory: &mut M,
+        frame: &mut Frame,
+        parsed: &Parsed,
+        key: &E::Key,
+        hash: u64,
+        member: &Member,
+    ) -> Outcome {
+        let Some(server) = self.snapshot.server(member.id) else { return Outcome::drop(DropReason::NoNextHop) };
+        let sent = match self.plan_without_flow(server, E::destination(key)) {
+            Ok(plan) => self.send::<E, M>(&mut flows.unproven, kit, memory, frame, parsed, &plan, hash),
+            Err(reason) => Outcome { verdict: Verdict::Drop(reason), ..server.outcome },
+        };
+        if let Verdict::Tx(_) | Verdict::Pass = sent.verdict {
+            if let Some(counters) = self.stats.servers.get(slot_of(member.id)) {
+                counters.connections.add(1);
+            }
+            self.count(server, ip_length(parsed));
+        }
+        sent
+    }
+
+    fn opened(&self, member: &Member, server: &ServerEntry, parsed: &Parsed) {
         if let Some(counters) = self.stats.servers.get(slot_of(member.id)) {
             counters.connections.add(1);
         }
@@ -139,7 +254,7 @@ impl Context<'_> {
     /// A flow of which only the client's half passes by.
     fn insert_one<E: Family>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
         key: &E::Key,
         hash: u64,
@@ -147,11 +262,10 @@ impl Context<'_> {
         state: State,
     ) -> Result<Place, Refusal> {
         kit.enter(self.stats, hash).map_err(Refusal::Taken)?;
-        match table.insert(key, hash, server.id, state, self.now, &self.snapshot.timeouts_ms) {
+        match flows.unproven.insert(key, hash, server.id, state, self.now, self.snapshot) {
             Ok((place, gone)) => {
                 if let Some(gone) = gone {
-                    kit.close(self.snapshot, &gone, self.now);
-                    self.stats.evicted.add(1);
+                    self.gave_way(kit, &gone);
                 }
                 Ok(place)
             }
@@ -162,11 +276,22 @@ impl Context<'_> {
         }
     }
 
+    /// An unproven flow gave way to a newer one.
+    fn gave_way<E: Family>(&self, kit: &mut Kit, gone: &Gone<E>) {
+        let last = gone.reverse.map_or(gone.entry.stamp(), |(reverse, _)| {
+            let idle = |stamp: u32| self.now.wrapping_sub(stamp);
+            if idle(reverse.stamp()) < idle(gone.entry.stamp()) { reverse.stamp() } else { gone.entry.stamp() }
+        });
+        self.director.guard.gave_way(self.now.wrapping_sub(last), self.now);
+        kit.close(self.snapshot, gone, self.now);
+        self.stats.evicted.add(1);
+    }
+
     /// A flow of which both halves pass by.
     #[allow(clippy::too_many_arguments)]
     fn insert_pair<E: Family>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
         bytes: &[u8],
         parsed: &Parsed,
@@ -177,8 +302,8 @@ impl Context<'_> {
         hop: Hop,
     ) -> Result<Place, Refusal> {
         let target = self.snapshot.target(server.id).ok_or(DropReason::NoNextHop)?;
-        let reverse = self.reverse_key::<E>(table, kit, parsed, key, server, target)?;
-        let reverse_hash = table.hash(&reverse);
+        let reverse = self.reverse_key::<E>(flows, kit, parsed, key, server, target)?;
+        let reverse_hash = flows.hash(&reverse);
         let Some(number) = kit.hops.take(hop) else {
             kit.give_local(E::destination_end(&reverse), self.now, false);
             return Err(DropReason::NoReturnHop.into());
@@ -194,11 +319,10 @@ impl Context<'_> {
             undo(kit);
             return Err(Refusal::Taken(worker));
         }
-        let timeouts = &self.snapshot.timeouts_ms;
+        let table = &mut flows.unproven;
         let keys = [(key, hash), (&reverse, reverse_hash)];
-        let inserted = table.insert_pair(keys, server.id, state, self.now, timeouts, |gone| {
-            kit.close(self.snapshot, &gone, self.now);
-            self.stats.evicted.add(1);
+        let inserted = table.insert_pair(keys, server.id, state, self.now, self.snapshot, |gone| {
+            self.gave_way(kit, &gone);
         });
         match inserted {
             Ok([first, second]) => {
@@ -227,7 +351,7 @@ impl Context<'_> {
     /// The key of the server's packets.
     fn reverse_key<E: Family>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
         parsed: &Parsed,
         key: &E::Key,
@@ -243,7 +367,8 @@ impl Context<'_> {
         };
         let reverse = E::key_from(from, to, parsed.protocol).ok_or(DropReason::NoNextHop)?;
         // One connection of the client cannot be two at the server: the older one must have ended.
-        if let Some(place) = table.find(&reverse, table.hash(&reverse)) {
+        if let Some((stage, place)) = flows.find(&reverse, flows.hash(&reverse)) {
+            let table = flows.part(stage);
             // Full NAT has just taken the port for this flow: whatever is left under it is not this address's.
             if server.way == Way::FullNat || table.entry(place).state().is_active() {
                 if server.way == Way::FullNat {

@@ -7,7 +7,7 @@ use super::family::Family;
 use super::flow_path::ip_length;
 use super::kit::Kit;
 use crate::dataplane::answer::{self, Answer};
-use crate::dataplane::flow::{FlowTable, FlowV4, FlowV6, flag};
+use crate::dataplane::flow::{FlowV4, FlowV6, Flows, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::parse::{self, Kind, Parsed, SCTP, TCP, UDP};
 use crate::dataplane::rewrite::nat;
@@ -19,8 +19,8 @@ impl Context<'_> {
     #[cold]
     pub(super) fn other_packet<M: FrameMemory>(
         &self,
-        v4: &mut FlowTable<FlowV4>,
-        v6: &mut FlowTable<FlowV6>,
+        v4: &mut Flows<FlowV4>,
+        v6: &mut Flows<FlowV6>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -74,7 +74,7 @@ impl Context<'_> {
     #[allow(clippy::too_many_arguments)]
     fn icmp_error<E: Family, M: FrameMemory>(
         &self,
-        table: &mut FlowTable<E>,
+        flows: &mut Flows<E>,
         kit: &mut Kit,
         memory: &mut M,
         frame: &mut Frame,
@@ -90,13 +90,14 @@ impl Context<'_> {
         }
         let Some((protocol, l4)) = inner_l4(bytes, inner) else { return refuse(DropReason::BadIcmp) };
         let Some(key) = E::reverse_key_of(bytes, inner, l4, protocol) else { return refuse(DropReason::BadIcmp) };
-        let hash = table.hash(&key);
-        let Some(place) = table.find(&key, hash) else {
+        let hash = flows.hash(&key);
+        let Some((stage, place)) = flows.find(&key, hash) else {
             return match kit.other(frame, hash) {
                 Some(worker) => Outcome::plain(Verdict::Hand(worker)),
                 None => refuse(DropReason::IcmpNoFlow),
             };
         };
+        let table = flows.part(stage);
         let entry = *table.entry(place);
         let Some(server) = self.snapshot.server(entry.server()) else { return refuse(DropReason::IcmpNoFlow) };
         let reverse = entry.flags() & flag::REVERSE != 0;

@@ -8,6 +8,7 @@ use super::{Context, Lane, NOT_PLAIN};
 use crate::dataplane::flow::state::{self, Side};
 use crate::dataplane::flow::{Entry, FlowTable, FlowV4, FlowV6, Ident, KeyV6, STAMP_MS, is_expired};
 use crate::dataplane::io::{Frame, FrameMemory};
+use crate::dataplane::parse::tcp_flag;
 use crate::dataplane::rewrite;
 use crate::dataplane::snapshot::{ServerEntry, Way};
 use crate::dataplane::verdict::Outcome;
@@ -93,7 +94,7 @@ impl Context<'_> {
     #[inline(always)]
     fn plain_entry<E: Entry>(&self, entry: &mut E, server: &ServerEntry, lane: &Lane) -> Option<()> {
         if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
-            if is_expired(entry, self.now, &self.snapshot.timeouts_ms) {
+            if is_expired(entry, self.now, self.snapshot) {
                 return None;
             }
             entry.set_stamp(self.now);
@@ -102,6 +103,10 @@ impl Context<'_> {
             let before = entry.state();
             let after = state::tcp_next(Side::Only, before, lane.tcp_flags);
             if after != before {
+                // A SYN on a flow that closes is a new connection.
+                if lane.tcp_flags & tcp_flag::SYN != 0 {
+                    return None;
+                }
                 entry.set_state(after);
                 self.state_changed(server.id, before, after);
             }

@@ -33,8 +33,7 @@ impl Context<'_> {
         }
         let stamp = entry.stamp();
         if self.now.wrapping_sub(stamp) >= STAMP_MS {
-            if is_expired(entry, self.now, &self.snapshot.timeouts_ms)
-                || (side == Side::Client && wants_hop_check(self.now, stamp))
+            if is_expired(entry, self.now, self.snapshot) || (side == Side::Client && wants_hop_check(self.now, stamp))
             {
                 return false;
             }

@@ -10,7 +10,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::round_robin::gcd;
-use super::{Client, Member, fold_address};
+use super::{Member, Request, fold_address};
 
 /// Keys of the two hash functions (`generate_hash_secret`).
 const KEY1: u64 = 2_654_435_761;
@@ -85,10 +85,10 @@ impl Table {
     }
 
     /// The member for a client; without the fallback flag `None` where that member is at weight 0.
-    pub fn select(&self, members: &[Member], client: Client) -> Option<usize> {
+    pub fn select(&self, members: &[Member], client: &Request) -> Option<usize> {
         let size = self.slots.len() as u32;
         let port = if self.port { u32::from(client.port) } else { 0 };
-        let word = client.folded_address.wrapping_add(port);
+        let word = client.client.wrapping_add(port);
         let first = hash(word, KEY1) % size;
         let member = self.member(members, first)?;
         if members[member].is_available() {

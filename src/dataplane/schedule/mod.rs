@@ -9,18 +9,65 @@ pub mod maglev;
 pub mod round_robin;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::model::Scheduler;
+use crate::model::{MAGLEV_DEFAULT_SIZE, Scheduler};
 
 /// Connections of one real server over all workers.
 #[derive(Debug, Default)]
 pub struct Load {
     active: AtomicU32,
     inactive: AtomicU32,
+    /// It has as many as it may have, and has not come below its lower threshold since (`IP_VS_DEST_F_OVERLOAD`).
+    overloaded: AtomicBool,
 }
 
 impl Load {
+    /// Counts a new flow unless the server has `upper` already (0: no such threshold). Never more than `upper` are counted,
+    /// whatever other workers do at the same moment.
+    pub fn try_open(&self, active: bool, upper: u32) -> bool {
+        self.open(active);
+        if upper == 0 {
+            return true;
+        }
+        let total = self.total();
+        if total >= upper {
+            self.overloaded.store(true, Relaxed);
+        }
+        if total > upper {
+            if active { &self.active } else { &self.inactive }.fetch_sub(1, Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Judges by the thresholds anew, after a flow ended or they changed (`ip_vs_unbind_dest`): with a `lower` one (0: none) the
+    /// server takes flows again below it, else below three quarters of `upper` (0: none).
+    pub fn relieve(&self, upper: u32, lower: u32) {
+        if !self.is_overloaded() {
+            return;
+        }
+        let total = u64::from(self.total());
+        let relieved = match (lower, upper) {
+            (0, 0) => true,
+            (0, upper) => total * 4 < u64::from(upper) * 3,
+            (lower, _) => total < u64::from(lower),
+        };
+        if relieved {
+            self.overloaded.store(false, Relaxed);
+        }
+    }
+
+    /// Whether it takes no new flows for now.
+    pub fn is_overloaded(&self) -> bool {
+        self.overloaded.load(Relaxed)
+    }
+
+    /// All flows (IPVS's thresholds count inactive ones too).
+    pub fn total(&self) -> u32 {
+        self.active().saturating_add(self.inactive())
+    }
+
     /// Counts a new flow.
     pub fn open(&self, active: bool) {
         if active { &self.active } else { &self.inactive }.fetch_add(1, Relaxed);
@@ -63,6 +110,12 @@ pub struct Member {
     pub address: std::net::IpAddr,
     /// Its port, host order; 0 where the service has a range.
     pub port: u16,
+    /// Number of the real server within the service's group: the same in all its services, whatever the port.
+    pub real: u32,
+    /// Flows at which it takes no new ones; 0: no such threshold.
+    pub upper: u32,
+    /// Flows below which it takes new ones again; 0: three quarters of `upper`.
+    pub lower: u32,
     /// Its connections.
     pub load: Arc<Load>,
 }
@@ -70,17 +123,25 @@ pub struct Member {
 impl Member {
     /// Whether it may take a new flow.
     pub fn is_available(&self) -> bool {
-        self.weight > 0 && self.reachable
+        self.weight > 0 && self.reachable && !self.load.is_overloaded()
     }
 }
 
-/// What a hashing scheduler looks at.
-#[derive(Clone, Copy, Debug)]
-pub struct Client {
+/// What a scheduler can look at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request {
     /// The client's address as 32 bits (see [`fold_address`]).
-    pub folded_address: u32,
+    pub client: u32,
     /// The client's port, host order.
     pub port: u16,
+    /// The service's address as 32 bits.
+    pub destination: u32,
+    /// The port that the client asked for, host order.
+    pub destination_port: u16,
+    /// The time, in milliseconds; wraps.
+    pub now: u32,
+    /// A random word, another one for each flow.
+    pub random: u32,
 }
 
 /// An address as the 32 bits that IPVS's hashing schedulers use: an IPv4 address, or the xor of an IPv6 address's
@@ -101,6 +162,11 @@ pub fn fold_address(address: std::net::IpAddr) -> u32 {
 pub struct Cursor(AtomicU64);
 
 impl Cursor {
+    /// Begins anew, for another scheduler.
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     fn load(&self) -> (u32, u32) {
         let word = self.0.load(Relaxed);
         ((word >> 32) as u32, word as u32)
@@ -139,25 +205,26 @@ pub enum Selector {
 impl Selector {
     /// Prepares a scheduler for these members (in IPVS's order: the one added last comes first).
     pub fn new(scheduler: Scheduler, members: &[Member]) -> Self {
-        match scheduler {
-            Scheduler::Rr => Selector::RoundRobin,
-            Scheduler::Wrr => Selector::WeightedRoundRobin(round_robin::Weights::new(members.iter().map(|m| m.weight))),
-            Scheduler::Lc => Selector::LeastConnection,
-            Scheduler::Wlc => Selector::WeightedLeastConnection,
-            Scheduler::Mh { port, fallback, table_size } => {
-                Selector::Maglev(maglev::Table::new(members, port, fallback, table_size))
+        match scheduler.name {
+            "rr" => Selector::RoundRobin,
+            "wrr" => Selector::WeightedRoundRobin(round_robin::Weights::new(members.iter().map(|m| m.weight))),
+            "lc" => Selector::LeastConnection,
+            "mh" => {
+                let size = if scheduler.table_size == 0 { MAGLEV_DEFAULT_SIZE } else { scheduler.table_size };
+                Selector::Maglev(maglev::Table::new(members, scheduler.port, scheduler.fallback, size))
             }
+            _ => Selector::WeightedLeastConnection,
         }
     }
 
     /// Index of the member that a new flow gets; `None` if there is none to be had.
-    pub fn select(&self, members: &[Member], cursor: &Cursor, client: Client) -> Option<usize> {
+    pub fn select(&self, members: &[Member], cursor: &Cursor, request: &Request) -> Option<usize> {
         match self {
             Selector::RoundRobin => round_robin::rr(members, cursor),
             Selector::WeightedRoundRobin(weights) => round_robin::wrr(members, *weights, cursor),
             Selector::LeastConnection => least::lc(members),
             Selector::WeightedLeastConnection => least::wlc(members),
-            Selector::Maglev(table) => table.select(members, client),
+            Selector::Maglev(table) => table.select(members, request),
         }
     }
 }
@@ -170,7 +237,7 @@ pub type Listed = (u32, u32);
 pub fn carry_over(scheduler: Scheduler, cursor: &Cursor, old: &[Listed], new: &[Listed]) {
     let mut list: Vec<Listed> = old.to_vec();
     let step = |list: &[Listed]| {
-        if scheduler == Scheduler::Wrr {
+        if scheduler == Scheduler::WRR {
             let weights = round_robin::Weights::new(list.iter().map(|l| l.1));
             cursor.update(|(_, current)| (0, weights.adjust(current)));
         }
@@ -182,7 +249,7 @@ pub fn carry_over(scheduler: Scheduler, cursor: &Cursor, old: &[Listed], new: &[
         let Some(at) = list.iter().position(|l| l.0 == *id) else { continue };
         let previous = if at == 0 { 0 } else { list[at - 1].0 };
         list.remove(at);
-        if scheduler == Scheduler::Rr {
+        if scheduler == Scheduler::RR {
             cursor.update(|(server, w)| (if server == *id { previous } else { server }, w));
         }
         step(&list);

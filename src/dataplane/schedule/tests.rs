@@ -3,9 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::*;
-use crate::model::MAGLEV_DEFAULT_SIZE;
-
-const MH: Scheduler = Scheduler::Mh { port: false, fallback: false, table_size: MAGLEV_DEFAULT_SIZE };
+const MH: Scheduler = Scheduler::MH;
 
 fn member(n: u32, weight: u32, port: u16) -> Member {
     Member {
@@ -15,6 +13,9 @@ fn member(n: u32, weight: u32, port: u16) -> Member {
         reachable: true,
         address: Ipv4Addr::new(10, 0, 0, 20 + n as u8).into(),
         port,
+        real: n,
+        upper: 0,
+        lower: 0,
         load: Arc::default(),
     }
 }
@@ -31,8 +32,8 @@ fn listed(members: &[Member]) -> Vec<Listed> {
     members.iter().map(|m| (m.id, m.weight)).collect()
 }
 
-fn client(address: [u8; 4], port: u16) -> Client {
-    Client { folded_address: u32::from(Ipv4Addr::from(address)), port }
+fn client(address: [u8; 4], port: u16) -> Request {
+    Request { client: u32::from(Ipv4Addr::from(address)), port, ..Request::default() }
 }
 
 /// Sixty connections from 10.0.0.10 that stay open, as `golden/sched` recorded them.
@@ -40,7 +41,7 @@ fn sequence(scheduler: Scheduler, weights: &[u32], tcp: bool) -> String {
     let (members, cursor) = service(scheduler, weights, if tcp { 80 } else { 5000 });
     let selector = Selector::new(scheduler, &members);
     (0..60)
-        .map(|n| match selector.select(&members, &cursor, client([10, 0, 0, 10], 22_000 + n)) {
+        .map(|n| match selector.select(&members, &cursor, &client([10, 0, 0, 10], 22_000 + n)) {
             Some(at) => {
                 members[at].load.open(tcp);
                 char::from_digit(members[at].id, 10).unwrap_or('?')
@@ -52,26 +53,26 @@ fn sequence(scheduler: Scheduler, weights: &[u32], tcp: bool) -> String {
 
 #[test]
 fn sequences_of_the_real_ipvs() {
-    use Scheduler::{Lc, Rr, Wlc, Wrr};
+    let [lc, rr, wlc, wrr] = [Scheduler::LC, Scheduler::RR, Scheduler::WLC, Scheduler::WRR];
     let thrice = "321".repeat(20);
     let weighted = "321121".repeat(10);
     let rows: [(Scheduler, [u32; 3], bool, &str); 20] = [
-        (Rr, [1, 1, 1], true, &thrice),
-        (Rr, [1, 1, 1], false, &thrice),
-        (Rr, [3, 2, 1], true, &thrice),
-        (Rr, [3, 2, 1], false, &thrice),
-        (Wrr, [1, 1, 1], true, &thrice),
-        (Wrr, [1, 1, 1], false, &thrice),
-        (Wrr, [3, 2, 1], true, &weighted),
-        (Wrr, [3, 2, 1], false, &weighted),
-        (Lc, [1, 1, 1], true, &thrice),
-        (Lc, [1, 1, 1], false, &thrice),
-        (Lc, [3, 2, 1], true, &thrice),
-        (Lc, [3, 2, 1], false, &thrice),
-        (Wlc, [1, 1, 1], true, &thrice),
-        (Wlc, [1, 1, 1], false, &thrice),
-        (Wlc, [3, 2, 1], true, &weighted),
-        (Wlc, [3, 2, 1], false, &weighted),
+        (rr, [1, 1, 1], true, &thrice),
+        (rr, [1, 1, 1], false, &thrice),
+        (rr, [3, 2, 1], true, &thrice),
+        (rr, [3, 2, 1], false, &thrice),
+        (wrr, [1, 1, 1], true, &thrice),
+        (wrr, [1, 1, 1], false, &thrice),
+        (wrr, [3, 2, 1], true, &weighted),
+        (wrr, [3, 2, 1], false, &weighted),
+        (lc, [1, 1, 1], true, &thrice),
+        (lc, [1, 1, 1], false, &thrice),
+        (lc, [3, 2, 1], true, &thrice),
+        (lc, [3, 2, 1], false, &thrice),
+        (wlc, [1, 1, 1], true, &thrice),
+        (wlc, [1, 1, 1], false, &thrice),
+        (wlc, [3, 2, 1], true, &weighted),
+        (wlc, [3, 2, 1], false, &weighted),
         (MH, [1, 1, 1], true, &"3".repeat(60)),
         (MH, [1, 1, 1], false, &"1".repeat(60)),
         (MH, [3, 2, 1], true, &"1".repeat(60)),
@@ -86,11 +87,11 @@ fn sequences_of_the_real_ipvs() {
 #[test]
 fn maglev_choices_of_the_real_ipvs() {
     let round = |members: &[Member], fallback: bool| -> String {
-        let scheduler = Scheduler::Mh { port: false, fallback, table_size: MAGLEV_DEFAULT_SIZE };
+        let scheduler = Scheduler { fallback, ..MH };
         let selector = Selector::new(scheduler, members);
         (30..60)
             .map(|n| {
-                let chosen = selector.select(members, &Cursor::default(), client([10, 0, 0, n], 24_650));
+                let chosen = selector.select(members, &Cursor::default(), &client([10, 0, 0, n], 24_650));
                 chosen.map_or('-', |at| char::from_digit(members[at].id, 10).unwrap_or('?'))
             })
             .collect()
@@ -132,33 +133,33 @@ fn maglev_shares_by_weight_and_moves_little() {
 
 #[test]
 fn unreachable_and_quiescent_servers_get_nothing() {
-    for scheduler in [Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc, MH] {
+    for scheduler in [Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC, MH] {
         let (mut members, cursor) = service(scheduler, &[5, 5, 5], 80);
         members[0].reachable = false;
         members[2].weight = 0;
         members[2].last_weight = 0;
         let selector = Selector::new(scheduler, &members);
         for n in 0..50u8 {
-            let got = selector.select(&members, &cursor, client([10, 9, n, n], 1));
+            let got = selector.select(&members, &cursor, &client([10, 9, n, n], 1));
             assert_eq!(got, Some(1), "{scheduler:?}");
         }
         members[1].weight = 0;
-        assert_eq!(Selector::new(scheduler, &members).select(&members, &cursor, client([1; 4], 1)), None);
-        assert_eq!(Selector::new(scheduler, &[]).select(&[], &cursor, client([1; 4], 1)), None);
+        assert_eq!(Selector::new(scheduler, &members).select(&members, &cursor, &client([1; 4], 1)), None);
+        assert_eq!(Selector::new(scheduler, &[]).select(&[], &cursor, &client([1; 4], 1)), None);
     }
 }
 
 #[test]
 fn round_robin_continues_over_changes() {
-    let (mut members, cursor) = service(Scheduler::Rr, &[1, 1, 1, 1], 80);
+    let (mut members, cursor) = service(Scheduler::RR, &[1, 1, 1, 1], 80);
     let pick = |members: &[Member], cursor: &Cursor| {
-        Selector::RoundRobin.select(members, cursor, client([1; 4], 1)).map(|at| members[at].id)
+        Selector::RoundRobin.select(members, cursor, &client([1; 4], 1)).map(|at| members[at].id)
     };
     assert_eq!((pick(&members, &cursor), pick(&members, &cursor)), (Some(4), Some(3)));
     // The server chosen last goes: the sequence continues behind its predecessor.
     let old = listed(&members);
     members.retain(|m| m.id != 3);
-    carry_over(Scheduler::Rr, &cursor, &old, &listed(&members));
+    carry_over(Scheduler::RR, &cursor, &old, &listed(&members));
     assert_eq!((pick(&members, &cursor), pick(&members, &cursor)), (Some(2), Some(1)));
     assert_eq!(pick(&members, &cursor), Some(4));
 }
@@ -166,11 +167,11 @@ fn round_robin_continues_over_changes() {
 #[test]
 fn wrr_gives_each_its_share_whatever_the_weights() {
     let weights = [7, 0, 3, 10, 5];
-    let (members, cursor) = service(Scheduler::Wrr, &weights, 80);
-    let selector = Selector::new(Scheduler::Wrr, &members);
+    let (members, cursor) = service(Scheduler::WRR, &weights, 80);
+    let selector = Selector::new(Scheduler::WRR, &members);
     let mut got = [0u32; 5];
     for _ in 0..2500 {
-        let at = selector.select(&members, &cursor, client([1; 4], 1)).expect("available");
+        let at = selector.select(&members, &cursor, &client([1; 4], 1)).expect("available");
         got[members[at].id as usize - 1] += 1;
     }
     assert_eq!(got, [700, 0, 300, 1000, 500]);

@@ -65,7 +65,7 @@ fn rig() -> Rig {
         service(v6, Protocol::Udp, PortRange::ANY, &two),
         service(v4, Protocol::Sctp, PortRange::ANY, &[]),
     ];
-    services[0].scheduler = Scheduler::Rr;
+    services[0].scheduler = Scheduler::RR;
     Rig::with(EngineSettings { flows: 1000, flows_ipv6: 1000, ..EngineSettings::default() }, services)
 }
 

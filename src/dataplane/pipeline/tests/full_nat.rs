@@ -9,11 +9,11 @@ use crate::control::compile::Whereabouts;
 fn service(vip: &str, protocol: Protocol, server: &str, port: Option<u16>, locals: &[&str]) -> Service {
     let vip = at(vip);
     let key = ServiceKey { address: vip.ip(), protocol, ports: PortRange::single(vip.port()) };
-    let server = Server { address: server.parse().expect("address"), port, weight: 1, method: Method::FullNat };
+    let server = Server::new(server.parse().expect("address"), port, 1, Method::FullNat);
     Service {
         method: Method::FullNat,
         local_addresses: locals.iter().map(|local| local.parse().expect("address")).collect(),
-        ..Service::dr("full", key, Scheduler::Rr, vec![server])
+        ..Service::dr("full", key, Scheduler::RR, vec![server])
     }
 }
 

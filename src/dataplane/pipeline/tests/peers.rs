@@ -60,7 +60,7 @@ fn services(method: Method) -> Vec<Service> {
         let key = ServiceKey { address: vip.ip(), protocol: Protocol::Tcp, ports: PortRange::single(vip.port()) };
         let server = |address: &str| Server { method, ..Server::dr(address.parse().expect("address"), 1) };
         let name = format!("web{}", services.len());
-        let service = Service::dr(&name, key, Scheduler::Rr, servers.map(server).to_vec());
+        let service = Service::dr(&name, key, Scheduler::RR, servers.map(server).to_vec());
         services.push(Service { method, ..service });
     }
     services

@@ -74,8 +74,8 @@ fn nat_service(address: &str, protocol: Protocol, server: &str, port: Option<u16
     let at = at(address);
     let key = ServiceKey { address: at.ip(), protocol, ports: PortRange::single(at.port()) };
     let address = server.parse().expect("an address");
-    let server = Server { address, port, weight: 1, method: Method::Nat };
-    Service { method: Method::Nat, ..Service::dr(address_name(key), key, Scheduler::Rr, vec![server]) }
+    let server = Server::new(address, port, 1, Method::Nat);
+    Service { method: Method::Nat, ..Service::dr(address_name(key), key, Scheduler::RR, vec![server]) }
 }
 
 fn address_name(key: ServiceKey) -> &'static str {

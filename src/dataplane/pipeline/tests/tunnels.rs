@@ -17,14 +17,14 @@ fn address(text: &str) -> IpAddr {
 fn service(vip: &str, server: &str, method: Method) -> Service {
     let vip = at(vip);
     let key = ServiceKey { address: vip.ip(), protocol: Protocol::Tcp, ports: PortRange::single(vip.port()) };
-    let server = Server { address: address(server), port: None, weight: 1, method };
+    let server = Server::new(address(server), None, 1, method);
     let tunnel = TunnelSettings {
         source_v4: Some(HERE4.parse().expect("IPv4")),
         source_v6: Some(HERE6.parse().expect("IPv6")),
         source_spread_bits: if method == Method::Gue { 0 } else { 1 },
         ..TunnelSettings::default()
     };
-    Service { method, tunnel, ..Service::dr("tunnel", key, Scheduler::Rr, vec![server]) }
+    Service { method, tunnel, ..Service::dr("tunnel", key, Scheduler::RR, vec![server]) }
 }
 
 fn rig(services: Vec<Service>) -> Rig {
