@@ -11,11 +11,8 @@ pub mod segment;
 pub mod slab;
 pub mod translate;
 
-use std::hash::Hasher;
-
 use siphasher::sip::SipHasher24;
 
-use super::flow::Seeds;
 use super::parse::{Kind, Parsed, Part, tcp_flag};
 use super::rewrite::options;
 
@@ -130,22 +127,9 @@ pub struct Proof {
 
 /// The key of all cookies of a director, the same for its workers: the ACK may come to another one than the SYN.
 #[derive(Clone, Copy, Debug)]
-pub struct Secret(u64, u64);
+pub struct Secret(pub [u64; 2]);
 
 impl Secret {
-    /// Derived from the seeds that all workers share.
-    pub fn derive(seeds: &Seeds) -> Secret {
-        let half = |number: u8| {
-            let mut hasher = SipHasher24::new_with_keys(seeds.0[0], seeds.0[1]);
-            hasher.write(b"SYN cookie");
-            hasher.write(&[number]);
-            hasher.write(&seeds.0[2].to_le_bytes());
-            hasher.write(&seeds.0[3].to_le_bytes());
-            hasher.finish()
-        };
-        Secret(half(0), half(1))
-    }
-
     fn mac(&self, ends: &Ends, isn: u32, offer: Offer, slot: u16) -> u32 {
         let mut text = [0; 36 + 7];
         text[..36].copy_from_slice(&ends.bytes);
@@ -153,7 +137,7 @@ impl Secret {
         text[len..len + 4].copy_from_slice(&isn.to_be_bytes());
         text[len + 4..len + 6].copy_from_slice(&slot.to_be_bytes());
         text[len + 6] = offer.0;
-        SipHasher24::new_with_keys(self.0, self.1).hash(&text[..len + 7]) as u32 & 0xff_ffff
+        SipHasher24::new_with_keys(self.0[0], self.0[1]).hash(&text[..len + 7]) as u32 & 0xff_ffff
     }
 
     /// The cookie for a SYN. `now` is in milliseconds and may wrap.

@@ -143,6 +143,12 @@ drop_reasons! {
     PeerBusy = "peer-busy",
     /// The flow table has no room and nothing in it can give way.
     FlowTableFull = "flow-table-full",
+    /// While SYN cookies are in force: a packet of no known flow that does not bring back a good one (forged, or too old).
+    BadCookie = "bad-cookie",
+    /// The client's SYN was answered by a cookie, and its server has not answered yet: the client sends it again.
+    HandshakePending = "handshake-pending",
+    /// More flows that were opened by SYN cookies than `engine.cookie_flows`.
+    CookieTableFull = "cookie-table-full",
     /// More VLAN tags than are supported, or no room to push one.
     BadVlan = "bad-vlan",
     /// An ARP packet for an owned address that is malformed.

@@ -7,10 +7,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Offer;
+use super::slab::Splice;
 use crate::dataplane::checksum;
 use crate::dataplane::icmp;
 use crate::dataplane::io::{Frame, FrameMemory, PortIndex};
-use crate::dataplane::parse::{Kind, NO_VLAN, Parsed, Part, TCP, be16};
+use crate::dataplane::parse::{Kind, NO_VLAN, Parsed, Part, TCP, be16, tcp_flag};
 use crate::model::MacAddr;
 
 /// TTL of packets that the appliance makes.
@@ -92,6 +93,20 @@ impl Segment {
     fn len(&self) -> usize {
         let mut options = [0; MOST_TCP - 20];
         20 + self.options.map_or(0, |announced| announced.write(&mut options))
+    }
+}
+
+impl Splice {
+    /// The SYN of the client, as far as its cookie remembers it.
+    pub fn syn(&self) -> Segment {
+        let options = Some(SynOptions::of(self.offer()));
+        Segment { number: self.isn, ack: 0, flags: tcp_flag::SYN, window: self.window_of_syn(), options }
+    }
+
+    /// The client's ACK that ends its handshake, in its own numbers.
+    pub fn ack(&self) -> Segment {
+        let (number, ack) = (self.isn.wrapping_add(1), self.cookie.wrapping_add(1));
+        Segment { number, ack, flags: tcp_flag::ACK, window: self.window, options: None }
     }
 }
 

@@ -72,7 +72,8 @@ impl Splice {
     pub fn open(&mut self, number: u32, scale: Option<u8>) {
         self.open = 1;
         self.delta = number.wrapping_sub(self.cookie);
-        self.server_scale = scale.map_or(NO_SCALE, |scale| scale.min(14));
+        // A scale that nobody asked for means nothing (RFC 7323, section 2.5).
+        self.server_scale = scale.filter(|_| self.offer().scale().is_some()).map_or(NO_SCALE, |scale| scale.min(14));
     }
 
     /// What the client's SYN offered.

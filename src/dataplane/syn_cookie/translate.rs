@@ -49,9 +49,10 @@ impl Splice {
         }
     }
 
-    /// The window of the server's SYN-ACK, in which it is not scaled (RFC 7323, section 2.2), for a client that scales.
-    pub fn first_window_to_client(&self, window: u16) -> u16 {
-        scaled(u32::from(window), if self.offer().scale().is_some() { SCALE } else { 0 })
+    /// The window of the server's SYN-ACK, in which it is not scaled (RFC 7323, section 2.2), as the server would have put it
+    /// into a later segment; rounded down.
+    pub fn first_window(&self, window: u16) -> u16 {
+        window >> self.server_scale().unwrap_or(0)
     }
 
     /// A window that the client put into any segment but a SYN, as the server is to read it.

@@ -96,8 +96,9 @@ fn windows_are_converted() {
     assert_eq!(splice(Some(7), None).window_of_syn(), 0xffff);
     assert_eq!(splice(Some(3), None).window_of_syn(), 0x1000);
     assert_eq!(splice(None, None).window_of_syn(), 0x200);
-    assert_eq!(splice(None, None).first_window_to_client(0xfeff), 0xfeff);
-    assert_eq!(splice(Some(2), Some(9)).first_window_to_client(0xfeff), 0xfeff >> 7);
+    assert_eq!(splice(None, None).first_window(0xfeff), 0xfeff);
+    assert_eq!(splice(Some(2), Some(9)).first_window(0xfeff), 0xfeff >> 9);
+    assert_eq!(splice(Some(2), None).first_window(0xfeff), 0xfeff);
 }
 
 /// An ICMP error from a router about `quoted`.
