@@ -61,7 +61,8 @@ fn handshake(rig: &mut Rig, client: [u8; 4], port: u16) -> [u8; 3] {
 }
 
 fn stage(rig: &Rig, client: [u8; 4], source_port: u16, port: u16, protocol: u8) -> Option<Stage> {
-    let end = |address: [u8; 4], port| crate::dataplane::snapshot::Endpoint { address: address.into(), port: Some(port) };
+    let end =
+        |address: [u8; 4], port| crate::dataplane::snapshot::Endpoint { address: address.into(), port: Some(port) };
     let key: KeyV4 = FlowV4::key_from(end(client, source_port), end(VIP, port), protocol).expect("one family");
     rig.pipeline.v4.find(&key, rig.pipeline.v4.hash(&key)).map(|(stage, _)| stage)
 }
