@@ -145,7 +145,8 @@ drop_reasons! {
     FlowTableFull = "flow-table-full",
     /// While SYN cookies are in force: a packet of no known flow that does not bring back a good one (forged, or too old).
     BadCookie = "bad-cookie",
-    /// The client's SYN was answered by a cookie, and its server has not answered yet: the client sends it again.
+    /// Out of turn in a handshake by SYN cookie: the server has not answered yet (the client sends it again), or the client's
+    /// SYN comes late.
     HandshakePending = "handshake-pending",
     /// More flows that were opened by SYN cookies than `engine.cookie_flows`.
     CookieTableFull = "cookie-table-full",

@@ -15,6 +15,7 @@ use crate::dataplane::flow::{FlowTable, Flows, Place, Stage, flag};
 use crate::dataplane::guard::YOUNG_MS;
 use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::parse::{Parsed, Part, TCP, be16, tcp_flag};
+use crate::dataplane::proxy;
 use crate::dataplane::rewrite::options::{field, header_end};
 use crate::dataplane::schedule::Request;
 use crate::dataplane::snapshot::{Endpoint, ServerEntry};
@@ -229,7 +230,11 @@ impl Context<'_> {
         let bytes = memory.bytes(frame);
         let whole = parsed.part == Part::Whole && header_end(bytes, parsed).is_some();
         match (splice.phase(), reverse) {
-            (Phase::Open, false) => None,
+            (Phase::Open, false) => {
+                // A SYN that comes late, when the client has had its answer.
+                let late = whole && proxy::opens(bytes, parsed) == Some(splice.isn);
+                late.then(|| met.refuse(DropReason::HandshakePending))
+            }
             (Phase::Pending, _) if !whole => Some(met.refuse(DropReason::HandshakePending)),
             (Phase::Pending, false) => self.pending_client(flows, kit, &met, memory, frame, parsed, key),
             (Phase::Pending, true) => self.pending_server(flows, kit, &met, memory, frame, parsed),
@@ -355,10 +360,11 @@ impl Context<'_> {
         let bytes = memory.bytes(frame);
         let number = field(bytes, usize::from(parsed.l4), 4);
         let offered = window(bytes, parsed);
-        let scale = Offer::of(bytes, parsed).and_then(Offer::scale);
+        let pending = met.refuse(DropReason::HandshakePending);
+        let Some(options) = Offer::of(bytes, parsed) else { return Some(pending) };
         let splice = kit.splices.get_mut(met.index)?;
         if splice.phase() == Phase::Pending {
-            splice.open(number, scale);
+            splice.open(number, options);
         }
         let splice = *splice;
         self.tell_server(flows.part(met.stage), kit, met, memory, frame, &splice.ack());
@@ -374,7 +380,7 @@ impl Context<'_> {
                 *parsed = replaced;
                 None
             }
-            None => Some(met.refuse(DropReason::HandshakePending)),
+            None => Some(pending),
         }
     }
 

@@ -48,7 +48,7 @@ impl Context<'_> {
         let Some(server) = self.snapshot.server(entry.server()) else {
             return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
         };
-        if !reverse && starts_anew(entry.state(), parsed) {
+        if !reverse && starts_anew(entry.state(), parsed) && !kit.knows_syn(&entry, bytes, parsed) {
             return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
         }
         if !reverse

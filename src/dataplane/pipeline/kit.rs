@@ -16,7 +16,9 @@ use crate::dataplane::fragment::FragmentTable;
 use crate::dataplane::icmp::Limiter;
 use crate::dataplane::io::Frame;
 use crate::dataplane::last_hop::LastHops;
+use crate::dataplane::parse::Parsed;
 use crate::dataplane::ports::PortPool;
+use crate::dataplane::proxy;
 use crate::dataplane::snapshot::{Endpoint, Snapshot};
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::syn_cookie::slab::{Phase, Slab, Splice};
@@ -105,6 +107,12 @@ impl Kit {
             return None;
         }
         self.splices.get(entry.extra()).copied().filter(|splice| splice.phase() == Phase::Open)
+    }
+
+    /// Whether a client's SYN is the one that opened its flow, as far as that is known: a flow that a SYN cookie opened.
+    pub fn knows_syn<E: Family>(&self, entry: &E, bytes: &[u8], parsed: &Parsed) -> bool {
+        entry.flags() & flag::COOKIE != 0
+            && self.splices.get(entry.extra()).is_some_and(|splice| proxy::opens(bytes, parsed) == Some(splice.isn))
     }
 
     /// Gives back a local port of full NAT.

@@ -1,6 +1,7 @@
 //! The pipeline over in-memory I/O: verdicts, rewriting, states, counts, and every way a frame can be refused.
 
 mod answers;
+mod cookie_streams;
 mod cookies;
 mod floods;
 mod fragments;

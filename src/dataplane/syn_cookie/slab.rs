@@ -40,7 +40,7 @@ pub struct Splice {
     /// How often the SYN was sent because the server answered it with something else.
     pub retries: u8,
     used: u8,
-    spare: u8,
+    server_sack: u8,
 }
 
 const _: () = assert!(size_of::<Splice>() == 24);
@@ -59,7 +59,7 @@ impl Splice {
             server_scale: NO_SCALE,
             retries: 0,
             used: 1,
-            spare: 0,
+            server_sack: 0,
         }
     }
 
@@ -68,12 +68,13 @@ impl Splice {
         if self.open == 0 { Phase::Pending } else { Phase::Open }
     }
 
-    /// The server's SYN-ACK came, with this sequence number and window scale.
-    pub fn open(&mut self, number: u32, scale: Option<u8>) {
+    /// The server's SYN-ACK came, with this sequence number and these options.
+    pub fn open(&mut self, number: u32, options: Offer) {
         self.open = 1;
         self.delta = number.wrapping_sub(self.cookie);
         // A scale that nobody asked for means nothing (RFC 7323, section 2.5).
-        self.server_scale = scale.filter(|_| self.offer().scale().is_some()).map_or(NO_SCALE, |scale| scale.min(14));
+        self.server_scale = options.scale().filter(|_| self.offer().scale().is_some()).unwrap_or(NO_SCALE);
+        self.server_sack = u8::from(options.sack());
     }
 
     /// What the client's SYN offered.
@@ -84,6 +85,11 @@ impl Splice {
     /// Sequence number of the server's SYN-ACK; only when it came.
     pub fn server_isn(&self) -> u32 {
         self.cookie.wrapping_add(self.delta)
+    }
+
+    /// Whether the server takes selective acknowledgements.
+    pub fn server_sack(&self) -> bool {
+        self.server_sack != 0
     }
 
     /// The server's window scale, if it agreed to scale.
@@ -162,7 +168,7 @@ impl Slab {
     /// Touches every page, so that no packet pays for a page fault.
     pub fn prefault(&mut self) {
         for place in self.places.iter_mut().step_by(4096 / size_of::<Splice>()) {
-            place.spare = std::hint::black_box(place.spare);
+            place.used = std::hint::black_box(place.used);
         }
     }
 }
@@ -208,8 +214,9 @@ mod tests {
     fn what_the_server_says_is_kept() {
         let mut kept = splice(5);
         assert_eq!((kept.phase(), kept.server_scale()), (Phase::Pending, None));
-        kept.open(3, Some(200));
+        kept.open(3, Offer::from_bits(0xe8));
         assert_eq!((kept.phase(), kept.server_isn(), kept.server_scale()), (Phase::Open, 3, Some(14)));
+        assert!(kept.server_sack());
         assert_eq!((kept.isn, kept.delta, kept.offer()), (5, 3u32.wrapping_sub(7), Offer::from_bits(0x5f)));
         let mut slab = Slab::new(0, false).expect("memory");
         slab.prefault();

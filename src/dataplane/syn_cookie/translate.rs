@@ -90,7 +90,13 @@ impl Splice {
         let ack = options::field(bytes, l4, 8);
         options::put_field(bytes, l4, 8, ack.wrapping_add(self.delta));
         options::edit(bytes, parsed, |option| {
-            if option[0] == OPTION_SACK {
+            if option[0] != OPTION_SACK {
+                return;
+            }
+            if !self.server_sack() {
+                // The client was told that they are welcome before anybody knew.
+                option.fill(options::NOP);
+            } else {
                 for edge in option[2..].chunks_exact_mut(4) {
                     let number = u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]]);
                     edge.copy_from_slice(&number.wrapping_add(self.delta).to_be_bytes());

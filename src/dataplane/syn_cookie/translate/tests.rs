@@ -15,7 +15,7 @@ const ACK: u8 = tcp_flag::ACK;
 fn splice(client: Option<u8>, server: Option<u8>) -> Splice {
     let offer = Offer::from_bits(6 | 8 | client.unwrap_or(15) << 4);
     let mut splice = Splice::new(&Proof { isn: 99, cookie: u32::MAX - 500, offer }, 0x200, 0);
-    splice.open(499, server);
+    splice.open(499, Offer::from_bits(8 | server.unwrap_or(15) << 4));
     assert_eq!((splice.delta, splice.server_isn()), (1000, 499));
     splice
 }
@@ -49,6 +49,11 @@ fn numbers_of_the_servers_stream_are_shifted() {
         seen.options[13..29].chunks(4).map(|e| u32::from_be_bytes([e[0], e[1], e[2], e[3]])).collect();
     assert_eq!((seen.number, seen.ack, seen.window, edges), (100, 599, 9, vec![999, 1003, 1005, 1009]));
     assert_eq!((&seen.options[..13], &seen.payload), (&segment.options[..13], &segment.payload));
+    // A server that takes none gets none.
+    let mut without = flow;
+    without.open(499, Offer::from_bits(7 << 4));
+    let seen = to_server(&without, &segment);
+    assert_eq!((&seen.options[..11], &seen.options[11..29]), (&segment.options[..11], &[1; 18][..]));
     // The other way, what the server acknowledges is the client's own stream, selectively too.
     let seen = to_client(&flow, &Segment { number: 600, ..segment.clone() });
     let number = 600u32.wrapping_sub(1000);
@@ -161,7 +166,7 @@ proptest! {
     fn there_and_back_is_the_same(number: u32, ack: u32, isn: u32, cookie: u32, server: u32, window: u16) {
         let proof = Proof { isn, cookie, offer: Offer::from_bits(6 | 15 << 4) };
         let mut flow = Splice::new(&proof, 1, 0);
-        flow.open(server, None);
+        flow.open(server, Offer::from_bits(15 << 4));
         let segment = Segment { number, ack, flags: ACK, window, ..Segment::default() };
         let seen = to_server(&flow, &segment);
         // What the server has sent up to there, the client has got.
