@@ -25,6 +25,7 @@ pub mod schedule;
 pub mod snapshot;
 pub mod split;
 pub mod stats;
+pub mod syn_cookie;
 pub mod sys;
 pub mod verdict;
 pub mod worker;
