@@ -1,5 +1,6 @@
 //! The path of a packet.
 
+pub mod access;
 pub mod answer;
 pub mod checksum;
 pub mod director;
@@ -24,6 +25,7 @@ pub mod schedule;
 pub mod snapshot;
 pub mod split;
 pub mod stats;
+pub mod syn_cookie;
 pub mod sys;
 pub mod verdict;
 pub mod worker;

@@ -35,8 +35,10 @@ use super::ports::PortPool;
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::split::MOST_PIECES;
 use super::stats::WorkerStats;
+use super::syn_cookie::slab::Slab;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{EngineSettings, HugePages, PortRange, VerifyChecksums};
+use cookie_path::Meter;
 use family::{Family, word64};
 use kit::Kit;
 
@@ -92,6 +94,8 @@ pub struct Holdings {
     pub local_ports: u64,
     /// Fragments that wait for their first one.
     pub waiting: u64,
+    /// Flows that were opened by a SYN cookie.
+    pub spliced: u64,
 }
 
 /// Most frames that a batch can bring forth besides its own.
@@ -134,6 +138,8 @@ impl Pipeline {
                 next_id: 0,
                 next_id_v6: 0,
                 random: seeds.0[3] as u32 | 1,
+                splices: Slab::new(settings.cookie_flows as usize, huge)?,
+                meter: Meter::default(),
                 director,
             },
         })
@@ -306,6 +312,7 @@ impl Pipeline {
         self.v4.prefault();
         self.v6.prefault();
         self.kit.fragments.prefault();
+        self.kit.splices.prefault();
     }
 
     /// Publishes the flow tables' fill.
@@ -313,6 +320,7 @@ impl Pipeline {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
         self.stats.unproven.set((self.v4.unproven.len() + self.v6.unproven.len()) as u64);
+        self.stats.cookie_flows.set(u64::from(self.kit.splices.used()));
         self.stats.local_ports.set(u64::from(self.kit.ports.taken()));
     }
 
@@ -322,6 +330,7 @@ impl Pipeline {
             last_hops: self.kit.hops.flows(),
             local_ports: u64::from(self.kit.ports.taken()),
             waiting: self.kit.fragments.waiting() as u64,
+            spliced: u64::from(self.kit.splices.used()),
         }
     }
 

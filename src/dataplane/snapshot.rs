@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::access::Table;
 use super::director::ServiceState;
 use super::flow::Lifetimes;
 use super::flow::state::{STATES, State, timeouts_ms};
@@ -280,10 +281,14 @@ pub struct Snapshot {
     pub ports: Vec<Port>,
     /// Services, in the config's order.
     pub services: Vec<ServiceEntry>,
+    /// Which clients may open flows.
+    pub access: Arc<Table>,
     /// Timeouts in milliseconds, by state; the first are those of services that say nothing.
     lifetimes: Vec<[u32; STATES]>,
     /// Which of them each service has.
     service_lifetimes: Vec<u16>,
+    /// By service, see [`Snapshot::cookie_mss`].
+    cookie_mss: Vec<Option<u16>>,
     /// What becomes of a server's flows, by slot, where it does not serve them.
     fates: Vec<Option<Fate>>,
     servers: Vec<ServerEntry>,
@@ -306,7 +311,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot of services, and of addresses that are owned without one.
+    /// A snapshot of services, and of addresses that are owned without one. It admits every client.
     ///
     /// `place` is asked for each member, with the index of its service. Members' slots must be below
     /// [`super::stats::MAX_SERVERS`].
@@ -387,6 +392,7 @@ impl Snapshot {
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
+        let cookie_mss = services.iter().map(|service| cookie_mss(service, &servers, &targets)).collect();
         let has_full_nat = servers.iter().any(|server| server.way == Way::FullNat);
         let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
         let local_slots = slots.collect();
@@ -396,7 +402,9 @@ impl Snapshot {
             generation,
             ports,
             services,
+            access: Arc::default(),
             lifetimes,
+            cookie_mss,
             service_lifetimes,
             fates,
             servers,
@@ -472,6 +480,13 @@ impl Snapshot {
         self.fates.get(slot_of(id)).copied().flatten()
     }
 
+    /// The largest TCP segment that a client may send to any server of a service, if its SYN is answered by a cookie; `None`: it
+    /// must not be, as not all of the servers are behind NAT or none takes new flows.
+    #[inline]
+    pub fn cookie_mss(&self, service: u16) -> Option<u16> {
+        self.cookie_mss.get(usize::from(service)).copied().flatten()
+    }
+
     /// The service for a destination.
     pub fn service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u16> {
         self.by_address.get(&(address, protocol))?.find(port)
@@ -486,6 +501,31 @@ impl Snapshot {
     pub fn owns(&self, address: IpAddr) -> bool {
         self.owned.contains(&address)
     }
+}
+
+/// See [`Snapshot::cookie_mss`].
+fn cookie_mss(service: &ServiceEntry, servers: &[ServerEntry], targets: &[Option<Target>]) -> Option<u16> {
+    let v6 = service.config.key.address.is_ipv6();
+    let (usual, headers) = if v6 { (1440, 74) } else { (1460, 54) };
+    let (mut most, mut any) = (usual, false);
+    for member in &service.members {
+        let server = servers.get(slot_of(member.id))?;
+        let target = targets.get(slot_of(member.id))?.as_ref()?;
+        if !matches!(server.way, Way::Nat | Way::FullNat) {
+            return None;
+        }
+        if server.reachable && member.weight > 0 {
+            any = true;
+            most = most.min(server.max_frame.saturating_sub(headers));
+        }
+        if target.mss != 0 {
+            most = most.min(target.mss);
+        }
+    }
+    if service.config.proxy_protocol {
+        most = most.saturating_sub(super::proxy::length(v6) as u16);
+    }
+    any.then_some(most.max(64))
 }
 
 impl Lifetimes for Snapshot {

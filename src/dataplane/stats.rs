@@ -100,6 +100,14 @@ pub struct WorkerStats {
     pub clients_full: Counter,
     /// TCP resets sent to clients whose server is gone.
     pub resets: Counter,
+    /// SYNs that were answered by a cookie.
+    pub cookies_sent: Counter,
+    /// Cookies that came back good.
+    pub cookies_accepted: Counter,
+    /// Packets that brought back none, or a bad one.
+    pub cookies_refused: Counter,
+    /// Flows in the table now that were opened by a cookie.
+    pub cookie_flows: Counter,
     /// Flows that ended by their timeout.
     pub expired: Counter,
     /// Flows that gave way to newer ones in a full table.
@@ -170,6 +178,10 @@ impl Default for WorkerStats {
             stateless: Counter::default(),
             clients_full: Counter::default(),
             resets: Counter::default(),
+            cookies_sent: Counter::default(),
+            cookies_accepted: Counter::default(),
+            cookies_refused: Counter::default(),
+            cookie_flows: Counter::default(),
             expired: Counter::default(),
             evicted: Counter::default(),
             generation: Counter::default(),

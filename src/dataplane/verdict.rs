@@ -117,6 +117,8 @@ drop_reasons! {
     MartianSource = "martian-source",
     /// The source address is one of the appliance's own service addresses.
     OwnSource = "own-source",
+    /// The client's address is on the deny list, or not on the allow list.
+    Denied = "denied",
     /// The frame was sent by the appliance itself: a loop in the network.
     Loop = "loop",
     /// The frame is addressed to another host's or a group's MAC.
@@ -153,6 +155,13 @@ drop_reasons! {
     PeerBusy = "peer-busy",
     /// The flow table has no room and nothing in it can give way.
     FlowTableFull = "flow-table-full",
+    /// While SYN cookies are in force: a packet of no known flow that does not bring back a good one (forged, or too old).
+    BadCookie = "bad-cookie",
+    /// Out of turn in a handshake by SYN cookie: the server has not answered yet (the client sends it again), or the client's
+    /// SYN comes late.
+    HandshakePending = "handshake-pending",
+    /// More flows that were opened by SYN cookies than `engine.cookie_flows`.
+    CookieTableFull = "cookie-table-full",
     /// More VLAN tags than are supported, or no room to push one.
     BadVlan = "bad-vlan",
     /// An ARP packet for an owned address that is malformed.

@@ -122,6 +122,8 @@ pub struct EngineSettings {
     pub unproven_ipv6: u32,
     /// When SYNs for NAT and full NAT are answered by cookies.
     pub syn_cookies: SynCookies,
+    /// Flows that one worker holds of those that were opened by a SYN cookie.
+    pub cookie_flows: u32,
     /// Persistent clients of all services.
     pub persistent_clients: u32,
     /// Client networks that are counted for limits, over all services.
@@ -158,6 +160,7 @@ impl Default for EngineSettings {
             unproven: 131_072,
             unproven_ipv6: 65_536,
             syn_cookies: SynCookies::Flood,
+            cookie_flows: 262_144,
             persistent_clients: 65_536,
             limited_clients: 65_536,
             verify_checksums: VerifyChecksums::NewFlows,

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::model::{
-    Desired, Fate, HugePages, Method, Polling, PortRange, Service, SynCookies, Timeouts, VerifyChecksums,
+    Access, Desired, Fate, HugePages, Judgement, Method, Polling, PortRange, Service, SynCookies, Timeouts,
+    VerifyChecksums,
 };
 
 /// The configuration with every default written out.
@@ -59,11 +60,13 @@ pub fn render(desired: &Desired) -> String {
             ("unproven_flows", engine.unproven.to_string()),
             ("unproven_flows_ipv6", engine.unproven_ipv6.to_string()),
             ("syn_cookies", text(syn_cookies)),
+            ("cookie_flows", engine.cookie_flows.to_string()),
             ("limited_clients", engine.limited_clients.to_string()),
         ],
     );
     let seconds: Vec<_> = desired.timeouts.each().map(|(key, seconds)| (key, seconds.to_string())).into();
     table(&mut out, "[timeouts]", &seconds);
+    access(&mut out, &desired.access);
     table(&mut out, "[control]", &[("socket", text(&desired.control_socket.to_string_lossy()))]);
     for interface in &desired.interfaces {
         let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
@@ -109,6 +112,24 @@ pub fn render(desired: &Desired) -> String {
         }
     }
     out
+}
+
+/// The lists, those from files too.
+fn access(out: &mut String, access: &Access) {
+    let listed = |wanted| {
+        let mut list = String::from("[");
+        for (prefix, _) in access.lists().iter().filter(|(_, judgement)| *judgement == wanted) {
+            let _ = write!(list, "\n    \"{prefix}\",");
+        }
+        list.push_str(if list.len() > 1 { "\n]" } else { "]" });
+        list
+    };
+    let keys = [
+        ("default", text(access.default.name())),
+        ("deny", listed(Judgement::Deny)),
+        ("allow", listed(Judgement::Allow)),
+    ];
+    table(out, "[access]", &keys);
 }
 
 /// The settings of a service that only some methods and protocols take.

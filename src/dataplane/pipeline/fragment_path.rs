@@ -187,7 +187,7 @@ impl Context<'_> {
     }
 
     /// Counts kept fragments that end without a frame: each was a frame, and is one that was dropped.
-    fn count_lost(&self, reason: DropReason, count: u32) {
+    pub(super) fn count_lost(&self, reason: DropReason, count: u32) {
         self.stats.frames.add(u64::from(count));
         self.stats.drops[reason as usize].add(u64::from(count));
     }

@@ -181,6 +181,14 @@ pub(super) const ENGINE: &[Key] = &[
         doc: "NAT and full NAT: which SYNs the appliance answers itself, before it remembers anything of the client.",
     },
     Key {
+        name: "cookie_flows",
+        kind: integer(1024, 100_000_000),
+        presence: Presence::Default("262_144"),
+        also: &["synproxy_flows"],
+        doc: "NAT and full NAT: flows that one worker can hold of those that a SYN cookie opened; they are among `flows` and \
+              `flows_ipv6`, and their numbers are translated for as long as they live.",
+    },
+    Key {
         name: "limited_clients",
         kind: integer(64, 16_777_216),
         presence: Presence::Default("65_536"),
