@@ -424,6 +424,7 @@ fn shared_work(out: &mut String, status: &Status) {
         ">Waited",
         ">Unmatched",
         ">ICMP errors",
+        ">Resets",
         ">Local ports",
         ">of",
     ];
@@ -438,6 +439,7 @@ fn shared_work(out: &mut String, status: &Status) {
             worker.kept,
             worker.unmatched,
             worker.icmp_errors,
+            worker.resets,
             worker.local_ports,
             worker.local_port_capacity,
         ];
