@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{CompileError, Registry, Whereabouts};
+use super::compile::{CompileError, Drain, Registry, Whereabouts};
 use super::groups::Groups;
 use super::nexthop::Facts;
 use super::workers::Workers;
@@ -164,6 +164,21 @@ impl Applied {
             self.narrowing = Some((generation, table));
         }
         Ok(generation)
+    }
+
+    /// When a change is due though nothing changed: a server has drained for long enough. By the clock of [`Machine::now`].
+    pub const fn next_deadline(&self) -> Option<Duration> {
+        self.registry.next_deadline()
+    }
+
+    /// Whether a change would forget servers that were removed and have no flows left.
+    pub fn has_idle_ghosts(&self) -> bool {
+        self.registry.has_idle_ghosts()
+    }
+
+    /// Servers that drain, by their stable ids.
+    pub fn drains(&self) -> HashMap<u32, Drain> {
+        self.registry.drains()
     }
 
     /// Whether filters wait to be narrowed.

@@ -227,6 +227,7 @@ struct Engine {
     last_error: Option<String>,
     /// What the file says that only a restart brings.
     restart: Vec<String>,
+    /// Next hops changed, a server has drained for long enough, or one that was removed has no flows left.
     hops_changed: bool,
     hops_applied: Instant,
     ticked: Instant,
@@ -287,6 +288,9 @@ impl Engine {
         if self.applied.is_settling() {
             until = until.min(Instant::now() + SETTLE);
         }
+        if let Some(deadline) = self.applied.next_deadline() {
+            until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
+        }
         until
     }
 
@@ -294,6 +298,7 @@ impl Engine {
         if now >= self.tracker.next_deadline() {
             self.hops_changed |= self.tracker.on_deadline(now);
         }
+        self.hops_changed |= self.applied.next_deadline().is_some_and(|deadline| now >= self.started + deadline);
         if self.hops_changed && now >= self.hops_applied + HOPS_PAUSE {
             self.hops_changed = false;
             self.hops_applied = now;
@@ -318,6 +323,7 @@ impl Engine {
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }
+            self.hops_changed |= self.applied.has_idle_ghosts();
         }
         Ok(())
     }
@@ -477,10 +483,11 @@ impl Engine {
                 &self.desired,
                 &self.applied,
                 &self.workers,
-                self.shared.clock(Instant::now()),
+                collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
                 |service, server| self.tracker.reach(service, server),
             ),
             local_ports: collect::local_ports(&self.desired, &self.workers),
+            limited_clients: collect::limited_clients(&self.workers),
             drops: collect::drops(&self.workers),
             warnings,
         }

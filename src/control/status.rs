@@ -2,12 +2,17 @@
 //!
 //! Owns names and layout. Never collects anything: the control loop fills these.
 
+mod life;
+mod table;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{IoMode, Method, Protocol};
+pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
+use table::Table;
 
 /// Everything about the engine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +29,9 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Local addresses of full NAT, over all services and workers.
     pub local_ports: LocalPortsStatus,
+    /// Client networks that are counted for limits, over all services.
+    #[serde(default)]
+    pub limited_clients: LimitedClientsStatus,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
     /// What someone should look at.
@@ -165,6 +173,9 @@ pub struct WorkerStatus {
     pub unmatched: u64,
     /// ICMP errors sent to clients and servers.
     pub icmp_errors: u64,
+    /// TCP resets sent to clients whose server is gone.
+    #[serde(default)]
+    pub resets: u64,
     /// Flows that found no room in the directory of all workers: only this worker knows them.
     pub directory_full: u64,
     /// Full NAT: ports of local addresses that this worker uses now.
@@ -200,8 +211,14 @@ pub struct ServiceStatus {
     pub out_bytes: u64,
     /// Flows of all its servers since start.
     pub connections: u64,
+    /// Its limits for new flows, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// Servers that were removed, while flows of them are left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedStatus>,
 }
 
 /// One server of a service.
@@ -226,6 +243,18 @@ pub struct ServerStatus {
     pub inactive: u32,
     /// Flows since start.
     pub connections: u64,
+    /// Flows at which it takes no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_threshold: Option<u32>,
+    /// Flows below which it takes new ones again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_threshold: Option<u32>,
+    /// Whether it takes no new ones because of that.
+    #[serde(default)]
+    pub overloaded: bool,
+    /// How far it has drained, where it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
     /// Packets forwarded to it.
     pub packets: u64,
     /// Bytes forwarded to it.
@@ -458,7 +487,7 @@ fn services(out: &mut String, status: &Status) {
             service.out_packets.to_string(),
             service.bytes.to_string(),
             service.out_bytes.to_string(),
-            service.name.clone(),
+            format!("{}{}", service.name, life::of_service(service)),
         ]);
         for server in &service.servers {
             let hop = match (&server.next_hop, &server.unreachable) {
@@ -486,11 +515,27 @@ fn services(out: &mut String, status: &Status) {
                 server.out_packets.to_string(),
                 server.bytes.to_string(),
                 server.out_bytes.to_string(),
-                hop,
+                format!("{hop}{}", life::of_server(server)),
             ]);
+        }
+        for removed in &service.removed {
+            let port = removed.port.map_or_else(|| service.port.clone(), |port| port.to_string());
+            let mut row: [String; 12] = Default::default();
+            row[0] = "  ->".to_owned();
+            row[1] = with_port(&removed.address, &port);
+            row[11] = life::of_removed(removed);
+            table.row(row);
         }
     }
     out.push_str(&table.render());
+    let clients = &status.limited_clients;
+    if clients.uncounted > 0 {
+        let _ = writeln!(
+            out,
+            "limits of clients: {} of {} networks have flows; {} flows were let in without room to count them",
+            clients.networks, clients.capacity, clients.uncounted
+        );
+    }
     out.push('\n');
 }
 
@@ -501,45 +546,6 @@ fn span(seconds: u64) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
-    }
-}
-
-/// Columns as wide as their widest cell; a header says with `<` or `>` to which side its column leans.
-struct Table {
-    right: Vec<bool>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn new(header: &[&str]) -> Table {
-        let right = header.iter().map(|name| name.starts_with('>')).collect();
-        let names = header.iter().map(|name| name.trim_start_matches(['<', '>']).to_owned()).collect();
-        Table { right, rows: vec![names] }
-    }
-
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.cells(cells.into());
-    }
-
-    fn cells(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
-    }
-
-    fn render(&self) -> String {
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
-        let mut out = String::new();
-        for row in &self.rows {
-            let cells = row.iter().zip(&widths).zip(&self.right).map(|((cell, width), right)| {
-                if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
-            let line = cells.collect::<Vec<_>>().join("  ");
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-        out
     }
 }
 

@@ -242,7 +242,8 @@ impl Pipeline {
     }
 
     /// Takes over a new snapshot. Flows of a local address whose slot another one gets end here, at the cost of a look at
-    /// the whole table: the slot has rested for ten minutes, so few operators ever see that.
+    /// the whole table: the slot has rested for ten minutes, so few operators ever see that. So do flows that are counted in
+    /// another way than before: a service's first limit on connections, or another length of its clients' networks.
     #[cold]
     fn follow(&mut self, snapshot: &Snapshot, now: u32) {
         let kit = &mut self.kit;
@@ -250,6 +251,10 @@ impl Pipeline {
             let Some(old) = kit.displaced(slot, snapshot) else { continue };
             self.v4.end_where(|entry| asks_from(entry, old), |gone| kit.close(snapshot, &gone, now));
             self.v6.end_where(|entry| asks_from(entry, old), |gone| kit.close(snapshot, &gone, now));
+        }
+        if admission::is_stale(snapshot, kit.generation) {
+            admission::recount(&mut self.v4, snapshot, &self.director, kit.generation, now);
+            admission::recount(&mut self.v6, snapshot, &self.director, kit.generation, now);
         }
         kit.follow(snapshot);
     }
@@ -281,6 +286,9 @@ impl Pipeline {
 
     /// Ends flows that outlived their timeout, looking at `budget` buckets of each table.
     pub fn sweep(&mut self, snapshot: &Snapshot, budget: usize, now: u32) {
+        if snapshot.generation != self.kit.generation {
+            self.follow(snapshot, now);
+        }
         let mut expired = 0;
         let kit = &mut self.kit;
         self.v4.sweep(budget, now, snapshot, |gone| {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::director::ServiceState;
 use super::flow::Lifetimes;
 use super::flow::state::{STATES, State, timeouts_ms};
+use super::limits::Tally;
 use super::parse::NO_VLAN;
 use super::rewrite::plain::{Rewrite4, Rewrite6};
 use super::rewrite::tunnel::Tunnel;
@@ -238,6 +239,10 @@ pub struct ServiceEntry {
     pub unit: u32,
     /// What workers share of it beyond this snapshot.
     pub state: Arc<ServiceState>,
+    /// What is counted of it for its limits.
+    pub tally: Arc<Tally>,
+    /// The first snapshot that has this tally: who comes from an older one counts his flows anew.
+    pub tally_since: u64,
 }
 
 impl ServiceEntry {
@@ -298,6 +303,8 @@ pub struct Snapshot {
     tunnels: Map<IpAddr, Vec<u16>>,
     by_address: Map<(IpAddr, u8), Ports>,
     owned: HashSet<IpAddr, foldhash::fast::RandomState>,
+    /// Numbers of the services' tallies, sorted.
+    tallies: Vec<u32>,
 }
 
 impl Snapshot {
@@ -386,6 +393,8 @@ impl Snapshot {
         let has_full_nat = servers.iter().any(|server| server.way == Way::FullNat);
         let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
         let local_slots = slots.collect();
+        let mut tallies: Vec<u32> = services.iter().map(|service| service.tally.id).collect();
+        tallies.sort_unstable();
         Snapshot {
             generation,
             ports,
@@ -405,7 +414,18 @@ impl Snapshot {
             tunnels,
             by_address,
             owned,
+            tallies,
         }
+    }
+
+    /// The service of the server with this stable id, ghosts included.
+    pub fn service_of(&self, server: u32) -> Option<&ServiceEntry> {
+        self.services.get(usize::from(self.server(server)?.outcome.service))
+    }
+
+    /// Whether this is the number of a service's tally.
+    pub fn has_tally(&self, id: u32) -> bool {
+        self.tallies.binary_search(&id).is_ok()
     }
 
     /// The server with this stable id, unless it is gone.

@@ -104,6 +104,10 @@ pub struct WorkerStats {
     pub cookies_refused: Counter,
     /// Flows in the table now that were opened by a cookie.
     pub cookie_flows: Counter,
+    /// Flows that were let in without a look at their client's limits: there was no room to count it.
+    pub clients_full: Counter,
+    /// TCP resets sent to clients whose server is gone.
+    pub resets: Counter,
     /// Flows that ended by their timeout.
     pub expired: Counter,
     /// Flows that gave way to newer ones in a full table.
@@ -176,6 +180,8 @@ impl Default for WorkerStats {
             cookies_accepted: Counter::default(),
             cookies_refused: Counter::default(),
             cookie_flows: Counter::default(),
+            clients_full: Counter::default(),
+            resets: Counter::default(),
             expired: Counter::default(),
             evicted: Counter::default(),
             generation: Counter::default(),

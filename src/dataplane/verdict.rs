@@ -127,6 +127,16 @@ drop_reasons! {
     NoServer = "no-server",
     /// The flow's server has no resolved next hop.
     NoNextHop = "no-next-hop",
+    /// The flow's server was removed, is down or has drained, and its service keeps such flows or nobody could be told.
+    ServerGone = "server-gone",
+    /// The service has as many flows as it may have.
+    ServiceConnections = "service-connections",
+    /// The service gets new flows faster than it may.
+    ServiceRate = "service-rate",
+    /// The client's network has as many flows with the service as it may have.
+    ClientConnections = "client-connections",
+    /// The client's network opens flows with the service faster than it may.
+    ClientRate = "client-rate",
     /// The packet is larger than the MTU on its way, and the sender was not told (ICMP is limited in rate).
     TooBig = "too-big",
     /// No room before the frame for the outer header of a tunnel.

@@ -260,6 +260,11 @@ impl Engine {
         &self.process
     }
 
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Its control socket.
     pub fn socket(&self) -> &Path {
         &self.socket

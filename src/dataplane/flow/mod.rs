@@ -499,6 +499,14 @@ impl<E: Entry> FlowTable<E> {
         self.buckets.len()
     }
 
+    /// Calls `each` for every entry, to change what the pipeline keeps in it.
+    #[cold]
+    pub fn for_each_mut(&mut self, mut each: impl FnMut(&mut E)) {
+        for bucket in self.buckets.iter_mut() {
+            E::entries_mut(bucket).iter_mut().filter(|e| E::is_live(e)).for_each(&mut each);
+        }
+    }
+
     /// Calls `each` for every flow.
     pub fn for_each(&self, mut each: impl FnMut(&E)) {
         for bucket in self.buckets.iter() {

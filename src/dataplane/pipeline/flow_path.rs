@@ -55,7 +55,7 @@ impl Context<'_> {
             && !server.reachable
             && let Some(fate) = self.snapshot.fate(server.id)
         {
-            return self.meet_fate(fate, flows, kit, (stage, place), memory, frame, parsed, &key, hash);
+            return self.meet_fate(fate, flows, kit, (stage, place), server, memory, frame, parsed, &key, hash);
         }
         if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
             if table.expired(place, self.now, self.snapshot) {

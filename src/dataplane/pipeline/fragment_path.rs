@@ -204,6 +204,9 @@ impl Pipeline {
     /// counted, the others go on as they are, with [`Pipeline::take_extra`]. Forgets packets that never became whole. A
     /// bounded number of either.
     pub fn expire_fragments<M: FrameMemory>(&mut self, snapshot: &Snapshot, memory: &mut M, now: u32) {
+        if snapshot.generation != self.kit.generation {
+            self.follow(snapshot, now);
+        }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, director: &self.director, now };
         let kit = &mut self.kit;
         for _ in 0..BUDGET {
