@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
 use evenkeel::model::{
-    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Method, Neighbor, Polling, PortRange,
-    Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings, VerifyChecksums,
+    Access, Desired, EngineSettings, HugePages, Interface, IoMode, Judgement, MAGLEV_SIZES, MacAddr, Method, Neighbor,
+    Polling, PortRange, Prefix, PrefixError, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
+    TunnelSettings, VerifyChecksums,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -174,6 +175,24 @@ fn interfaces() -> impl Strategy<Value = Vec<Interface>> {
     })
 }
 
+fn access() -> impl Strategy<Value = Access> {
+    let prefix = (any::<bool>(), any::<u128>(), any::<u8>()).prop_map(|(v6, bits, length)| {
+        let (address, length) = if v6 {
+            (IpAddr::V6(Ipv6Addr::from(bits)), length % 129)
+        } else {
+            (IpAddr::V4(Ipv4Addr::from(bits as u32)), length % 33)
+        };
+        match Prefix::new(address, length) {
+            Ok(prefix) => prefix,
+            Err(PrefixError::HostBits { network, .. }) => network,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    let judgement = || select(vec![Judgement::Allow, Judgement::Deny]);
+    (judgement(), proptest::collection::vec((prefix, judgement()), 0..9))
+        .prop_map(|(default, lists)| Access::new(default, lists))
+}
+
 fn desired() -> impl Strategy<Value = Desired> {
     let neighbors = proptest::collection::btree_map(
         (any::<bool>(), 0u32..99),
@@ -181,9 +200,9 @@ fn desired() -> impl Strategy<Value = Desired> {
         0..4,
     );
     let addresses = proptest::collection::btree_set((any::<bool>(), 9600u32..9999), 0..4);
-    let listed = (neighbors, addresses);
+    let listed = (neighbors, addresses, access());
     (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), listed, services()).prop_map(
-        |(engine, timeouts, socket, interfaces, (neighbors, addresses), services)| Desired {
+        |(engine, timeouts, socket, interfaces, (neighbors, addresses, access), services)| Desired {
             engine,
             timeouts,
             control_socket: socket.into(),
@@ -200,6 +219,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 .collect(),
             interfaces,
             addresses: addresses.into_iter().map(|(v6, number)| unicast(v6, number)).collect(),
+            access: access.into(),
             services,
         },
     )

@@ -49,6 +49,7 @@ pub fn interfaces(report: &IoReport, facts: &Facts, applied: &Applied) -> Vec<In
             filter_passed: counters.passed,
             filter_taken: counters.redirected,
             filter_no_socket: counters.no_socket,
+            filter_denied: counters.denied,
         });
     }
     all

@@ -1,7 +1,7 @@
 //! From the desired services to the snapshot that workers read.
 //!
 //! Owns what must outlive snapshots: the stable ids of servers, their loads, where each service's sequence continues, and
-//! the slots of local addresses. Never reads a file, a socket or a clock, and never talks to workers.
+//! the slots of local addresses, the prepared access lists. Never reads a file, a socket or a clock, and never talks to workers.
 
 mod life;
 mod locals;
@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dataplane::access::Table;
 use crate::dataplane::director::ServiceState;
 use crate::dataplane::limits::Tally;
 use crate::dataplane::path_mtu::PathMtu;
@@ -20,7 +21,7 @@ use crate::dataplane::snapshot::{
     Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
 use crate::dataplane::stats::MAX_SERVERS;
-use crate::model::{Desired, Method, Scheduler, Server, Service, ServiceKey};
+use crate::model::{Access, Desired, Method, Scheduler, Server, Service, ServiceKey};
 use life::Counted;
 pub use life::Drain;
 use locals::Locals;
@@ -146,6 +147,7 @@ pub struct Registry {
     tallies: u32,
     /// When the next server has drained for long enough.
     next_deadline: Option<Duration>,
+    access: Arc<Table>,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -254,7 +256,7 @@ impl Registry {
             self.services.insert(service.key, record);
         }
         self.generation += 1;
-        let snapshot = Snapshot::new(
+        let mut snapshot = Snapshot::new(
             self.generation,
             ports,
             entries,
@@ -263,7 +265,16 @@ impl Registry {
             &desired.addresses,
             |_, member| placed[&member.id].clone(),
         );
+        snapshot.access = self.access(&desired.access);
         Ok(Compiled { snapshot, added, removed })
+    }
+
+    /// The access lists as the data plane asks them: the same as the last time where they are the same.
+    pub fn access(&mut self, lists: &Arc<Access>) -> Arc<Table> {
+        if self.access.lists() != lists {
+            self.access = Arc::new(Table::new(lists));
+        }
+        Arc::clone(&self.access)
     }
 
     /// A free slot, with a generation that no live flow can name.

@@ -3,12 +3,15 @@
 //! Owns what a sound configuration is as a whole: unique names, services that do not overlap, addresses that make
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
+mod access;
 mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::apply::filter_table;
+use super::config::ReadFile;
 use super::config::problem::{Collector, Severity};
 use super::config::raw::{At, Entry};
 use crate::dataplane::stats::MAX_SERVERS;
@@ -19,8 +22,8 @@ use crate::model::{
 };
 
 /// Makes the configuration of a walked file. `None` when something necessary was refused on the way; the configuration
-/// must not be used either when `out` has an error.
-pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<Desired> {
+/// must not be used either when `out` has an error. Files that it names are read by `read`.
+pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Collector<'_>) -> Option<Desired> {
     let engine = file.tables("engine").first().and_then(|entry| engine(entry, last_core, out));
     let timeouts = file.tables("timeouts").first().and_then(timeouts);
     let control_socket = file.tables("control").first().and_then(|entry| entry.text("socket"));
@@ -29,6 +32,7 @@ pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Optio
     local_addresses(file, engine.as_ref().map(|engine| engine.local_addresses), out);
     let addresses = addresses(file, out);
     let neighbors = neighbors(file, &interfaces, out);
+    let access = file.tables("access").first().and_then(|entry| access::access(entry, read, out));
     let desired = Desired {
         engine: engine?,
         timeouts: timeouts?,
@@ -36,6 +40,7 @@ pub fn resolve(file: &Entry, last_core: usize, out: &mut Collector<'_>) -> Optio
         interfaces,
         neighbors,
         addresses,
+        access: Arc::new(access?),
         services,
     };
     if out.problems.iter().all(|problem| problem.severity == Severity::Warning) {

@@ -98,6 +98,9 @@ pub struct InterfaceStatus {
     pub filter_taken: u64,
     /// Frames for a service that came on a queue without a worker; the kernel got them.
     pub filter_no_socket: u64,
+    /// Frames of clients that the access lists deny: the filter dropped them.
+    #[serde(default)]
+    pub filter_denied: u64,
 }
 
 /// One queue of an interface.
@@ -374,6 +377,13 @@ fn interfaces(out: &mut String, status: &Status) {
                 out,
                 "{}: {} frames for services came on queues without a worker",
                 interface.name, interface.filter_no_socket
+            );
+        }
+        if interface.filter_denied > 0 {
+            let _ = writeln!(
+                out,
+                "{}: {} frames of clients that the access lists deny were dropped",
+                interface.name, interface.filter_denied
             );
         }
     }

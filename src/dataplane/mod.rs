@@ -1,5 +1,6 @@
 //! The path of a packet.
 
+pub mod access;
 pub mod answer;
 pub mod checksum;
 pub mod director;

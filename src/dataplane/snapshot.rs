@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::access::Table;
 use super::director::ServiceState;
 use super::flow::Lifetimes;
 use super::flow::state::{STATES, State, timeouts_ms};
@@ -280,6 +281,8 @@ pub struct Snapshot {
     pub ports: Vec<Port>,
     /// Services, in the config's order.
     pub services: Vec<ServiceEntry>,
+    /// Which clients may open flows.
+    pub access: Arc<Table>,
     /// Timeouts in milliseconds, by state; the first are those of services that say nothing.
     lifetimes: Vec<[u32; STATES]>,
     /// Which of them each service has.
@@ -308,7 +311,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot of services, and of addresses that are owned without one.
+    /// A snapshot of services, and of addresses that are owned without one. It admits every client.
     ///
     /// `place` is asked for each member, with the index of its service. Members' slots must be below
     /// [`super::stats::MAX_SERVERS`].
@@ -399,6 +402,7 @@ impl Snapshot {
             generation,
             ports,
             services,
+            access: Arc::default(),
             lifetimes,
             cookie_mss,
             service_lifetimes,

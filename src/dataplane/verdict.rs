@@ -117,6 +117,8 @@ drop_reasons! {
     MartianSource = "martian-source",
     /// The source address is one of the appliance's own service addresses.
     OwnSource = "own-source",
+    /// The client's address is on the deny list, or not on the allow list.
+    Denied = "denied",
     /// The frame was sent by the appliance itself: a loop in the network.
     Loop = "loop",
     /// The frame is addressed to another host's or a group's MAC.

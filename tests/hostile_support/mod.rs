@@ -195,6 +195,7 @@ impl Site {
             interfaces: Vec::new(),
             neighbors: Vec::new(),
             addresses: vec![IpAddr::from(GATEWAY)],
+            access: Default::default(),
             services: self.services.clone(),
         };
         let unreachable = self.unreachable.clone();

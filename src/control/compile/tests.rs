@@ -14,6 +14,7 @@ fn desired(servers: &[(u8, u16)]) -> Desired {
         interfaces: Vec::new(),
         neighbors: Vec::new(),
         addresses: Vec::new(),
+        access: Default::default(),
         services: vec![Service::dr("web", key, Scheduler::WLC, servers)],
     }
 }

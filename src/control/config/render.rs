@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::model::{Desired, HugePages, Method, Polling, PortRange, Service, VerifyChecksums};
+use crate::model::{Access, Desired, HugePages, Judgement, Method, Polling, PortRange, Service, VerifyChecksums};
 
 /// The configuration with every default written out.
 pub fn render(desired: &Desired) -> String {
@@ -69,6 +69,7 @@ pub fn render(desired: &Desired) -> String {
             ("sctp_established", seconds.sctp_established.to_string()),
         ],
     );
+    access(&mut out, &desired.access);
     table(&mut out, "[control]", &[("socket", text(&desired.control_socket.to_string_lossy()))]);
     for interface in &desired.interfaces {
         let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
@@ -110,6 +111,24 @@ pub fn render(desired: &Desired) -> String {
         }
     }
     out
+}
+
+/// The lists, those from files too.
+fn access(out: &mut String, access: &Access) {
+    let listed = |wanted| {
+        let mut list = String::from("[");
+        for (prefix, _) in access.lists().iter().filter(|(_, judgement)| *judgement == wanted) {
+            let _ = write!(list, "\n    \"{prefix}\",");
+        }
+        list.push_str(if list.len() > 1 { "\n]" } else { "]" });
+        list
+    };
+    let keys = [
+        ("default", text(access.default.name())),
+        ("deny", listed(Judgement::Deny)),
+        ("allow", listed(Judgement::Allow)),
+    ];
+    table(out, "[access]", &keys);
 }
 
 /// The settings of a service that only some methods and protocols take.

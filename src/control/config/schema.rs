@@ -4,9 +4,11 @@
 //! single values ([`super::value`]) and the reference page ([`super::reference`]) all read this table, so a key
 //! that is not described here does not exist. Never checks anything itself. Pure.
 
+mod access;
 mod engine;
 mod service;
 
+use access::ACCESS;
 use engine::{ENGINE, TIMEOUTS};
 use service::{SERVER, SERVICE};
 
@@ -86,6 +88,8 @@ pub enum Kind {
     Address,
     /// An IPv4 or IPv6 address, or a list of different ones.
     Addresses,
+    /// A list of IPv4 and IPv6 prefixes, or one.
+    Prefixes,
     /// An Ethernet address.
     Mac,
     /// A port, a range of ports or `"any"`.
@@ -96,6 +100,8 @@ pub enum Kind {
     InterfaceName,
     /// An absolute path of a file.
     Path,
+    /// A list of absolute paths of files, or one.
+    Paths,
 }
 
 /// Whether a key must be there.
@@ -202,6 +208,16 @@ pub static FILE: Table = Table {
             also: &["timeout"],
             doc: "Seconds without a packet after which a flow in a state is forgotten. The defaults are those of IPVS.",
             keys: TIMEOUTS,
+            tables: &[],
+        },
+        Table {
+            name: "access",
+            form: Form::Once,
+            also: &["acl", "lists", "access_list", "access-list", "blacklist", "blocklist", "whitelist"],
+            doc: "Which clients may use the services, by the prefixes that their addresses lie in: the longest one decides. \
+                  Packets of the others are dropped before they cost anything, those of established flows too. A reload reads \
+                  the files again.",
+            keys: ACCESS,
             tables: &[],
         },
         Table {

@@ -49,6 +49,7 @@ fn example() -> Status {
             filter_passed: 7,
             filter_taken: 1000,
             filter_no_socket: 0,
+            filter_denied: 12,
         }],
         workers: vec![WorkerStatus {
             worker: 0,
@@ -102,6 +103,7 @@ warning: the last reload was refused: lb.toml: refused: 2 errors
 Interface  Driver  State   MTU  Queue:worker  Mode  Taken  Passed
 eth0       veth    up     1500  0:0           copy   1000       7
 eth0: no zero-copy: the driver has none
+eth0: 12 frames of clients that the access lists deny were dropped
 
 Worker  Core  Load  Received  Sent  Forwarded  A batch  Late  Flows       of  IPv6 flows  of
      0     1  25 %      1000     0          0     10.0     0      0  1000000           0   0

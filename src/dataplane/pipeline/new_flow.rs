@@ -453,6 +453,9 @@ impl Context<'_> {
         if self.snapshot.owns(source) {
             return Err(DropReason::OwnSource);
         }
+        if self.snapshot.access.denies(source) {
+            return Err(DropReason::Denied);
+        }
         if rewrite::ttl(bytes, parsed) < 2 {
             return Err(DropReason::TtlExpired);
         }

@@ -141,6 +141,7 @@ fn desired(services: Vec<Service>) -> Desired {
         interfaces: Vec::new(),
         neighbors: Vec::new(),
         addresses: Vec::new(),
+        access: Default::default(),
         services,
     }
 }
@@ -499,6 +500,7 @@ fn a_quiescent_or_unreachable_server_keeps_or_loses_its_flows_with_a_reason() {
         interfaces: Vec::new(),
         neighbors: Vec::new(),
         addresses: Vec::new(),
+        access: Default::default(),
         services,
     };
     let ports = vec![Port::new(OWN, 1500, true)];
