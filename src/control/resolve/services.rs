@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::default_name;
+use super::{default_name, life};
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
 use crate::model::{Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings};
@@ -37,7 +37,7 @@ pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collecto
         let tunnel = tunnel(entry, uses, out);
         let method = method(entry);
         if let (Some(name), Some((key, _)), Some(scheduler), Some(method)) = (name, key, scheduler, method) {
-            found.push(Service {
+            let service = Service {
                 method,
                 local_addresses,
                 proxy_protocol,
@@ -45,7 +45,8 @@ pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collecto
                 tunnel,
                 timeouts,
                 ..Service::dr(&name, key, scheduler, servers)
-            });
+            };
+            found.push(life::of_service(entry, service, uses.nat, out));
         }
     }
     found
@@ -331,14 +332,17 @@ fn servers(service: &Entry, key: Option<ServiceKey>, out: &mut Collector<'_>) ->
         }
         if let (Some(address), Some(weight), Some(method)) = (address, weight, method) {
             let weight = u16::try_from(weight.value).unwrap_or(u16::MAX);
-            found.push(Server::new(address.value, port, weight, method));
+            found.push(life::of_server(entry, Server::new(address.value, port, weight, method), out));
         }
     }
     if entries.is_empty() {
         out.warning(service.at, service.key("server"), "the service has no servers")
             .help("its clients get no answer; add `[[service.server]]` with `address`");
-    } else if !found.is_empty() && found.len() == entries.len() && found.iter().all(|server| server.weight == 0) {
-        out.warning(service.at, service.key("server"), "every server of the service has weight 0")
+    } else if !found.is_empty()
+        && found.len() == entries.len()
+        && found.iter().all(|server| server.weight == 0 || server.drain)
+    {
+        out.warning(service.at, service.key("server"), "every server of the service has weight 0, or drains")
             .help("new clients get no answer; give one a weight");
     }
     found

@@ -1,6 +1,7 @@
 //! The keys of `[[service]]` and `[[service.server]]`. Pure.
 
 use super::{Absent, Key, Kind, Presence, Word, integer, word};
+use crate::dataplane::limits::MOST_PER_CLIENT;
 use crate::model::MAGLEV_SIZES;
 
 /// The smallest MSS clamp: what every IPv4 host must take (RFC 9293, section 3.7.1).
@@ -38,6 +39,28 @@ const METHODS: &[Word] = &[
     ),
     word("gue", "generic UDP encapsulation (`ipvsadm -i --tun-type gue`), the same otherwise", &["udp", "fou"]),
     word("gre", "GRE without options (`ipvsadm -i --tun-type gre`), the same otherwise", &[]),
+];
+
+/// The highest rate and the largest burst.
+const MOST_RATE: i64 = 10_000_000;
+
+/// Fates, as [`crate::model::Fate`].
+const FATES: &[Word] = &[
+    word(
+        "keep",
+        "their packets are dropped as `server-gone` or `no-next-hop`, and they go on when the server is back",
+        &["0", "no", "false", "none", "drop", "wait"],
+    ),
+    word(
+        "reschedule",
+        "their next packet is treated as one without a flow, and goes to another server",
+        &["move", "rebalance", "failover", "redispatch"],
+    ),
+    word(
+        "reset",
+        "their next packet is answered by a TCP reset, or by ICMP port unreachable, and they end",
+        &["1", "yes", "true", "expire", "rst", "close", "shutdown-sessions"],
+    ),
 ];
 
 pub(super) const SERVICE: &[Key] = &[
@@ -172,6 +195,101 @@ pub(super) const SERVICE: &[Key] = &[
         also: &["tun_port", "tun-port", "tunnel_port"],
         doc: "Tunnel `gue`: UDP port on which the servers take packets.",
     },
+    Key {
+        name: "one_packet",
+        kind: Kind::Boolean,
+        presence: Presence::Default("false"),
+        also: &["ops", "one-packet", "one_packet_scheduling"],
+        doc: "UDP: every datagram is scheduled by itself, and no flow is remembered (`ipvsadm --ops`). By direct routing and \
+              tunnel only.",
+    },
+    Key {
+        name: "max_connections",
+        kind: integer(1, 1_000_000_000),
+        presence: Presence::Otherwise("no limit"),
+        also: &["connection_limit", "maxconn", "connlimit"],
+        doc: "Flows of the service at a time, over all workers; a new one beyond is dropped as `service-connections`.",
+    },
+    Key {
+        name: "max_rate",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("no limit"),
+        also: &["rate_limit", "max_connection_rate", "maxconnrate", "connection_rate"],
+        doc: "New flows of the service a second, over all workers; one beyond is dropped as `service-rate`.",
+    },
+    Key {
+        name: "max_rate_burst",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("`max_rate`: what comes in a second"),
+        also: &["rate_burst"],
+        doc: "New flows at once after a pause.",
+    },
+    Key {
+        name: "client_max_connections",
+        kind: integer(1, MOST_PER_CLIENT as i64),
+        presence: Presence::Otherwise("no limit"),
+        also: &["client_connection_limit", "max_connections_per_client", "per_client_connections"],
+        doc: "Flows of one client network with the service at a time, over all workers; a new one beyond is dropped as \
+              `client-connections`.",
+    },
+    Key {
+        name: "client_max_rate",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("no limit"),
+        also: &["client_rate_limit", "max_rate_per_client", "per_client_rate"],
+        doc: "New flows of one client network a second, over all workers; one beyond is dropped as `client-rate`.",
+    },
+    Key {
+        name: "client_max_rate_burst",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("`client_max_rate`: what comes in a second"),
+        also: &["client_rate_burst"],
+        doc: "New flows of one client network at once after a pause.",
+    },
+    Key {
+        name: "client_prefix_ipv4",
+        kind: integer(1, 32),
+        presence: Presence::Default("32"),
+        also: &["client_prefix", "client_mask", "client_netmask", "client_prefix_v4"],
+        doc: "Leading bits of IPv4 addresses that make a client network: 32 limits each address, 24 all of a /24 together.",
+    },
+    Key {
+        name: "client_prefix_ipv6",
+        kind: integer(1, 128),
+        presence: Presence::Default("64"),
+        also: &["client_prefix_v6", "client_prefix6"],
+        doc: "The same for IPv6. A site has a /64 at least, and may choose any address in it.",
+    },
+    Key {
+        name: "flows_of_removed",
+        kind: Kind::Word(FATES, None),
+        presence: Presence::Default("\"reset\""),
+        also: &["expire_nodest_conn", "on_removed", "on_remove"],
+        doc: "What becomes of the flows of a server that was removed from the service.",
+    },
+    Key {
+        name: "flows_of_down",
+        kind: Kind::Word(FATES, None),
+        presence: Presence::Default("\"keep\""),
+        also: &["on_marked_down", "on-marked-down", "on_down"],
+        doc: "What becomes of the flows of a server that cannot be reached.",
+    },
+    Key {
+        name: "flows_of_drained",
+        kind: Kind::Word(FATES, None),
+        presence: Presence::Default("\"reset\""),
+        also: &["on_drained", "on_deadline"],
+        doc: "What becomes of the flows that a draining server has left at the deadline; with `\"keep\"` it goes on to serve \
+              them.",
+    },
+    Key {
+        name: "drain_deadline",
+        kind: Kind::IntegerOr { min: 1, max: 31_536_000, word: "off" },
+        presence: Presence::Default("\"off\""),
+        also: &["drain_timeout", "drain_time", "deadline"],
+        doc: "Seconds from the moment at which a server begins to drain to that at which `flows_of_drained` is applied to what \
+              is left; `\"off\"` lets its flows end by themselves.",
+    },
 ];
 
 pub(super) const SERVER: &[Key] = &[
@@ -203,5 +321,36 @@ pub(super) const SERVER: &[Key] = &[
         presence: Presence::Otherwise("the `method` of the service"),
         also: &["lb_kind", "lvs_method", "forwarding"],
         doc: "How packets reach this server.",
+    },
+    Key {
+        name: "drain",
+        kind: Kind::Boolean,
+        presence: Presence::Default("false"),
+        also: &["draining", "drained", "maintenance", "disabled", "quiescent"],
+        doc: "Whether the server takes no new flows, keeps those it has until the service's `drain_deadline`, and has its \
+              progress shown by `status`. Its weight waits.",
+    },
+    Key {
+        name: "upper_threshold",
+        kind: integer(1, 1_000_000_000),
+        presence: Presence::Otherwise("no threshold"),
+        also: &[
+            "u-threshold",
+            "u_threshold",
+            "uthreshold",
+            "upper_connection_limit",
+            "max_connections",
+            "maxconn",
+            "x",
+        ],
+        doc: "Flows at which the server takes no new ones (`ipvsadm -x`): never more, whatever the number of workers. Inactive \
+              ones count, too.",
+    },
+    Key {
+        name: "lower_threshold",
+        kind: integer(1, 1_000_000_000),
+        presence: Presence::Otherwise("three quarters of `upper_threshold`"),
+        also: &["l-threshold", "l_threshold", "lthreshold", "lower_connection_limit", "y"],
+        doc: "Flows below which it takes new ones again (`ipvsadm -y`).",
     },
 ];
