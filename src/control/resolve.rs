@@ -100,7 +100,6 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
         },
         flows: entry.integer("flows")?.value,
         flows_ipv6: entry.integer("flows_ipv6")?.value,
-        cookie_flows: entry.integer("cookie_flows")?.value,
         verify_checksums: match entry.word("verify_checksums")?.value {
             "all" => VerifyChecksums::All,
             "off" => VerifyChecksums::Off,

@@ -51,7 +51,6 @@ pub fn render(desired: &Desired) -> String {
             ("huge_pages", text(huge_pages)),
             ("flows", engine.flows.to_string()),
             ("flows_ipv6", engine.flows_ipv6.to_string()),
-            ("cookie_flows", engine.cookie_flows.to_string()),
             ("verify_checksums", text(verify)),
             ("local_ports", text(&local_ports(engine.local_ports))),
             ("local_addresses", engine.local_addresses.to_string()),

@@ -102,14 +102,6 @@ pub(super) const ENGINE: &[Key] = &[
         doc: "IPv6 flows that one worker can hold, at 96 bytes each at most; a flow by NAT or full NAT takes the room of two. The memory is taken at start.",
     },
     Key {
-        name: "cookie_flows",
-        kind: integer(64, 100_000_000),
-        presence: Presence::Default("262_144"),
-        also: &["max_cookie_flows", "synproxy_flows"],
-        doc: "NAT and full NAT: flows that one worker can hold of those that a SYN cookie opened, at 24 bytes each besides their \
-              place among `flows`. Clients beyond that are refused.",
-    },
-    Key {
         name: "verify_checksums",
         kind: Kind::Word(
             &[
