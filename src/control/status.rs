@@ -179,6 +179,21 @@ pub struct WorkerStatus {
     /// TCP resets sent to clients whose server is gone.
     #[serde(default)]
     pub resets: u64,
+    /// SYNs that were answered by a cookie.
+    #[serde(default)]
+    pub cookies_sent: u64,
+    /// Cookies that came back good.
+    #[serde(default)]
+    pub cookies_accepted: u64,
+    /// Packets that brought back none, or a bad one.
+    #[serde(default)]
+    pub cookies_refused: u64,
+    /// Flows now that were opened by a cookie.
+    #[serde(default)]
+    pub cookie_flows: u64,
+    /// Most flows that are opened by a cookie.
+    #[serde(default)]
+    pub cookie_flow_capacity: u64,
     /// Flows that found no room in the directory of all workers: only this worker knows them.
     pub directory_full: u64,
     /// Full NAT: ports of local addresses that this worker uses now.
@@ -411,6 +426,7 @@ fn workers(out: &mut String, status: &Status) {
     out.push_str(&table.render());
     out.push('\n');
     shared_work(out, status);
+    cookies(out, status);
 }
 
 /// What workers do besides forwarding; nothing while none of it happens.
@@ -444,6 +460,27 @@ fn shared_work(out: &mut String, status: &Status) {
         any |= numbers.iter().any(|number| *number > 0);
         let cells = std::iter::once(u64::try_from(worker.worker).unwrap_or(0)).chain(numbers);
         table.cells(cells.map(|number| number.to_string()).collect());
+    }
+    if any {
+        out.push_str(&table.render());
+        out.push('\n');
+    }
+}
+
+/// SYN cookies; nothing while there are none.
+fn cookies(out: &mut String, status: &Status) {
+    let mut table = Table::new(&[">Worker", ">Cookies sent", ">Came back", ">Refused", ">Flows by cookie", ">of"]);
+    let mut any = false;
+    for worker in &status.workers {
+        any |= worker.cookies_sent + worker.cookies_accepted + worker.cookies_refused + worker.cookie_flows > 0;
+        table.row([
+            worker.worker.to_string(),
+            worker.cookies_sent.to_string(),
+            worker.cookies_accepted.to_string(),
+            worker.cookies_refused.to_string(),
+            worker.cookie_flows.to_string(),
+            worker.cookie_flow_capacity.to_string(),
+        ]);
     }
     if any {
         out.push_str(&table.render());
