@@ -185,7 +185,7 @@ fn the_order_is_what_keeps_clients_apart() {
     };
     // The hole moves from one prefix into another, longer one.
     let one = deny(&["2001:db8::/32", "10.0.0.0/8"], &["2001:db8:1::/48", "10.1.0.0/16"]);
-    let other = deny(&["2001:db8:1::/40", "10.1.1.0/24"], &["2001:db8:1::/64", "10.1.1.128/25"]);
+    let other = deny(&["2001:db8::/40", "10.1.1.0/24"], &["2001:db8:1::/64", "10.1.1.128/25"]);
     let inside =
         [IpAddr::V6("2001:db8:1::5".parse::<Ipv6Addr>().expect("address")), IpAddr::V4(Ipv4Addr::new(10, 1, 1, 129))];
     for (from, to) in [(&one, &other), (&other, &one)] {
