@@ -268,12 +268,13 @@ impl Engine {
                     }
                 }
             }
-            server.turn(poll.registry(), now, |command| match command {
+            server.turn(poll.registry(), now, |request, _| match request.command {
                 Command::Status => match serde_json::to_value(self.status()) {
-                    Ok(status) => Answer::Done(status),
-                    Err(error) => Answer::refused(error.to_string()),
+                    Ok(status) => Answer::Done(status).into(),
+                    Err(error) => Answer::refused(error.to_string()).into(),
                 },
-                Command::Reload => self.reload(now),
+                Command::Reload => self.reload(now).into(),
+                Command::Flows => Answer::refused("flows are not listed yet").into(),
             });
             self.on_deadline(now)?;
         }
