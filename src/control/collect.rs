@@ -102,6 +102,8 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
             kept: stats.kept.get(),
             unmatched: stats.unmatched.get(),
             icmp_errors: stats.icmp_errors.get(),
+            unproven: stats.unproven.get(),
+            stateless: stats.stateless.get(),
             directory_full: stats.directory_full.get(),
             local_ports: stats.local_ports.get(),
             local_port_capacity: locals * share_of_ports(desired.engine.local_ports, number, workers.list.len()),

@@ -149,6 +149,10 @@ pub struct WorkerStatus {
     pub flows_ipv6: u64,
     /// Most IPv6 flows.
     pub flow_capacity_ipv6: u64,
+    /// Flows of both families among them that their clients have not confirmed yet.
+    pub unproven: u64,
+    /// Packets that were let in without a flow during a flood.
+    pub stateless: u64,
     /// Flows that gave way to newer ones in a full table.
     pub evicted: u64,
     /// Frames handed to the worker that has their flow.
@@ -372,11 +376,24 @@ fn workers(out: &mut String, status: &Status) {
 
 /// What workers do besides forwarding; nothing while none of it happens.
 fn shared_work(out: &mut String, status: &Status) {
-    let header = [">Worker", ">Handed", ">Taken over", ">Waited", ">Unmatched", ">ICMP errors", ">Local ports", ">of"];
+    let header = [
+        ">Worker",
+        ">Unproven",
+        ">Stateless",
+        ">Handed",
+        ">Taken over",
+        ">Waited",
+        ">Unmatched",
+        ">ICMP errors",
+        ">Local ports",
+        ">of",
+    ];
     let mut table = Table::new(&header);
     let mut any = false;
     for worker in &status.workers {
         let numbers = [
+            worker.unproven,
+            worker.stateless,
             worker.handed,
             worker.taken_over,
             worker.kept,
@@ -386,8 +403,8 @@ fn shared_work(out: &mut String, status: &Status) {
             worker.local_port_capacity,
         ];
         any |= numbers.iter().any(|number| *number > 0);
-        let [handed, taken_over, kept, unmatched, icmp_errors, ports, of] = numbers.map(|number| number.to_string());
-        table.row([worker.worker.to_string(), handed, taken_over, kept, unmatched, icmp_errors, ports, of]);
+        let cells = std::iter::once(u64::try_from(worker.worker).unwrap_or(0)).chain(numbers);
+        table.cells(cells.map(|number| number.to_string()).collect());
     }
     if any {
         out.push_str(&table.render());
@@ -501,7 +518,11 @@ impl Table {
     }
 
     fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.cells(cells.into());
+    }
+
+    fn cells(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
     }
 
     fn render(&self) -> String {

@@ -83,6 +83,8 @@ fn settings(workers: u8) -> EngineSettings {
     EngineSettings {
         flows: 1500 / u32::from(workers),
         flows_ipv6: 400 / u32::from(workers),
+        unproven: 600 / u32::from(workers),
+        unproven_ipv6: 200 / u32::from(workers),
         fragments: 100,
         fragments_waiting: 64,
         local_ports: PortRange { first: 2000, last: 2039 },
@@ -176,7 +178,10 @@ impl Site {
     /// comes to another one begins anew.
     pub fn directory(&self, workers: u8) -> Arc<Directory> {
         let engine = settings(workers);
-        Arc::new(Directory::new(2 * (engine.flows + engine.flows_ipv6) as usize * usize::from(workers)))
+        Arc::new(Directory::new(
+            2 * (engine.flows + engine.flows_ipv6 + engine.unproven + engine.unproven_ipv6) as usize
+                * usize::from(workers),
+        ))
     }
 
     /// Servers 30 to 39 are this machine, 40 to 49 lie behind the second interface, those from 50 to 69 in VLAN 7, those

@@ -267,7 +267,8 @@ impl Rig {
             found.look(v4, me, &self.directory, self.workers.len() > 1);
             found.look(v6, me, &self.directory, self.workers.len() > 1);
             assert_eq!(found.entries - before.0, v4.len() + v6.len(), "the tables miscount themselves");
-            assert!(v4.len() <= v4.capacity() && v6.len() <= v6.capacity());
+            assert!(v4.proven.len() <= v4.capacity() && v6.proven.len() <= v6.capacity());
+            assert!(v4.unproven.len() <= v4.unproven.capacity() && v6.unproven.len() <= v6.unproven.capacity());
             let holdings = worker.pipeline.holdings();
             assert_eq!(holdings.last_hops, found.pairs - before.1, "last hops and pairs");
             assert_eq!(holdings.local_ports, found.local_ends - before.2, "local ports and flows by full NAT");

@@ -1,6 +1,7 @@
 //! The pipeline over in-memory I/O: verdicts, rewriting, states, counts, and every way a frame can be refused.
 
 mod answers;
+mod floods;
 mod fragments;
 mod full_nat;
 mod peers;
