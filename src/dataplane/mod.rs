@@ -18,6 +18,7 @@ pub mod persist;
 pub mod pipeline;
 pub mod ports;
 pub mod proxy;
+pub mod query;
 pub mod rewrite;
 pub mod schedule;
 pub mod snapshot;

@@ -52,7 +52,7 @@ pub enum SocketError {
 
 /// A client, for an answer that is given later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClientId(usize);
+pub struct ClientId(pub(in crate::control) usize);
 
 /// What a handler says to a request.
 #[derive(Clone, Debug, PartialEq)]
