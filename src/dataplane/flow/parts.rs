@@ -143,3 +143,6 @@ impl<E: Entry> Flows<E> {
         self.unproven.prefault();
     }
 }
+
+#[cfg(test)]
+mod tests;
