@@ -16,6 +16,8 @@ struct Cli {
 enum Command {
     /// Check a configuration file: every error at once, exit 0 or 1.
     Check(crate::control::check::CheckArgs),
+    /// List, count or end the flows of the running engine.
+    Flows(crate::control::flows::client::FlowsArgs),
     /// Networks of namespaces with real clients and servers around the appliance.
     Lab(crate::lab::LabArgs),
     /// Generate packets at high rates into an interface.
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Check(args) => crate::control::check::main(args),
+        Command::Flows(args) => crate::control::flows::client::main(args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
         Command::Realserver(args) => crate::realserver::main(args),

@@ -22,6 +22,7 @@ use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
 use super::check::summary;
 use super::config::{self, Loaded, Refused};
+use super::flows::Listings;
 use super::groups::Groups;
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
@@ -175,6 +176,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         unreachable: BTreeMap::new(),
         alarms: Alarms::default(),
         local: Vec::new(),
+        listings: Listings::default(),
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
@@ -238,6 +240,8 @@ struct Engine {
     alarms: Alarms,
     /// Sentences about servers that are this machine, as last logged.
     local: Vec<String>,
+    /// Requests about flows that the workers are answering.
+    listings: Listings,
 }
 
 impl Engine {
@@ -269,13 +273,24 @@ impl Engine {
                     }
                 }
             }
-            server.turn(poll.registry(), now, |command| match command {
+            server.turn(poll.registry(), now, |request, client| match request.command {
                 Command::Status => match serde_json::to_value(self.status()) {
-                    Ok(status) => Answer::Done(status),
-                    Err(error) => Answer::refused(error.to_string()),
+                    Ok(status) => Answer::Done(status).into(),
+                    Err(error) => Answer::refused(error.to_string()).into(),
                 },
-                Command::Reload => self.reload(now),
+                Command::Reload => self.reload(now).into(),
+                Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
             });
+            let mut answers = Vec::new();
+            self.listings.turn(
+                &self.shared,
+                now,
+                |client| server.waits(client),
+                |to, answer| answers.push((to, answer)),
+            );
+            for (client, answer) in answers {
+                server.complete(client, &answer, now);
+            }
             self.on_deadline(now)?;
         }
     }
@@ -290,6 +305,9 @@ impl Engine {
         }
         if let Some(deadline) = self.applied.next_deadline() {
             until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
+        }
+        if let Some(fetch) = self.listings.next_deadline(Instant::now()) {
+            until = until.min(fetch);
         }
         until
     }

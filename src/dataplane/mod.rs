@@ -19,6 +19,7 @@ pub mod persist;
 pub mod pipeline;
 pub mod ports;
 pub mod proxy;
+pub mod query;
 pub mod reset;
 pub mod rewrite;
 pub mod schedule;

@@ -59,6 +59,11 @@ pub enum ClientError {
 
 /// Asks the engine.
 pub fn ask(path: &Path, command: Command) -> Result<Value, ClientError> {
+    ask_with(path, command, &json!({}))
+}
+
+/// Asks the engine, with options.
+pub fn ask_with(path: &Path, command: Command, options: &Value) -> Result<Value, ClientError> {
     let talk = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ClientError::Absent(path.to_owned()),
         io::ErrorKind::ConnectionRefused => ClientError::Dead(path.to_owned()),
@@ -67,7 +72,7 @@ pub fn ask(path: &Path, command: Command) -> Result<Value, ClientError> {
     let mut stream = UnixStream::connect(path).map_err(talk)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(talk)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(talk)?;
-    let request = json!({ "version": VERSION, "command": command.name() });
+    let request = json!({ "version": VERSION, "command": command.name(), "options": options });
     stream.write_all(format!("{request}\n").as_bytes()).map_err(talk)?;
     let mut line = Vec::new();
     BufReader::new(stream.take(MAX_ANSWER)).read_until(b'\n', &mut line).map_err(talk)?;
@@ -148,7 +153,8 @@ pub fn reload(args: ReloadArgs) -> ExitCode {
     }
 }
 
-fn failed(error: &ClientError) -> ExitCode {
+/// Says why a command failed.
+pub fn failed(error: &ClientError) -> ExitCode {
     if let ClientError::Refused { error, problems } = error {
         // The error begins with the file's name where there are problems: `file: refused: ...`.
         let file = error.split(": ").next().unwrap_or_default();

@@ -16,6 +16,8 @@ pub(super) trait Family: Entry {
     fn reverse_key_of(bytes: &[u8], l3: usize, l4: usize, protocol: u8) -> Option<Self::Key>;
     fn source(key: &Self::Key) -> IpAddr;
     fn destination(key: &Self::Key) -> IpAddr;
+    /// IP protocol number.
+    fn protocol(key: &Self::Key) -> u8;
     /// Source and destination port, host order.
     fn ports(key: &Self::Key) -> (u16, u16);
     /// The key of packets between two ends of this family, both with their ports.
@@ -80,6 +82,10 @@ impl Family for FlowV4 {
         IpAddr::from([a, b, c, d])
     }
 
+    fn protocol(key: &KeyV4) -> u8 {
+        key.protocol
+    }
+
     fn ports(key: &KeyV4) -> (u16, u16) {
         split_ports(key.ports)
     }
@@ -135,6 +141,10 @@ impl Family for FlowV6 {
 
     fn destination(key: &KeyV6) -> IpAddr {
         address6(key.destination)
+    }
+
+    fn protocol(key: &KeyV6) -> u8 {
+        key.protocol
     }
 
     fn ports(key: &KeyV6) -> (u16, u16) {

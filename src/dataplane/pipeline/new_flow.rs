@@ -436,6 +436,8 @@ impl Context<'_> {
         (0..count).find_map(|at| {
             let slot = target.locals[(first % count + at) % count];
             let address = self.snapshot.locals.get(usize::from(slot)).copied().flatten()?;
+            // Flows of another address, or of its own former place, may not have ended yet.
+            kit.locals.get(usize::from(slot)).filter(|local| **local == Some(address))?;
             let port = kit.ports.take(slot, self.now)?;
             Some(Endpoint { address, port: Some(port) })
         })
