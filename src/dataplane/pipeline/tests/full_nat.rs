@@ -18,7 +18,15 @@ fn service(vip: &str, protocol: Protocol, server: &str, port: Option<u16>, local
 }
 
 fn settings(ports: PortRange) -> EngineSettings {
-    EngineSettings { flows: 3000, flows_ipv6: 1000, local_ports: ports, ..EngineSettings::default() }
+    let (unproven, unproven_ipv6) = (3000, 1000);
+    EngineSettings {
+        flows: 3000,
+        flows_ipv6: 1000,
+        unproven,
+        unproven_ipv6,
+        local_ports: ports,
+        ..EngineSettings::default()
+    }
 }
 
 #[test]
