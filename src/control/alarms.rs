@@ -174,15 +174,15 @@ mod tests {
         let start = Instant::now();
         let mut alarms = Alarms::default();
         let mut grown = |second: u64, counter: u64| {
-            alarms.note([counter, 0, 1, 0], start + Duration::from_secs(second));
+            alarms.note([counter, 0, 1, 0, 0], start + Duration::from_secs(second));
             alarms.grown()
         };
-        assert_eq!(grown(0, 3), [0; 4], "what was before is not counted");
-        assert_eq!(grown(1, 5), [2, 0, 0, 0]);
+        assert_eq!(grown(0, 3), [0; 5], "what was before is not counted");
+        assert_eq!(grown(1, 5), [2, 0, 0, 0, 0]);
         for second in 2..61 {
-            assert_eq!(grown(second, 5), [2, 0, 0, 0], "{second}");
+            assert_eq!(grown(second, 5), [2, 0, 0, 0, 0], "{second}");
         }
-        assert_eq!(grown(61, 5), [0; 4]);
-        assert_eq!(grown(62, 6), [1, 0, 0, 0]);
+        assert_eq!(grown(61, 5), [0; 5]);
+        assert_eq!(grown(62, 6), [1, 0, 0, 0, 0]);
     }
 }
