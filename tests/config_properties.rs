@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
 use evenkeel::model::{
-    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Method, Neighbor, Polling, PortRange,
-    Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings, VerifyChecksums,
+    Desired, EngineSettings, HugePages, Interface, IoMode, MAGLEV_SIZES, MacAddr, Method, Neighbor, PersistBy,
+    Persistence, Polling, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings,
+    VerifyChecksums,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -37,58 +38,91 @@ fn scheduler() -> impl Strategy<Value = Scheduler> {
     ]
 }
 
+/// How a service of a protocol keeps its clients; nothing at all, where that does not fit.
+fn persistence(v6: bool, protocol: Protocol) -> impl Strategy<Value = Option<Persistence>> {
+    let by = prop_oneof![
+        Just(PersistBy::Client),
+        Just(PersistBy::SipCallId),
+        (0u8..=6, 1u8..=15).prop_map(|(rotation, length)| PersistBy::QuicServerId { rotation, length }),
+    ];
+    let one = (by, 1u32..=1_000_000, (any::<bool>(), 1u8..=32, 1u8..=128), any::<bool>());
+    proptest::option::of(one).prop_map(move |one| {
+        let (by, seconds, (least, prefix_v4, prefix_v6), leave_drained) = one?;
+        let prefix = |prefix: u8| if least && by == PersistBy::SipCallId { 0 } else { prefix };
+        let sound = by == PersistBy::Client || protocol == Protocol::Udp;
+        sound.then_some(Persistence {
+            by,
+            seconds: if least && matches!(by, PersistBy::QuicServerId { .. }) { 0 } else { seconds },
+            prefix_v4: if v6 { 32 } else { prefix(prefix_v4) },
+            prefix_v6: if v6 { prefix(prefix_v6) } else { 128 },
+            leave_drained,
+        })
+    })
+}
+
 /// A service of a family and of ports, with settings that fit its servers' methods.
 fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl Strategy<Value = Service> {
     let server = (select(Method::ALL.to_vec()), any::<bool>(), proptest::option::of(1u16..), any::<u16>());
     let settings = (
-        select(Method::ALL.to_vec()),
+        (select(Method::ALL.to_vec()), persistence(v6, protocol), any::<bool>()),
         proptest::collection::btree_set(9000u32..9004, 1..4),
         (any::<bool>(), proptest::option::of(536u16..=65_495)),
         (any::<bool>(), any::<bool>(), proptest::option::of(1u8..), 1u16.., 0u8..=16),
     );
     let servers = proptest::collection::btree_map(1000u32..9000, server, 0..6);
-    (scheduler(), servers, settings).prop_map(move |(scheduler, servers, (method, locals, tcp, tunnel))| {
-        // Each service has its own address, so none overlap.
-        let key = ServiceKey { address: unicast(v6, index), protocol, ports };
-        let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| {
-            let port =
-                port.filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port));
-            Server::new(unicast(v6 ^ (other_family && method.is_tunnel()), number), port, weight, method)
-        });
-        let servers: Vec<Server> = servers.collect();
-        let methods = || servers.iter().map(|server| server.method);
-        let all = || methods().chain([method]);
-        let only_full_nat = all().all(|method| method == Method::FullNat);
-        let (source_v4, source_v6, ttl, gue_port, spread) = tunnel;
-        let tunnel = if all().any(Method::is_tunnel) {
-            let source = |v6| unicast(v6, 9500);
-            TunnelSettings {
-                source_v4: source_v4
-                    .then(|| source(false))
-                    .and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
-                source_v6: source_v6
-                    .then(|| source(true))
-                    .and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
-                ttl,
-                gue_port,
-                source_spread_bits: if all().any(|m| matches!(m, Method::Ipip | Method::Gre)) { spread } else { 0 },
-            }
-        } else {
-            TunnelSettings::default()
-        };
-        Service {
-            method,
-            local_addresses: if all().any(|method| method == Method::FullNat) {
-                locals.into_iter().map(|number| unicast(v6, number)).collect()
+    (scheduler(), servers, settings).prop_map(
+        move |(scheduler, servers, ((method, persistence, grouped), locals, tcp, tunnel))| {
+            // Each service has its own address, so none overlap.
+            let key = ServiceKey { address: unicast(v6, index), protocol, ports };
+            let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| {
+                let port = port
+                    .filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port));
+                Server::new(unicast(v6 ^ (other_family && method.is_tunnel()), number), port, weight, method)
+            });
+            let servers = servers.zip(0u8..).map(|(server, number)| match &persistence {
+                Some(Persistence { by: PersistBy::QuicServerId { length, .. }, .. }) => {
+                    let id = std::iter::once(number).chain(std::iter::repeat(0xe5)).take(usize::from(*length));
+                    Server { quic_id: Some(id.collect()), ..server }
+                }
+                _ => server,
+            });
+            let servers: Vec<Server> = servers.collect();
+            let methods = || servers.iter().map(|server| server.method);
+            let all = || methods().chain([method]);
+            let only_full_nat = all().all(|method| method == Method::FullNat);
+            let (source_v4, source_v6, ttl, gue_port, spread) = tunnel;
+            let tunnel = if all().any(Method::is_tunnel) {
+                let source = |v6| unicast(v6, 9500);
+                TunnelSettings {
+                    source_v4: source_v4
+                        .then(|| source(false))
+                        .and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
+                    source_v6: source_v6
+                        .then(|| source(true))
+                        .and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
+                    ttl,
+                    gue_port,
+                    source_spread_bits: if all().any(|m| matches!(m, Method::Ipip | Method::Gre)) { spread } else { 0 },
+                }
             } else {
-                Vec::new()
-            },
-            proxy_protocol: tcp.0 && only_full_nat && protocol == Protocol::Tcp,
-            mss_clamp: tcp.1.filter(|_| protocol == Protocol::Tcp),
-            tunnel,
-            ..Service::dr(&format!("s{index}/[x]@+:_-."), key, scheduler, servers)
-        }
-    })
+                TunnelSettings::default()
+            };
+            Service {
+                method,
+                local_addresses: if all().any(|method| method == Method::FullNat) {
+                    locals.into_iter().map(|number| unicast(v6, number)).collect()
+                } else {
+                    Vec::new()
+                },
+                proxy_protocol: tcp.0 && only_full_nat && protocol == Protocol::Tcp,
+                mss_clamp: tcp.1.filter(|_| protocol == Protocol::Tcp),
+                tunnel,
+                group: (grouped && persistence.is_some()).then(|| format!("g{index}")),
+                persistence,
+                ..Service::dr(&format!("s{index}/[x]@+:_-."), key, scheduler, servers)
+            }
+        },
+    )
 }
 
 fn services() -> impl Strategy<Value = Vec<Service>> {
@@ -117,7 +151,7 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
             local_ports(),
             // Services have up to three different ones of each family.
             8u32..=1024,
-            (16u32..=65_536, 0u32..=65_536, 1u32..=60_000),
+            (16u32..=65_536, 0u32..=65_536, 1u32..=60_000, 1024u32..=10_000_000),
         ),
     )
         .prop_map(
@@ -142,6 +176,8 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
                     fragments: fragments.0,
                     fragments_waiting: fragments.1,
                     fragment_wait_ms: fragments.2,
+                    persistent_clients: fragments.3,
+                    ..EngineSettings::default()
                 }
             },
         )
@@ -159,6 +195,7 @@ fn timeouts() -> impl Strategy<Value = Timeouts> {
         tcp_last_ack: h,
         udp: i,
         sctp_established: j,
+        ..Timeouts::default()
     })
 }
 

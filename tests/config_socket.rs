@@ -44,7 +44,7 @@ impl Running {
                 }
                 server.turn(poll.registry(), Instant::now(), |command| match command {
                     Command::Status => Answer::Done(json!({ "filler": "x".repeat(1 << 20) })),
-                    Command::Reload => Answer::refused("lb.toml: refused: 1 error"),
+                    Command::Reload | Command::Persistence(_) => Answer::refused("lb.toml: refused: 1 error"),
                 });
             }
         });
@@ -79,9 +79,9 @@ fn exchange(stream: &mut UnixStream, request: &[u8]) -> Value {
 fn questions_are_answered() {
     let running = Running::start("answers");
     assert_eq!(std::fs::metadata(&running.path).unwrap().permissions().mode() & 0o777, 0o660);
-    let answer = ask(&running.path, Command::Status).unwrap();
+    let answer = ask(&running.path, &Command::Status).unwrap();
     assert_eq!(answer["filler"].as_str().unwrap().len(), 1 << 20);
-    match ask(&running.path, Command::Reload) {
+    match ask(&running.path, &Command::Reload) {
         Err(ClientError::Refused { error, .. }) => assert!(error.contains("1 error")),
         other => panic!("{other:?}"),
     }
@@ -116,7 +116,7 @@ fn garbage_is_refused_and_the_connection_lives() {
     let mut all = String::new();
     let _ = stream.read_to_string(&mut all);
     assert!(all.is_empty() || all.contains("at most 65536 bytes"), "{all}");
-    assert!(ask(&running.path, Command::Status).is_ok());
+    assert!(ask(&running.path, &Command::Status).is_ok());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn slow_silent_and_many_clients_stall_nobody() {
     }
     for _ in 0..20 {
         let start = Instant::now();
-        assert!(ask(&running.path, Command::Status).is_ok());
+        assert!(ask(&running.path, &Command::Status).is_ok());
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
     // Beyond the most, a client is told so; when others go, there is room again.
@@ -148,7 +148,7 @@ fn slow_silent_and_many_clients_stall_nobody() {
     assert!(said.contains("more than 256 clients"), "{said}");
     drop(idle);
     let end = Instant::now() + Duration::from_secs(5);
-    while ask(&running.path, Command::Status).is_err() {
+    while ask(&running.path, &Command::Status).is_err() {
         assert!(Instant::now() < end, "no room again");
     }
 }
@@ -167,12 +167,12 @@ fn a_live_engine_is_respected_and_a_dead_ones_file_replaced() {
     let path_kept = running.path.clone();
     drop(running);
     assert!(!path_kept.exists(), "the file goes with its server");
-    assert!(matches!(ask(&path_kept, Command::Status), Err(ClientError::Absent(_))));
+    assert!(matches!(ask(&path_kept, &Command::Status), Err(ClientError::Absent(_))));
 
     // A file that a dead process left behind.
     drop(std::os::unix::net::UnixListener::bind(&path_kept).unwrap());
     assert!(path_kept.exists());
-    assert!(matches!(ask(&path_kept, Command::Status), Err(ClientError::Dead(_))));
+    assert!(matches!(ask(&path_kept, &Command::Status), Err(ClientError::Dead(_))));
     drop(bind(&path_kept).unwrap());
     assert!(!path_kept.exists());
 

@@ -18,6 +18,8 @@ enum Command {
     Check(crate::control::check::CheckArgs),
     /// Networks of namespaces with real clients and servers around the appliance.
     Lab(crate::lab::LabArgs),
+    /// Show or clear persistent clients of the running engine.
+    Persistence(crate::control::socket::client::PersistenceArgs),
     /// Generate packets at high rates into an interface.
     Pktgen(crate::pktgen::PktgenArgs),
     /// Make the running engine read its configuration file again; a bad file changes nothing.
@@ -38,6 +40,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Check(args) => crate::control::check::main(args),
         Command::Lab(args) => crate::lab::main(args),
+        Command::Persistence(args) => crate::control::socket::client::persistence(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
         Command::Realserver(args) => crate::realserver::main(args),
         Command::Reload(args) => crate::control::socket::client::reload(args),

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::apply::{Applied, totals};
 use super::nexthop::{Facts, Reach, Reason};
 use super::status::{
-    InterfaceStatus, LocalPortsStatus, NextHopStatus, QueueStatus, RefusedMode, ServerStatus, ServiceStatus,
-    Unreachable, WorkerStatus,
+    InterfaceStatus, LocalPortsStatus, NextHopStatus, PersistenceStatus, QueueStatus, RefusedMode, ServerStatus,
+    ServiceStatus, Unreachable, WorkerStatus,
 };
 use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
@@ -108,6 +108,17 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
         });
     }
     all
+}
+
+/// Persistent clients.
+pub fn persistence(workers: &Workers) -> PersistenceStatus {
+    let templates = &workers.director.templates;
+    PersistenceStatus {
+        clients: templates.len() as u64,
+        capacity: templates.capacity() as u64,
+        gave_way: templates.gave_way(),
+        refused: templates.refused(),
+    }
 }
 
 /// Dropped packets by reason, over all workers.

@@ -4,6 +4,7 @@
 //! the slots of local addresses. Never reads a file, a socket or a clock, and never talks to workers.
 
 mod locals;
+mod units;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -15,11 +16,12 @@ use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
 use crate::dataplane::schedule::{Listed, Load, Member, Selector, carry_over};
 use crate::dataplane::snapshot::{
-    Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
+    Endpoint, MemberIndex, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::model::{Desired, Method, Scheduler, Server, Service, ServiceKey};
 use locals::Locals;
+use units::Units;
 
 /// Where a server is, as the kernel's facts tell it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,6 +124,7 @@ pub struct Registry {
     free: Vec<u16>,
     locals: Locals,
     paths: Paths,
+    units: Units,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -174,6 +177,7 @@ impl Registry {
             return Err(CompileError::TooManyServers { wanted });
         }
         self.locals.assign(desired, now)?;
+        self.units.assign(desired, now);
         let mut removed = Vec::new();
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
@@ -209,7 +213,7 @@ impl Registry {
                     reachable: at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len()),
                     address: server.address,
                     port: server.port.unwrap_or(port),
-                    real: known.id,
+                    real: self.units.real(service, server),
                     upper: server.upper.unwrap_or(0),
                     lower: server.lower.unwrap_or(0),
                     load: known.load.clone(),
@@ -220,7 +224,8 @@ impl Registry {
                 selector: Selector::new(service.scheduler, &members),
                 stateless: Selector::new(Scheduler::MH, &members),
                 ghosts: Vec::new(),
-                unit: 0,
+                unit: self.units.unit(service),
+                index: MemberIndex::new(service, &members),
                 state: record.state.clone(),
                 config: service.clone(),
                 members,

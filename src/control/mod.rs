@@ -10,6 +10,7 @@ pub mod config;
 pub mod groups;
 pub mod netlink;
 pub mod nexthop;
+pub mod persistence;
 pub mod replay;
 pub mod resolve;
 pub mod run;

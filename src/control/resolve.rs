@@ -3,6 +3,7 @@
 //! Owns what a sound configuration is as a whole: unique names, services that do not overlap, addresses that make
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
+mod persistence;
 mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -104,6 +105,7 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
         fragments: entry.integer("fragments")?.value,
         fragments_waiting: entry.integer("fragments_waiting")?.value,
         fragment_wait_ms: entry.integer("fragment_wait_ms")?.value,
+        persistent_clients: entry.integer("persistent_clients")?.value,
         ..EngineSettings::default()
     })
 }

@@ -26,11 +26,12 @@ use super::groups::Groups;
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
+use super::persistence::{Action, Question};
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::status::{ConfigStatus, EngineStatus, Status};
 use super::workers::{self, WorkerError, Workers};
-use super::{collect, startup};
+use super::{collect, persistence, startup};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
 use crate::model::{self, Desired, Service};
@@ -274,6 +275,7 @@ impl Engine {
                     Err(error) => Answer::refused(error.to_string()),
                 },
                 Command::Reload => self.reload(now),
+                Command::Persistence(question) => self.persistence(&question, now),
             });
             self.on_deadline(now)?;
         }
@@ -449,6 +451,20 @@ impl Engine {
         all
     }
 
+    /// Lists or clears persistent clients.
+    fn persistence(&self, question: &Question, now: Instant) -> Answer {
+        let (director, snapshot) = (&self.workers.director, self.shared.snapshot.load());
+        let now = self.shared.clock(now);
+        let done = match question.action {
+            Action::List => persistence::list(director, &snapshot, question, now)
+                .and_then(|listing| serde_json::to_value(listing).map_err(|error| error.to_string())),
+            Action::Clear => {
+                persistence::clear(director, &snapshot, question, now).map(|count| json!({ "cleared": count }))
+            }
+        };
+        done.map_or_else(Answer::refused, Answer::Done)
+    }
+
     fn status(&self) -> Status {
         let snapshot = self.shared.snapshot.load_full();
         let unreachable = self.cut_off();
@@ -481,6 +497,7 @@ impl Engine {
                 |service, server| self.tracker.reach(service, server),
             ),
             local_ports: collect::local_ports(&self.desired, &self.workers),
+            persistence: collect::persistence(&self.workers),
             drops: collect::drops(&self.workers),
             warnings,
         }

@@ -289,6 +289,8 @@ impl Pipeline {
             self.stats.expired.add(expired);
         }
         self.director.guard.settle(now);
+        let (templates, length) = (&self.director.templates, self.sweep_length().max(1));
+        templates.sweep((templates.slots() * budget.min(length)).div_ceil(length), now);
         self.publish();
     }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::model::{Desired, HugePages, Method, Polling, PortRange, Service, VerifyChecksums};
+use crate::model::{Desired, HugePages, Method, PersistBy, Polling, PortRange, Service, VerifyChecksums};
 
 /// The configuration with every default written out.
 pub fn render(desired: &Desired) -> String {
@@ -49,6 +49,7 @@ pub fn render(desired: &Desired) -> String {
             ("fragments", engine.fragments.to_string()),
             ("fragments_waiting", engine.fragments_waiting.to_string()),
             ("fragment_wait_ms", engine.fragment_wait_ms.to_string()),
+            ("persistent_clients", engine.persistent_clients.to_string()),
         ],
     );
     let seconds = &desired.timeouts;
@@ -99,12 +100,17 @@ pub fn render(desired: &Desired) -> String {
         }
         keys.push(("method", text(service.method.name())));
         keys.extend(settings(service));
+        keys.extend(persistence(service));
         table(&mut out, "[[service]]", &keys);
         for server in &service.servers {
             let mut keys = vec![("address", text(&server.address.to_string()))];
             keys.extend(server.port.map(|port| ("port", port.to_string())));
             keys.push(("weight", server.weight.to_string()));
             keys.push(("method", text(server.method.name())));
+            if let Some(id) = &server.quic_id {
+                let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                keys.push(("quic_id", text(&digits)));
+            }
             table(&mut out, "[[service.server]]", &keys);
         }
     }
@@ -129,6 +135,33 @@ fn settings(service: &Service) -> Vec<(&'static str, String)> {
         keys.push(("tunnel_source_spread", tunnel.source_spread_bits.to_string()));
         keys.push(("gue_port", tunnel.gue_port.to_string()));
     }
+    keys
+}
+
+/// How a service keeps its clients.
+fn persistence(service: &Service) -> Vec<(&'static str, String)> {
+    let Some(persistence) = &service.persistence else { return vec![("persistence", text("off"))] };
+    let mut keys = Vec::new();
+    if persistence.seconds > 0 {
+        keys.push(("persistence", persistence.seconds.to_string()));
+    }
+    let by = match persistence.by {
+        PersistBy::Client => "client",
+        PersistBy::SipCallId => "sip-call-id",
+        PersistBy::QuicServerId { .. } => "quic-server-id",
+    };
+    keys.push(("persistence_by", text(by)));
+    // The key of the other family has no meaning.
+    keys.push(match service.key.address {
+        IpAddr::V4(_) => ("persistence_prefix_v4", persistence.prefix_v4.to_string()),
+        IpAddr::V6(_) => ("persistence_prefix_v6", persistence.prefix_v6.to_string()),
+    });
+    keys.push(("persistence_drained", text(if persistence.leave_drained { "leave" } else { "keep" })));
+    if let PersistBy::QuicServerId { rotation, length } = persistence.by {
+        keys.push(("quic_rotation", rotation.to_string()));
+        keys.push(("quic_server_id_length", length.to_string()));
+    }
+    keys.extend(service.group.as_deref().map(|group| ("group", text(group))));
     keys
 }
 

@@ -94,6 +94,11 @@ pub enum Kind {
     Name,
     /// A name of a kernel interface.
     InterfaceName,
+    /// Bytes in hexadecimal digits.
+    Hex {
+        /// Most bytes.
+        max: usize,
+    },
     /// An absolute path of a file.
     Path,
 }

@@ -5,14 +5,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::default_name;
+use super::{default_name, persistence};
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
 use crate::model::{Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings};
 
 /// All services of a file.
 pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collector<'_>) -> Vec<Service> {
-    let mut found = Vec::new();
+    let mut found: Vec<(Service, &Entry)> = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut taken: HashMap<(IpAddr, Protocol), Vec<(PortRange, usize)>> = HashMap::new();
     for entry in entries {
@@ -35,20 +35,25 @@ pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collecto
         let proxy_protocol = proxy_protocol(entry, uses, out);
         let mss_clamp = mss_clamp(entry, uses, out);
         let tunnel = tunnel(entry, uses, out);
+        let persistence = persistence::persistence(entry, key.map(|(key, _)| key), out);
         let method = method(entry);
         if let (Some(name), Some((key, _)), Some(scheduler), Some(method)) = (name, key, scheduler, method) {
-            found.push(Service {
+            let service = Service {
                 method,
                 local_addresses,
                 proxy_protocol,
                 mss_clamp,
                 tunnel,
+                persistence,
+                group: entry.text("group").map(|group| group.value),
                 timeouts,
                 ..Service::dr(&name, key, scheduler, servers)
-            });
+            };
+            found.push((service, entry));
         }
     }
-    found
+    persistence::groups(&found, out);
+    found.into_iter().map(|(service, _)| service).collect()
 }
 
 /// What the service matches, and where its port stands.
@@ -331,7 +336,8 @@ fn servers(service: &Entry, key: Option<ServiceKey>, out: &mut Collector<'_>) ->
         }
         if let (Some(address), Some(weight), Some(method)) = (address, weight, method) {
             let weight = u16::try_from(weight.value).unwrap_or(u16::MAX);
-            found.push(Server::new(address.value, port, weight, method));
+            let quic_id = entry.bytes("quic_id").map(|id| id.value);
+            found.push(Server { quic_id, ..Server::new(address.value, port, weight, method) });
         }
     }
     if entries.is_empty() {

@@ -12,6 +12,7 @@ mod key;
 mod parts;
 pub mod state;
 
+pub(in crate::dataplane) use key::mix;
 pub use key::{Entry, FlowV4, FlowV6, Ident, KeyV4, KeyV6, Seeds};
 pub use parts::{Flows, Stage};
 

@@ -3,8 +3,10 @@
 //! Owns what is counted for a flow besides its server's load: its service's and its client's limits, its persistent client.
 
 use super::Context;
+use super::choose::leave_template;
 use super::family::Family;
 use crate::dataplane::director::Director;
+use crate::dataplane::flow::flag;
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
 
@@ -20,4 +22,8 @@ impl Context<'_> {
 }
 
 /// Gives back what was counted for a flow that ended. `entry` is that of the client's direction.
-pub(super) fn release<E: Family>(_snapshot: &Snapshot, _director: &Director, _entry: &E, _now: u32) {}
+pub(super) fn release<E: Family>(snapshot: &Snapshot, director: &Director, entry: &E, now: u32) {
+    if entry.flags() & flag::PERSISTENT != 0 {
+        leave_template(snapshot, director, entry, now);
+    }
+}

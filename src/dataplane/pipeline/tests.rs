@@ -4,6 +4,7 @@ mod answers;
 mod fragments;
 mod full_nat;
 mod peers;
+mod persistence;
 mod translation;
 mod tunnels;
 

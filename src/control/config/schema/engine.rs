@@ -1,5 +1,7 @@
 //! The keys of `[engine]` and `[timeouts]`. Pure.
 
+use crate::dataplane::persist::MOST_CLIENTS;
+
 use super::{Key, Kind, MODES, Presence, integer, word};
 
 pub(super) const ENGINE: &[Key] = &[
@@ -150,6 +152,14 @@ pub(super) const ENGINE: &[Key] = &[
         presence: Presence::Default("1000"),
         also: &["ipfrag_time"],
         doc: "Milliseconds that a fragment waits for the first one of its packet.",
+    },
+    Key {
+        name: "persistent_clients",
+        kind: integer(1024, MOST_CLIENTS as i64),
+        presence: Presence::Default("65_536"),
+        also: &["max_persistent_clients", "persistence_table", "templates"],
+        doc: "Persistent clients over all services and workers, at 204 bytes each. The memory is taken at start. Where it is full, \
+              clients give way of which no flow was ever confirmed, then those without flows.",
     },
 ];
 
