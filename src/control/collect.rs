@@ -11,8 +11,8 @@ use super::apply::{Applied, totals};
 use super::compile::Drain;
 use super::nexthop::{Facts, Reach, Reason};
 use super::status::{
-    DrainStatus, InterfaceStatus, LimitedClientsStatus, LimitsStatus, LocalPortsStatus, NextHopStatus, QueueStatus,
-    RefusedMode, RemovedStatus, ServerStatus, ServiceStatus, Unreachable, WorkerStatus,
+    DrainStatus, InterfaceStatus, LimitedClientsStatus, LimitsStatus, LocalPortsStatus, NextHopStatus,
+    PersistenceStatus, QueueStatus, RefusedMode, RemovedStatus, ServerStatus, ServiceStatus, Unreachable, WorkerStatus,
 };
 use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
@@ -120,6 +120,17 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
         });
     }
     all
+}
+
+/// Persistent clients.
+pub fn persistence(workers: &Workers) -> PersistenceStatus {
+    let templates = &workers.director.templates;
+    PersistenceStatus {
+        clients: templates.len() as u64,
+        capacity: templates.capacity() as u64,
+        gave_way: templates.gave_way(),
+        refused: templates.refused(),
+    }
 }
 
 /// Dropped packets by reason, over all workers.

@@ -5,6 +5,7 @@
 
 mod life;
 mod locals;
+mod units;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -18,13 +19,14 @@ use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
 use crate::dataplane::schedule::{Load, Member, Selector};
 use crate::dataplane::snapshot::{
-    Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
+    Endpoint, MemberIndex, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::model::{Access, Desired, Method, Scheduler, Server, Service, ServiceKey};
 use life::Counted;
 pub use life::Drain;
 use locals::Locals;
+use units::Units;
 
 /// Where a server is, as the kernel's facts tell it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -148,6 +150,7 @@ pub struct Registry {
     /// When the next server has drained for long enough.
     next_deadline: Option<Duration>,
     access: Arc<Table>,
+    units: Units,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -200,6 +203,7 @@ impl Registry {
             return Err(CompileError::TooManyServers { wanted });
         }
         self.locals.assign(desired, now)?;
+        self.units.assign(desired, now);
         let mut removed = Vec::new();
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
@@ -232,7 +236,7 @@ impl Registry {
                     reachable: reachable && at.fate.is_none(),
                     address: server.address,
                     port: server.port.unwrap_or(port),
-                    real: known.id,
+                    real: self.units.real(service, server),
                     upper: server.upper.unwrap_or(0),
                     lower: server.lower.unwrap_or(0),
                     load: known.load.clone(),
@@ -246,7 +250,8 @@ impl Registry {
                 selector: Selector::new(service.scheduler, &members),
                 stateless: Selector::new(Scheduler::MH, &members),
                 ghosts,
-                unit: 0,
+                unit: self.units.unit(service),
+                index: MemberIndex::new(service, &members),
                 state: record.state.clone(),
                 tally: record.tally.clone(),
                 tally_since: record.tally_since,

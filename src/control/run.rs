@@ -27,11 +27,12 @@ use super::groups::Groups;
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
+use super::persistence::{Action, Question};
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::status::{ConfigStatus, EngineStatus, Status};
 use super::workers::{self, WorkerError, Workers};
-use super::{collect, startup};
+use super::{collect, persistence, startup};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
 use crate::model::{self, Desired, Service};
@@ -280,6 +281,10 @@ impl Engine {
                 },
                 Command::Reload => self.reload(now).into(),
                 Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Persistence => match Question::read(&request.options) {
+                    Ok(question) => self.persistence(&question, now).into(),
+                    Err(why) => Answer::refused(why).into(),
+                },
             });
             let mut answers = Vec::new();
             self.listings.turn(
@@ -473,6 +478,20 @@ impl Engine {
         all
     }
 
+    /// Lists or clears persistent clients.
+    fn persistence(&self, question: &Question, now: Instant) -> Answer {
+        let (director, snapshot) = (&self.workers.director, self.shared.snapshot.load());
+        let now = self.shared.clock(now);
+        let done = match question.action {
+            Action::List => persistence::list(director, &snapshot, question, now)
+                .and_then(|listing| serde_json::to_value(listing).map_err(|error| error.to_string())),
+            Action::Clear => {
+                persistence::clear(director, &snapshot, question, now).map(|count| json!({ "cleared": count }))
+            }
+        };
+        done.map_or_else(Answer::refused, Answer::Done)
+    }
+
     fn status(&self) -> Status {
         let snapshot = self.shared.snapshot.load_full();
         let unreachable = self.cut_off();
@@ -506,6 +525,7 @@ impl Engine {
             ),
             local_ports: collect::local_ports(&self.desired, &self.workers),
             limited_clients: collect::limited_clients(&self.workers),
+            persistence: collect::persistence(&self.workers),
             drops: collect::drops(&self.workers),
             warnings,
         }

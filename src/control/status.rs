@@ -32,10 +32,26 @@ pub struct Status {
     /// Client networks that are counted for limits, over all services.
     #[serde(default)]
     pub limited_clients: LimitedClientsStatus,
+    /// Persistent clients, over all services and workers.
+    #[serde(default)]
+    pub persistence: PersistenceStatus,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
     /// What someone should look at.
     pub warnings: Vec<String>,
+}
+
+/// Persistent clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceStatus {
+    /// Clients now, those whose time is over but who were not swept yet included.
+    pub clients: u64,
+    /// Most clients.
+    pub capacity: u64,
+    /// Clients that gave way to newer ones before their time.
+    pub gave_way: u32,
+    /// Flows of clients for whom there was no room.
+    pub refused: u32,
 }
 
 /// Local addresses of full NAT and their ports.
@@ -335,6 +351,15 @@ pub fn render(status: &Status, now: u64) -> String {
     interfaces(&mut out, status);
     workers(&mut out, status);
     services(&mut out, status);
+    let persistence = &status.persistence;
+    if persistence.clients > 0 || persistence.refused > 0 {
+        let _ = write!(out, "{} of {} persistent clients", persistence.clients, persistence.capacity);
+        let more = [(persistence.gave_way, "gave way early"), (persistence.refused, "flows found no room")];
+        for (count, what) in more.into_iter().filter(|(count, _)| *count > 0) {
+            let _ = write!(out, ", {count} {what}");
+        }
+        out.push_str("\n\n");
+    }
     if !status.drops.is_empty() {
         let mut rows: Vec<(&String, &u64)> = status.drops.iter().collect();
         rows.sort_by(|a, b| b.1.cmp(a.1));

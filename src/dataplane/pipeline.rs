@@ -314,6 +314,8 @@ impl Pipeline {
         let swept = most.buckets - left.buckets;
         self.kit.swept(swept, snapshot);
         self.director.guard.settle(now);
+        let (templates, length) = (&self.director.templates, self.sweep_length().max(1));
+        templates.sweep((templates.slots() * swept).div_ceil(length), now);
         self.publish();
         swept
     }

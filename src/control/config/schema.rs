@@ -98,6 +98,11 @@ pub enum Kind {
     Name,
     /// A name of a kernel interface.
     InterfaceName,
+    /// Bytes in hexadecimal digits.
+    Hex {
+        /// Most bytes.
+        max: usize,
+    },
     /// An absolute path of a file.
     Path,
     /// A list of absolute paths of files, or one.

@@ -13,6 +13,7 @@ mod parts;
 pub mod state;
 mod walk;
 
+pub(in crate::dataplane) use key::mix;
 pub use key::{Entry, FlowV4, FlowV6, Ident, KeyV4, KeyV6, Seeds};
 pub use parts::{Flows, Stage};
 pub use walk::{Budget, Step};

@@ -148,6 +148,10 @@ impl Context<'_> {
     /// Moves a flow to those that are proven. Where these are full it stays where it is.
     #[inline(never)]
     fn promote<E: Family>(&self, flows: &mut Flows<E>, kit: &mut Kit, place: Place) {
+        let entry = *flows.unproven.entry(place);
+        if entry.flags() & flag::PERSISTENT != 0 {
+            self.assure(&entry);
+        }
         let _ = flows.promote(place, self.now, self.snapshot, |gone| {
             kit.close(self.snapshot, &gone, self.now);
             self.stats.evicted.add(1);

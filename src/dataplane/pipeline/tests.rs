@@ -7,6 +7,7 @@ mod floods;
 mod fragments;
 mod full_nat;
 mod peers;
+mod persistence;
 mod translation;
 mod tunnels;
 

@@ -2,6 +2,7 @@
 
 use super::{Absent, Key, Kind, Presence, Word, integer, word};
 use crate::dataplane::limits::MOST_PER_CLIENT;
+use crate::dataplane::persist::MOST_SECONDS;
 use crate::model::MAGLEV_SIZES;
 
 /// The smallest MSS clamp: what every IPv4 host must take (RFC 9293, section 3.7.1).
@@ -290,6 +291,89 @@ pub(super) const SERVICE: &[Key] = &[
         doc: "Seconds from the moment at which a server begins to drain to that at which `flows_of_drained` is applied to what \
               is left; `\"off\"` lets its flows end by themselves.",
     },
+    Key {
+        name: "persistence",
+        kind: Kind::IntegerOr { min: 1, max: MOST_SECONDS as i64, word: "off" },
+        presence: Presence::Default("\"off\""),
+        also: &["persistence_timeout", "persistent", "persistent_timeout", "sticky"],
+        doc: "Seconds for which a client keeps its server after its last new flow (`ipvsadm -p`). While flows are open at the \
+              end of that time, it is 60 seconds more, again and again, as in IPVS.",
+    },
+    Key {
+        name: "persistence_by",
+        kind: Kind::Word(
+            &[
+                word("client", "by their addresses, or networks", &["source", "source-ip", "ip", "src"]),
+                word(
+                    "sip-call-id",
+                    "by the Call-ID of SIP over UDP, and by their addresses or networks (`ipvsadm --pe sip`); with a prefix of \
+                     0 by nothing but the Call-ID; a first packet without one is dropped",
+                    &["sip", "call-id", "callid"],
+                ),
+                word(
+                    "quic-server-id",
+                    "by the server id in QUIC connection ids (draft-ietf-quic-load-balancers, plaintext), so that a connection \
+                     survives a change of its client's address; `persistence` is not needed, and holds for packets without \
+                     such an id",
+                    &["quic", "quic-lb", "quic-cid", "connection-id"],
+                ),
+            ],
+            None,
+        ),
+        presence: Presence::Default("\"client\""),
+        also: &["persistence_engine", "pe", "pe_name"],
+        doc: "What tells clients apart.",
+    },
+    Key {
+        name: "persistence_prefix_v4",
+        kind: integer(0, 32),
+        presence: Presence::Default("32"),
+        also: &["persistence_granularity", "persistence_mask", "persistence_netmask", "persistence_prefix", "netmask"],
+        doc: "Leading bits of an IPv4 client's address that count (`ipvsadm -M`: 24 is 255.255.255.0): clients that have them in \
+              common share a server.",
+    },
+    Key {
+        name: "persistence_prefix_v6",
+        kind: integer(0, 128),
+        presence: Presence::Default("128"),
+        also: &["persistence_granularity_v6", "persistence_mask_v6", "persistence_prefix6", "netmask6"],
+        doc: "The same for IPv6 clients; most providers give a client a network of 56 or 64 bits.",
+    },
+    Key {
+        name: "persistence_drained",
+        kind: Kind::Word(
+            &[
+                word("keep", "they keep it until their time is over", &["stay"]),
+                word("leave", "their next flow goes to another one (`expire_quiescent_template`)", &["expire", "move"]),
+            ],
+            None,
+        ),
+        presence: Presence::Default("\"keep\""),
+        also: &["expire_quiescent_template", "quiescent"],
+        doc: "What becomes of the persistent clients of a server with weight 0.",
+    },
+    Key {
+        name: "group",
+        kind: Kind::Name,
+        presence: Presence::Otherwise("the service's clients are its own"),
+        also: &["fwmark", "virtual_server_group", "service_group"],
+        doc: "Services of one group share their persistent clients: who has a server in one has it in all, for example over the \
+              ports 80 and 443, or over TCP and UDP. They must have the same servers and the same persistence.",
+    },
+    Key {
+        name: "quic_rotation",
+        kind: integer(0, 6),
+        presence: Presence::Default("0"),
+        also: &["quic_config_id", "config_rotation", "config_id"],
+        doc: "QUIC-LB: config rotation bits (the three highest of a connection id's first octet) of the ids that are looked at.",
+    },
+    Key {
+        name: "quic_server_id_length",
+        kind: integer(1, 15),
+        presence: Presence::Otherwise("the length of the servers' `quic_id`"),
+        also: &["server_id_length", "quic_id_length"],
+        doc: "QUIC-LB: bytes of a server id.",
+    },
 ];
 
 pub(super) const SERVER: &[Key] = &[
@@ -352,5 +436,12 @@ pub(super) const SERVER: &[Key] = &[
         presence: Presence::Otherwise("three quarters of `upper_threshold`"),
         also: &["l-threshold", "l_threshold", "lthreshold", "lower_connection_limit", "y"],
         doc: "Flows below which it takes new ones again (`ipvsadm -y`).",
+    },
+    Key {
+        name: "quic_id",
+        kind: Kind::Hex { max: 15 },
+        presence: Presence::Otherwise("an error, if clients are told apart by `quic-server-id`"),
+        also: &["server_id", "quic_server_id"],
+        doc: "QUIC-LB: the server's id in its connection ids, as the server itself is configured.",
     },
 ];
