@@ -465,6 +465,7 @@ fn shared_work(out: &mut String, status: &Status) {
         ">Waited",
         ">Unmatched",
         ">ICMP errors",
+        ">Resets",
         ">Local ports",
         ">of",
     ];
@@ -479,6 +480,7 @@ fn shared_work(out: &mut String, status: &Status) {
             worker.kept,
             worker.unmatched,
             worker.icmp_errors,
+            worker.resets,
             worker.local_ports,
             worker.local_port_capacity,
         ];

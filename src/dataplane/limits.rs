@@ -148,8 +148,6 @@ const _: () = assert!(size_of::<Slot>() == 32);
 pub struct Clients {
     slots: Box<[Slot]>,
     seeds: Seeds,
-    /// Tells entries that are being put in apart.
-    tickets: AtomicU32,
 }
 
 /// A network of a service, as the table has it.
@@ -172,7 +170,7 @@ impl Clients {
     pub fn new(capacity: usize, seeds: Seeds) -> Clients {
         let groups = capacity.div_ceil(WAYS).max(1);
         let slots = (0..groups * WAYS).map(|_| Slot::default()).collect();
-        Clients { slots, seeds, tickets: AtomicU32::new(0) }
+        Clients { slots, seeds }
     }
 
     /// The network of an address, `prefix` bits long, as the tally of this number counts it. IPv4 addresses in the low 32 bits.
@@ -275,40 +273,44 @@ impl Clients {
                 gives_way.then_some((slot, word))
             });
             let Some((slot, old)) = given else { return Err(Admission::NoRoom) };
-            if self.put_in(group, slot, old, network) {
+            if put_in(group, slot, old, network) {
                 return Ok(slot);
             }
         }
         Err(Admission::NoRoom)
     }
+}
 
-    /// Puts a network into an entry whose word is `old`, with one flow. `false`: another worker was first, there or with the
-    /// same network.
-    ///
-    /// Two workers may put in the same network at different entries at once. So an entry is pending at first; who has written
-    /// his looks for others of the same network, throws out those that are pending, and gives up his own where one is in. Of
-    /// two, one sees the other's: both write before they look, and all of it is sequentially consistent.
-    fn put_in(&self, group: &[Slot], slot: &Slot, old: u64, network: Network) -> bool {
-        let tag = network.tag();
-        // No two that are pending look the same: nobody puts in another's.
-        let pending = tag | PENDING | u64::from(self.tickets.fetch_add(1, Relaxed)) & COUNT;
-        if slot.word.compare_exchange(old, pending, SeqCst, SeqCst).is_err() {
+/// Puts a network into an entry whose word is `old`, with one flow. `false`: another worker was first, there or with the
+/// same network.
+///
+/// Two workers may put in the same network at different entries at once. So an entry is pending at first; who has written
+/// his looks for others of the same network, throws out those that are pending, and gives up his own where one is in. Of
+/// two, one sees the other's: both write before they look, and all of it is sequentially consistent.
+fn put_in(group: &[Slot], slot: &Slot, old: u64, network: Network) -> bool {
+    let tag = network.tag();
+    let pending = tag | PENDING;
+    if slot.word.compare_exchange(old, pending, SeqCst, SeqCst).is_err() {
+        return false;
+    }
+    slot.rate.reset();
+    slot.tally.store(network.tally, Relaxed);
+    for other in group.iter().filter(|other| !std::ptr::eq(*other, slot)) {
+        let mut word = other.word.load(SeqCst);
+        if word == pending {
+            // Its owner frees it: he may be writing to it.
+            word = other.word.compare_exchange(pending, PENDING, SeqCst, SeqCst).err().unwrap_or(PENDING);
+        }
+        if is_of(word, tag) {
+            slot.word.store(0, SeqCst);
             return false;
         }
-        slot.rate.reset();
-        slot.tally.store(network.tally, Relaxed);
-        for other in group.iter().filter(|other| !std::ptr::eq(*other, slot)) {
-            let mut word = other.word.load(SeqCst);
-            if word & !COUNT == tag | PENDING {
-                word = other.word.compare_exchange(word, 0, SeqCst, SeqCst).err().unwrap_or(0);
-            }
-            if is_of(word, tag) {
-                let _ = slot.word.compare_exchange(pending, 0, SeqCst, SeqCst);
-                return false;
-            }
-        }
-        slot.word.compare_exchange(pending, tag | 1, SeqCst, SeqCst).is_ok()
     }
+    let is_in = slot.word.compare_exchange(pending, tag | 1, SeqCst, SeqCst).is_ok();
+    if !is_in {
+        slot.word.store(0, SeqCst);
+    }
+    is_in
 }
 
 /// Whether this is the word of an entry that a network is in.

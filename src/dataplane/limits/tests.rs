@@ -175,6 +175,7 @@ fn never_more_than_the_limit_and_all_is_given_back() {
                 }
             }
             for n in mine {
+                held[n as usize].fetch_sub(1, SeqCst);
                 clients.give(clients.network(1, address(n), 32));
             }
         });

@@ -3,9 +3,11 @@
 mod answers;
 mod cookie_streams;
 mod cookies;
+mod fates;
 mod floods;
 mod fragments;
 mod full_nat;
+mod limits;
 mod peers;
 mod persistence;
 mod translation;
@@ -470,6 +472,7 @@ fn a_removed_server_moves_its_flows_and_no_others() {
     }
     let mut services = default_services();
     services[0] = service(IpAddr::from(VIP), Protocol::Tcp, PortRange::single(80), &[(1, 1), (9, 1)]);
+    services[0].fates.removed = Fate::Reschedule;
     rig.swap(services);
     for (port, mac) in before {
         let outcome = rig.one(tcp(port, 80, A, b"more"));

@@ -127,10 +127,11 @@ fn groups_and_fragments_get_none() {
     for source in [[127, 0, 0, 1], [224, 0, 0, 1], [0; 4], [255; 4], VIP4] {
         assert_eq!(answered(&with_source(source)), None);
     }
-    assert_eq!(answered(&fragment(&sound, [0, 9])), None);
-    assert!(answered(&fragment(&sound, [0x20, 0])).is_some(), "a first fragment with an acknowledgement");
+    let with_data = |flags| segment(false, &[], flags, 1, 2, false, b"0123");
+    assert_eq!(answered(&fragment(&with_data(ACK), [0, 9])), None);
+    assert!(answered(&fragment(&with_data(ACK), [0x20, 0])).is_some(), "a first fragment with an acknowledgement");
     // How much it carries is not known.
-    assert_eq!(answered(&fragment(&segment(false, &[], FIN, 1, 2, false, b"01234567"), [0x20, 0])), None);
+    assert_eq!(answered(&fragment(&with_data(FIN), [0x20, 0])), None);
 }
 
 /// The resets that the real IPVS director's kernel sent with `expire_nodest_conn`, for the segments before them: ours are the
