@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::dataplane::director::ServiceState;
 use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
-use crate::dataplane::schedule::{Listed, Load, Member, Selector, carry_over};
+use crate::dataplane::schedule::{Basis, Listed, Load, Member, Selector, carry_over};
 use crate::dataplane::snapshot::{
     Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
@@ -110,6 +110,23 @@ struct ServiceRecord {
     scheduler: Scheduler,
     state: Arc<ServiceState>,
     servers: Vec<Record>,
+    /// The selectors of the last snapshot, and what they were made from.
+    built: Option<(Basis, Selector, Selector)>,
+}
+
+impl ServiceRecord {
+    /// The scheduler for these members, and the one for flows without state. A change that does not touch them, such as a
+    /// next hop or another service, builds no table anew.
+    fn selectors(&mut self, members: &[Member]) -> (Selector, Selector) {
+        let basis = Basis::new(self.scheduler, members);
+        let built = self.built.take().filter(|(known, ..)| *known == basis).unwrap_or_else(|| {
+            let own = Selector::new(self.scheduler, members);
+            let stateless = Selector::stateless(self.scheduler, members, &own);
+            (basis, own, stateless)
+        });
+        let (_, own, stateless) = self.built.insert(built);
+        (own.clone(), stateless.clone())
+    }
 }
 
 /// What outlives snapshots.
@@ -195,7 +212,7 @@ impl Registry {
         }
         for service in &desired.services {
             let old = before.remove(&service.key);
-            let record = self.carry_service(service, old, &mut added);
+            let mut record = self.carry_service(service, old, &mut added);
             let port = service.key.ports.as_single().unwrap_or(0);
             let configured: HashMap<Identity, &Server> = service.servers.iter().map(|s| (identity(s), s)).collect();
             let mut members = Vec::with_capacity(record.servers.len());
@@ -216,9 +233,10 @@ impl Registry {
                 });
                 placed.insert(known.id, at);
             }
+            let (selector, stateless) = record.selectors(&members);
             entries.push(ServiceEntry {
-                selector: Selector::new(service.scheduler, &members),
-                stateless: Selector::new(Scheduler::MH, &members),
+                selector,
+                stateless,
                 ghosts: Vec::new(),
                 unit: 0,
                 state: record.state.clone(),
@@ -241,14 +259,14 @@ impl Registry {
     }
 
     fn carry_service(&mut self, service: &Service, old: Option<ServiceRecord>, added: &mut Vec<u32>) -> ServiceRecord {
-        let (state, old_servers) = match old {
+        let (state, old_servers, built) = match old {
             Some(old) => {
                 if old.scheduler != service.scheduler {
                     old.state.cursor.reset();
                 }
-                (old.state, old.servers)
+                (old.state, old.servers, old.built)
             }
-            None => (Arc::default(), Vec::new()),
+            None => (Arc::default(), Vec::new(), None),
         };
         let before: Vec<Listed> = old_servers.iter().map(|r| (r.id, r.weight)).collect();
         let configured: HashMap<Identity, u16> = service.servers.iter().map(|s| (identity(s), s.weight)).collect();
@@ -269,7 +287,7 @@ impl Registry {
         }
         let after: Vec<Listed> = servers.iter().map(|r| (r.id, r.weight)).collect();
         carry_over(service.scheduler, &state.cursor, &before, &after);
-        ServiceRecord { scheduler: service.scheduler, state, servers }
+        ServiceRecord { scheduler: service.scheduler, state, servers, built }
     }
 
     /// A free slot, with a generation that no live flow can name.

@@ -3,6 +3,7 @@
 //! Owns what a sound configuration is as a whole: unique names, services that do not overlap, addresses that make
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
+mod scheduler;
 mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -5,6 +5,7 @@
 //! that is not described here does not exist. Never checks anything itself. Pure.
 
 mod engine;
+mod scheduler;
 mod service;
 
 use engine::{ENGINE, TIMEOUTS};
