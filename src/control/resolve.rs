@@ -6,6 +6,7 @@
 mod access;
 mod life;
 mod persistence;
+mod scheduler;
 mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};

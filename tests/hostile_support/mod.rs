@@ -12,6 +12,7 @@ use evenkeel::control::compile::{Registry, Whereabouts};
 use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::pipeline::Pipeline;
+use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
     Desired, EngineSettings, MacAddr, Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
@@ -258,13 +259,14 @@ impl Site {
                 }
             }
             4 => {
-                service.scheduler = [
-                    Scheduler::RR,
-                    Scheduler::WRR,
-                    Scheduler::LC,
-                    Scheduler::WLC,
-                    Scheduler { port: random.one_in(2), fallback: random.one_in(2), table_size: 251, ..Scheduler::MH },
-                ][random.index(5)];
+                let known = &SCHEDULERS[random.index(SCHEDULERS.len())];
+                let table_size = known.table.map_or(0, |table| table.sizes[0]);
+                service.scheduler = Scheduler { table_size, ..Scheduler::named(known.name) };
+                for flag in known.flags {
+                    if random.one_in(2) {
+                        flag.set(&mut service.scheduler);
+                    }
+                }
             }
             5 if !service.servers.is_empty() => {
                 // Another method for a server that stays.
