@@ -237,7 +237,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                 .collect(),
             interfaces,
             addresses: addresses.into_iter().map(|(v6, number)| unicast(v6, number)).collect(),
-            services,
+            services: services.into_iter().map(|service| Service { timeouts, ..service }).collect(),
         },
     )
 }
