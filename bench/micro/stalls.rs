@@ -7,7 +7,7 @@
 //! the same way. What happens to both as often is the machine's. The longest turn by the wall clock stands beside it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use evenkeel::control::compile::{Registry, Whereabouts};
@@ -152,7 +152,7 @@ impl PacketIo for Turns {
             self.measured[1].add(processor_time() - began);
         }
         let over = self.stats.expired.get() >= self.enough;
-        if over || self.measured[0].count % 64 == 0 && Instant::now() >= self.until {
+        if over || self.measured[0].count.is_multiple_of(64) && Instant::now() >= self.until {
             self.shared.stop.store(true, Relaxed);
         }
     }
@@ -273,6 +273,8 @@ impl Table {
 
 /// Asks without end, and takes the answers away, until it is told to stop. Returns walks that were completed.
 fn ask(desk: &Desk, counting: bool, stop: &AtomicBool) -> (u64, u64) {
+    /// Questions so far: what an asker before this one left behind must not be taken for its own.
+    static ASKED: AtomicU64 = AtomicU64::new(0);
     let (mut number, mut walks, mut flows) = (0, 0, 0);
     // A state in which no UDP flow is: every entry is looked at, none is taken.
     let states = if counting { 2 } else { 0 };
@@ -280,13 +282,12 @@ fn ask(desk: &Desk, counting: bool, stop: &AtomicBool) -> (u64, u64) {
     let mut open = false;
     while !stop.load(Relaxed) {
         if !open {
-            number += 1;
+            number = ASKED.fetch_add(1, Relaxed) + 1;
             let filter = Filter { states, ..Filter::default() };
             open = desk.ask(Question { number, slot: 0, wish, filter, from: 0 });
         }
         match desk.take() {
             Some(Answer::Flow { .. }) => flows += 1,
-            // What an asker before this one left behind.
             Some(Answer::End { number: other, .. }) if other != number => {}
             Some(Answer::End { next, .. }) => {
                 assert_eq!(next, None);
