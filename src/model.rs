@@ -3,9 +3,11 @@
 //! Owns plain values that every layer may name. Never holds a socket, a file, a thread, a lock or a clock, and
 //! never decides anything. Ports are `u16` in host order unless a field says otherwise.
 
+mod access;
 mod engine;
 mod service;
 
+pub use access::{Access, Judgement, Prefix, PrefixError};
 pub use engine::*;
 pub use service::*;
 
@@ -13,6 +15,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -198,6 +201,8 @@ pub struct Desired {
     /// Addresses that the engine owns without a service, for example the servers' gateway: it answers ARP, neighbour
     /// discovery and echo for them.
     pub addresses: Vec<IpAddr>,
+    /// Which clients may use the services.
+    pub access: Arc<Access>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
 }

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use evenkeel::control::apply::filter_table;
-use evenkeel::control::config::{Outcome, Problem, Severity, parse, reference, render};
+use evenkeel::control::config::{Outcome, Problem, Severity, parse, parse_with, reference, render};
 use evenkeel::dataplane::xdp::FilterEntry;
-use evenkeel::model::{EngineSettings, IoMode, Method, PortRange, Scheduler, Timeouts};
+use evenkeel::model::{EngineSettings, IoMode, Judgement, Method, PortRange, Scheduler, Timeouts};
 
 const MINIMAL: &str = r#"
 [[interface]]
@@ -477,4 +477,114 @@ fn what_the_data_plane_cannot_hold_is_refused_before_the_start() {
         }
     }
     assert!(only_error(&text).message.contains("port ranges"));
+}
+
+const LISTS: &str = r#"
+[access]
+default = "deny"
+deny = ["192.0.2.0/24", "2001:db8::/32", "192.0.2.0/24"]
+allow = "192.0.2.7"
+deny_files = ["/etc/evenkeel/deny.txt"]
+allow_files = "/etc/evenkeel/allow.txt"
+"#;
+
+/// A sound file with lists, and what is in their files.
+fn with_files(lists: &str, deny: &[u8], allow: &[u8]) -> Outcome {
+    let (deny, allow) = (deny.to_vec(), allow.to_vec());
+    parse_with(&format!("{MINIMAL}{lists}"), 1, &move |path| match path.to_str() {
+        Some("/etc/evenkeel/deny.txt") => Ok(deny.clone()),
+        Some("/etc/evenkeel/allow.txt") => Ok(allow.clone()),
+        _ => Err("No such file".to_owned()),
+    })
+}
+
+#[test]
+fn access_lists_come_from_the_file_and_from_others() {
+    let deny = b"\xef\xbb\xbf# a comment\r\n\r\n  198.51.100.0/24  # why\r\n2001:db8:1::1;who\n198.51.100.0/24\n";
+    let outcome = with_files(LISTS, deny, b"203.0.113.0/24");
+    assert_eq!(outcome.problems, []);
+    let access = outcome.desired.unwrap().access;
+    assert_eq!(access.default, Judgement::Deny);
+    let all: Vec<String> =
+        access.lists().iter().map(|(prefix, judgement)| format!("{} {prefix}", judgement.name())).collect();
+    assert_eq!(
+        all,
+        [
+            "deny 192.0.2.0/24",
+            "allow 192.0.2.7/32",
+            "deny 198.51.100.0/24",
+            "allow 203.0.113.0/24",
+            "deny 2001:db8::/32",
+            "deny 2001:db8:1::1/128"
+        ]
+    );
+    assert!(!read(MINIMAL).desired.unwrap().access.denies_any());
+}
+
+#[test]
+fn mistakes_in_lists_have_their_places() {
+    let lists = "[access]\ndeny = [\"192.0.2.1/24\", \"10.0.0.0/40\", 7]\nallow = [\"10.0.0.0/255.0.0.0\"]\n\
+                 deny_files = [\"deny.txt\", \"/nowhere\"]\n";
+    let outcome = with_files(lists, b"", b"");
+    let said: Vec<String> = outcome.errors().map(|problem| problem.render("x")).collect();
+    let expected = [
+        ("access.deny[0]", "the network is `192.0.2.0/24`; the host alone is `192.0.2.1`"),
+        ("access.deny[1]", "the length 40 does not fit an address of 32 bits"),
+        ("access.deny[2]", "the integer 7 does not belong here"),
+        ("access.allow[0]", "a length instead of a mask: `/8`"),
+        ("access.deny_files[0]", "\"deny.txt\" is not an absolute path"),
+    ];
+    for (key, text) in expected {
+        assert!(said.iter().any(|said| said.contains(key) && said.contains(text)), "{key}: {text}: {said:#?}");
+    }
+    let outcome = with_files("[access]\ndeny_files = [\"/nowhere\"]\n", b"", b"");
+    let error = outcome.errors().next().unwrap();
+    assert_eq!((error.line, error.key.as_str()), (10, "access.deny_files[0]"));
+    assert!(error.message.contains("cannot be read: No such file"), "{}", error.message);
+}
+
+#[test]
+fn mistakes_in_files_of_lists_name_file_and_line() {
+    let outcome = with_files(LISTS, b"10.0.0.0/8\n10.0.0.1/8\n\xff\xfe\nfoo\n", b"2001:db8::/32\n");
+    let places: Vec<(&str, usize, &str)> =
+        outcome.errors().map(|p| (p.file.as_deref().unwrap_or_default(), p.line, p.key.as_str())).collect();
+    let deny = "/etc/evenkeel/deny.txt";
+    assert_eq!(
+        places,
+        [
+            ("/etc/evenkeel/allow.txt", 1, "access.allow_files"),
+            (deny, 2, "access.deny_files[0]"),
+            (deny, 3, "access.deny_files[0]"),
+            (deny, 4, "access.deny_files[0]"),
+        ]
+    );
+    let text = outcome.errors().next().unwrap().render("x.toml");
+    assert!(
+        text.starts_with("/etc/evenkeel/allow.txt:1:1: access.allow_files: 2001:db8::/32 is allowed here"),
+        "{text}"
+    );
+    assert!(text.contains("denied on line 12"), "{text}");
+    assert!(outcome.desired.is_none());
+
+    // A file of another kind does not fill the screen.
+    let outcome = with_files(LISTS, "no list\n".repeat(500).as_bytes(), b"");
+    assert_eq!(outcome.errors().count(), 21);
+    assert!(outcome.errors().any(|problem| problem.message == "480 more lines are wrong"));
+}
+
+#[test]
+fn lists_that_do_nothing_or_keep_everybody_out_are_warned_about() {
+    for (lists, word) in [
+        ("[access]\nallow = [\"10.0.0.0/8\"]", "change nothing"),
+        ("[access]\ndefault = \"deny\"\ndeny = [\"10.0.0.0/8\"]", "no client may use any service"),
+    ] {
+        let outcome = with_files(lists, b"", b"");
+        let warnings: Vec<&Problem> = outcome.warnings().collect();
+        assert!(warnings.len() == 1 && warnings[0].message.contains(word), "{warnings:?}");
+        assert!(outcome.desired.is_some());
+    }
+    let many: String = (0..525_000u32).map(|n| format!("{}.{}.{}.1\n", 1 + (n >> 16), n >> 8 & 255, n & 255)).collect();
+    let outcome = with_files(LISTS, many.as_bytes(), b"");
+    let error = outcome.errors().next().unwrap();
+    assert!(error.message.contains("525001 networks of /24 with longer prefixes"), "{}", error.message);
 }

@@ -37,6 +37,7 @@ fn desired(scheduler: Scheduler, servers: &[(u8, u16)]) -> Desired {
         interfaces: Vec::new(),
         neighbors: Vec::new(),
         addresses: Vec::new(),
+        access: Default::default(),
         services: vec![Service::dr("dns", key, scheduler, servers)],
     }
 }

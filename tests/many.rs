@@ -37,6 +37,7 @@ fn desired() -> Desired {
         interfaces: Vec::new(),
         neighbors: Vec::new(),
         addresses: Vec::new(),
+        access: Default::default(),
         services: vec![Service::dr("dns", key, Scheduler::RR, servers)],
     }
 }

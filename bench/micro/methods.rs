@@ -49,6 +49,7 @@ fn snapshot(v6: bool, method: Method) -> Snapshot {
         interfaces: vec![Interface { name: "eth0".into(), queues: None }],
         neighbors: Vec::new(),
         addresses: Vec::new(),
+        access: Default::default(),
         services: vec![service],
     };
     let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };

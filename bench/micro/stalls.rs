@@ -226,6 +226,7 @@ impl Table {
             interfaces: vec![Interface { name: "eth0".into(), queues: None }],
             neighbors: Vec::new(),
             addresses: Vec::new(),
+            access: Arc::default(),
             services: vec![service],
         };
         let pipeline = Pipeline::new(&engine, Seeds::random(), Arc::new(WorkerStats::default())).expect("memory");

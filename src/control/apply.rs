@@ -8,10 +8,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{CompileError, Registry, Whereabouts};
+use super::compile::{CompileError, Drain, Registry, Whereabouts};
 use super::groups::Groups;
 use super::nexthop::Facts;
+use super::persistence;
 use super::workers::Workers;
+use crate::dataplane::access::Table;
 use crate::dataplane::io::facts::InterfaceFacts;
 use crate::dataplane::io::open::Gate;
 use crate::dataplane::snapshot::{Port, Snapshot, slot_of};
@@ -42,6 +44,8 @@ pub struct Applied {
     groups: Groups,
     /// Counters of new servers begin here.
     pub baselines: HashMap<u32, Baseline>,
+    /// Who has persistent clients, and how they are told apart.
+    units: persistence::Units,
     /// What the filters shall take once every worker has this generation.
     narrowing: Option<(u64, FilterTable)>,
 }
@@ -57,7 +61,7 @@ pub struct Machine<'k> {
 }
 
 /// What the filters must take for a configuration: the services' packets, the answers of servers by NAT, errors about
-/// packets in tunnels, and all that concerns owned addresses. For a local address that the kernel has (`kernel`) the kernel goes on to answer ARP.
+/// packets in tunnels, and all that concerns owned addresses. Clients of services are judged where any can be denied. For a local address that the kernel has (`kernel`) the kernel goes on to answer ARP.
 pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable {
     let (mut entries, mut replies) = (BTreeSet::new(), BTreeSet::new());
     let mut owned: BTreeSet<IpAddr> = desired.addresses.iter().copied().collect();
@@ -77,8 +81,13 @@ pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable 
             replies.insert(FilterEntry { address: server.address, protocol: key.protocol, ports });
         }
     }
+    let judged: BTreeSet<IpAddr> = match desired.access.denies_any() {
+        true => desired.services.iter().map(|service| service.key.address).collect(),
+        false => BTreeSet::new(),
+    };
     FilterTable {
         entries: entries.into_iter().collect(),
+        judged: judged.into_iter().collect(),
         owned: owned.into_iter().collect(),
         replies: replies.into_iter().collect(),
         tunnels: desired.tunnel_servers().collect::<BTreeSet<_>>().into_iter().collect(),
@@ -114,7 +123,8 @@ impl Applied {
         let mut registry = Registry::default();
         let compiled = registry.compile_at(desired, machine.ports, machine.now, whereabouts)?;
         let baselines = compiled.added.iter().map(|id| (*id, [0; 5])).collect();
-        Ok((Applied { registry, gates, groups, baselines, narrowing: None }, compiled.snapshot))
+        let units = persistence::units(&compiled.snapshot);
+        Ok((Applied { registry, gates, groups, baselines, units, narrowing: None }, compiled.snapshot))
     }
 
     /// Opens the filters: from here on packets are taken from the kernel.
@@ -122,6 +132,8 @@ impl Applied {
     /// # Errors
     /// [`ApplyError`].
     pub fn open(&mut self, desired: &Desired, kernel: &HashSet<IpAddr>) -> Result<(), ApplyError> {
+        let access = self.registry.access(&desired.access);
+        self.set_access(&access)?;
         Ok(self.widen(&filter_table(desired, kernel))?)
     }
 
@@ -141,14 +153,20 @@ impl Applied {
         let before =
             self.narrowing.as_ref().map(|(_, table)| table).or_else(|| self.gates.first().map(Gate::table)).cloned();
         let same = before.as_ref().is_some_and(|before| before.same(&table));
+        // The lists first: who is judged is judged by the new ones. Where they go, they admit everybody until `narrow`.
+        let lists = self.gates.first().map(Gate::access).unwrap_or_default();
+        let access = self.registry.access(&desired.access);
+        self.set_access(&access)?;
         if !same && let Err(error) = self.widen(&table) {
             self.narrow(&before.unwrap_or_default());
+            self.keep_access(&lists);
             return Err(error.into());
         }
         let compiled = match self.registry.compile_at(desired, machine.ports, machine.now, whereabouts) {
             Ok(compiled) => compiled,
             Err(error) => {
                 self.narrow(&before.unwrap_or_default());
+                self.keep_access(&lists);
                 return Err(error.into());
             }
         };
@@ -159,11 +177,31 @@ impl Applied {
             self.baselines.insert(*id, totals(workers, *id));
         }
         let generation = compiled.snapshot.generation;
+        let units = persistence::units(&compiled.snapshot);
         shared.snapshot.store(Arc::new(compiled.snapshot));
+        if units != self.units {
+            persistence::settle(&workers.director, &units);
+            self.units = units;
+        }
         if !same {
             self.narrowing = Some((generation, table));
         }
         Ok(generation)
+    }
+
+    /// When a change is due though nothing changed: a server has drained for long enough. By the clock of [`Machine::now`].
+    pub const fn next_deadline(&self) -> Option<Duration> {
+        self.registry.next_deadline()
+    }
+
+    /// Whether a change would forget servers that were removed and have no flows left.
+    pub fn has_idle_ghosts(&self) -> bool {
+        self.registry.has_idle_ghosts()
+    }
+
+    /// Servers that drain, by their stable ids.
+    pub fn drains(&self) -> HashMap<u32, Drain> {
+        self.registry.drains()
     }
 
     /// Whether filters wait to be narrowed.
@@ -178,6 +216,25 @@ impl Applied {
                 self.narrow(&table);
             } else {
                 self.narrowing = Some((generation, table));
+            }
+        }
+    }
+
+    /// Gives all filters these lists, or none.
+    fn set_access(&mut self, access: &Arc<Table>) -> Result<(), FilterError> {
+        let before = self.gates.first().map(Gate::access).unwrap_or_default();
+        let done = self.gates.iter_mut().try_for_each(|gate| gate.set_access(access));
+        if done.is_err() {
+            self.keep_access(&before);
+        }
+        done
+    }
+
+    /// Takes the lists of before again, after a change that was not made.
+    fn keep_access(&mut self, before: &Arc<Table>) {
+        for gate in &mut self.gates {
+            if let Err(error) = gate.set_access(before) {
+                tracing::error!("the filter has other access lists than it should: {error}");
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod flows;
 pub mod groups;
 pub mod netlink;
 pub mod nexthop;
+pub mod persistence;
 pub mod replay;
 pub mod resolve;
 pub mod run;

@@ -1,5 +1,6 @@
 //! The path of a packet.
 
+pub mod access;
 pub mod answer;
 pub mod checksum;
 pub mod director;
@@ -19,11 +20,15 @@ pub mod pipeline;
 pub mod ports;
 pub mod proxy;
 pub mod query;
+pub mod quic;
+pub mod reset;
 pub mod rewrite;
 pub mod schedule;
+pub mod sip;
 pub mod snapshot;
 pub mod split;
 pub mod stats;
+pub mod syn_cookie;
 pub mod sys;
 pub mod verdict;
 pub mod worker;

@@ -35,8 +35,10 @@ use super::ports::PortPool;
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::split::MOST_PIECES;
 use super::stats::WorkerStats;
+use super::syn_cookie::slab::Slab;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{EngineSettings, HugePages, PortRange, VerifyChecksums};
+use cookie_path::Meter;
 use family::{Family, word64};
 use kit::Kit;
 use listing::Clerk;
@@ -97,6 +99,8 @@ pub struct Holdings {
     pub local_ports: u64,
     /// Fragments that wait for their first one.
     pub waiting: u64,
+    /// Flows that were opened by a SYN cookie.
+    pub spliced: u64,
 }
 
 /// Most frames that a batch can bring forth besides its own.
@@ -143,6 +147,8 @@ impl Pipeline {
                 next_id: 0,
                 next_id_v6: 0,
                 random: seeds.0[3] as u32 | 1,
+                splices: Slab::new(settings.cookie_flows as usize, huge)?,
+                meter: Meter::default(),
                 director,
             },
         })
@@ -211,7 +217,7 @@ impl Pipeline {
     ) {
         let count = frames.len().min(BATCH).min(outcomes.len());
         if snapshot.generation != self.kit.generation {
-            self.kit.follow(snapshot, self.sweep_length());
+            self.follow(snapshot, now);
         }
         let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
         let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
@@ -242,6 +248,17 @@ impl Pipeline {
                 }
             };
         }
+    }
+
+    /// Takes over a new snapshot. Flows that are counted in another way than before, by a service's first limit on connections or
+    /// another length of its clients' networks, are counted anew at the cost of a look at both tables: few operators ever see that.
+    #[cold]
+    fn follow(&mut self, snapshot: &Snapshot, now: u32) {
+        if admission::is_stale(snapshot, self.kit.generation) {
+            admission::recount(&mut self.v4, snapshot, &self.director, self.kit.generation, now);
+            admission::recount(&mut self.v6, snapshot, &self.director, self.kit.generation, now);
+        }
+        self.kit.follow(snapshot, self.sweep_length());
     }
 
     /// Counts a batch's outcomes once they were acted upon (a transmission may have turned into a drop).
@@ -276,6 +293,9 @@ impl Pipeline {
 
     /// The same, but it stops when so many flows ended, too. Returns how many buckets it has looked at.
     pub fn sweep_some(&mut self, snapshot: &Snapshot, budget: Budget, now: u32) -> usize {
+        if snapshot.generation != self.kit.generation {
+            self.follow(snapshot, now);
+        }
         let most = Budget { buckets: budget.buckets.min(self.sweep_length()), ..budget };
         let mut left = most;
         while left.buckets > 0 && left.flows > 0 {
@@ -294,6 +314,8 @@ impl Pipeline {
         let swept = most.buckets - left.buckets;
         self.kit.swept(swept, snapshot);
         self.director.guard.settle(now);
+        let (templates, length) = (&self.director.templates, self.sweep_length().max(1));
+        templates.sweep((templates.slots() * swept).div_ceil(length), now);
         self.publish();
         swept
     }
@@ -304,6 +326,7 @@ impl Pipeline {
         self.v4.prefault();
         self.v6.prefault();
         self.kit.fragments.prefault();
+        self.kit.splices.prefault();
     }
 
     /// Publishes the flow tables' fill.
@@ -311,6 +334,7 @@ impl Pipeline {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
         self.stats.unproven.set((self.v4.unproven.len() + self.v6.unproven.len()) as u64);
+        self.stats.cookie_flows.set(u64::from(self.kit.splices.used()));
         self.stats.local_ports.set(u64::from(self.kit.ports.taken()));
     }
 
@@ -320,6 +344,7 @@ impl Pipeline {
             last_hops: self.kit.hops.flows(),
             local_ports: u64::from(self.kit.ports.taken()),
             waiting: self.kit.fragments.waiting() as u64,
+            spliced: u64::from(self.kit.splices.used()),
         }
     }
 

@@ -258,6 +258,14 @@ impl Limits {
         client_prefix_v4: 32,
         client_prefix_v6: 64,
     };
+
+    /// Whether there are none.
+    pub const fn is_none(&self) -> bool {
+        self.connections.is_none()
+            && self.rate.is_none()
+            && self.client_connections.is_none()
+            && self.client_rate.is_none()
+    }
 }
 
 /// What becomes of a flow whose server does not serve it any more.

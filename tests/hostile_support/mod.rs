@@ -85,6 +85,7 @@ fn settings(workers: u8) -> EngineSettings {
         flows_ipv6: 400 / u32::from(workers),
         unproven: 600 / u32::from(workers),
         unproven_ipv6: 200 / u32::from(workers),
+        cookie_flows: 60 / u32::from(workers),
         fragments: 100,
         fragments_waiting: 64,
         local_ports: PortRange { first: 2000, last: 2039 },
@@ -194,6 +195,7 @@ impl Site {
             interfaces: Vec::new(),
             neighbors: Vec::new(),
             addresses: vec![IpAddr::from(GATEWAY)],
+            access: Default::default(),
             services: self.services.clone(),
         };
         let unreachable = self.unreachable.clone();

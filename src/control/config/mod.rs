@@ -23,6 +23,9 @@ use crate::model::Desired;
 /// Longest file that is read.
 const MAX_FILE: u64 = 64 << 20;
 
+/// How files that a configuration names are read: their bytes, or why not.
+pub type ReadFile<'r> = &'r dyn Fn(&Path) -> Result<Vec<u8>, String>;
+
 /// What became of a configuration text.
 #[derive(Debug)]
 pub struct Outcome {
@@ -76,15 +79,21 @@ pub fn last_core() -> usize {
     std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1)
 }
 
-/// Reads a configuration text. Pure: `last_core` is the core to take when the text names none.
+/// Reads a configuration text. Pure: `last_core` is the core to take when the text names none, and lists in files are
+/// empty.
 pub fn parse(text: &str, last_core: usize) -> Outcome {
+    parse_with(text, last_core, &|_| Ok(Vec::new()))
+}
+
+/// Reads a configuration text, and the files that it names by way of `read`.
+pub fn parse_with(text: &str, last_core: usize, read: ReadFile<'_>) -> Outcome {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let repaired = syntax::repair(text);
     let (root, errors) = DeTable::parse_recoverable(&repaired.text);
     let mut out = problem::Collector::new(&repaired.text);
     syntax::report_duplicates(&repaired.text, &errors, &mut out);
     let file = raw::walk(root.get_ref(), &mut out);
-    let desired = resolve::resolve(&file, last_core, &mut out);
+    let desired = resolve::resolve(&file, last_core, read, &mut out);
 
     let mut problems = out.problems;
     if !repaired.problems.is_empty() {
@@ -102,7 +111,7 @@ pub fn parse(text: &str, last_core: usize) -> Outcome {
         });
     }
     problems.extend(repaired.problems);
-    problems.sort_by(|a, b| (a.line, a.column, &a.key).cmp(&(b.line, b.column, &b.key)));
+    problems.sort_by(|a, b| (&a.file, a.line, a.column, &a.key).cmp(&(&b.file, b.line, b.column, &b.key)));
     let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
     Outcome { desired: desired.filter(|_| !refused), problems }
 }
@@ -110,7 +119,7 @@ pub fn parse(text: &str, last_core: usize) -> Outcome {
 /// Reads a configuration file.
 pub fn check_file(path: &Path) -> Outcome {
     match read(path) {
-        Ok(text) => parse(&text, last_core()),
+        Ok(text) => parse_with(&text, last_core(), &read_list),
         Err(problem) => Outcome { desired: None, problems: vec![*problem] },
     }
 }
@@ -120,13 +129,29 @@ pub fn load(path: &Path) -> Result<Loaded, Refused> {
     check_file(path).into_result(&path.display().to_string())
 }
 
-fn read(path: &Path) -> Result<String, Box<Problem>> {
-    let size = std::fs::metadata(path).map_err(|error| unreadable(&error))?.len();
-    if size > MAX_FILE {
-        let problem = Problem::file(format!("the file has {size} bytes"), format!("the most is {MAX_FILE}"));
-        return Err(Box::new(problem));
+/// A file that a configuration names.
+fn read_list(path: &Path) -> Result<Vec<u8>, String> {
+    match bytes(path) {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(size)) => Err(format!("it has {size} bytes, and the most is {MAX_FILE}")),
+        Err(error) => Err(error.to_string()),
     }
-    let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
+}
+
+/// What is in a file, or its size when that is too much.
+fn bytes(path: &Path) -> std::io::Result<Result<Vec<u8>, u64>> {
+    let size = std::fs::metadata(path)?.len();
+    if size > MAX_FILE { Ok(Err(size)) } else { std::fs::read(path).map(Ok) }
+}
+
+fn read(path: &Path) -> Result<String, Box<Problem>> {
+    let bytes = match bytes(path).map_err(|error| unreadable(&error))? {
+        Ok(bytes) => bytes,
+        Err(size) => {
+            let problem = Problem::file(format!("the file has {size} bytes"), format!("the most is {MAX_FILE}"));
+            return Err(Box::new(problem));
+        }
+    };
     String::from_utf8(bytes).map_err(|error| {
         let sound = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(&error.as_bytes()[..sound]).into_owned();

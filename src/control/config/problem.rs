@@ -21,6 +21,9 @@ pub enum Severity {
 pub struct Problem {
     /// Whether it refuses the file.
     pub severity: Severity,
+    /// The file that it is in, where that is not the configuration itself but one that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Line, from 1; 0 when the mistake has no place (the file cannot be read).
     pub line: usize,
     /// Column in characters, from 1; 0 when the mistake has no place.
@@ -45,6 +48,7 @@ impl Problem {
     pub fn file(message: impl Into<String>, help: impl Into<String>) -> Problem {
         Problem {
             severity: Severity::Error,
+            file: None,
             line: 0,
             column: 0,
             key: String::new(),
@@ -58,7 +62,7 @@ impl Problem {
     /// The problem as a compiler would print it: `file:line:column: key: message`, then what was expected and what
     /// to do, each on an indented line of its own.
     pub fn render(&self, file: &str) -> String {
-        let mut out = file.to_owned();
+        let mut out = self.file.as_deref().unwrap_or(file).to_owned();
         if self.line > 0 {
             let _ = write!(out, ":{}:{}", self.line, self.column);
         }
@@ -160,7 +164,7 @@ impl<'t> Collector<'t> {
         let (line, column) = self.places.of(at);
         let index = self.problems.len();
         let (expected, help, suggestion) = (None, None, None);
-        self.problems.push(Problem { severity, line, column, key, message, expected, help, suggestion });
+        self.problems.push(Problem { severity, file: None, line, column, key, message, expected, help, suggestion });
         &mut self.problems[index]
     }
 }

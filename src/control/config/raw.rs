@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::problem::{Collector, nearest};
 use super::schema::{FILE, Form, Key, Presence, Table};
 use super::value::{Value, check, describe};
-use crate::model::{MacAddr, PortRange};
+use crate::model::{MacAddr, PortRange, Prefix};
 
 /// A value and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +68,16 @@ impl Entry {
         address -> IpAddr, Address(address) => *address;
         /// The addresses under a key.
         addresses -> Vec<IpAddr>, Addresses(addresses) => addresses.clone();
+        /// The prefixes under a key, each with its place.
+        prefixes -> Vec<(Prefix, usize)>, Prefixes(list) => list.clone();
+        /// The paths under a key, each with its place.
+        paths -> Vec<(String, usize)>, Paths(list) => list.clone();
         /// The Ethernet address under a key.
         mac -> MacAddr, Mac(mac) => *mac;
         /// The ports under a key.
         ports -> PortRange, Ports(ports) => *ports;
+        /// The bytes under a key.
+        bytes -> Vec<u8>, Bytes(bytes) => bytes.clone();
         /// The text under a key.
         text -> String, Text(text) => text.clone();
     }

@@ -4,10 +4,12 @@
 //! single values ([`super::value`]) and the reference page ([`super::reference`]) all read this table, so a key
 //! that is not described here does not exist. Never checks anything itself. Pure.
 
+mod access;
 mod engine;
 mod service;
 
-use engine::{ENGINE, TIMEOUTS};
+use access::ACCESS;
+use engine::{ENGINE, SERVICE_TIMEOUTS, TIMEOUTS};
 use service::{SERVER, SERVICE};
 
 /// Most interfaces that one engine takes.
@@ -86,6 +88,8 @@ pub enum Kind {
     Address,
     /// An IPv4 or IPv6 address, or a list of different ones.
     Addresses,
+    /// A list of IPv4 and IPv6 prefixes, or one.
+    Prefixes,
     /// An Ethernet address.
     Mac,
     /// A port, a range of ports or `"any"`.
@@ -94,8 +98,15 @@ pub enum Kind {
     Name,
     /// A name of a kernel interface.
     InterfaceName,
+    /// Bytes in hexadecimal digits.
+    Hex {
+        /// Most bytes.
+        max: usize,
+    },
     /// An absolute path of a file.
     Path,
+    /// A list of absolute paths of files, or one.
+    Paths,
 }
 
 /// Whether a key must be there.
@@ -205,6 +216,16 @@ pub static FILE: Table = Table {
             tables: &[],
         },
         Table {
+            name: "access",
+            form: Form::Once,
+            also: &["acl", "lists", "access_list", "access-list", "blacklist", "blocklist", "whitelist"],
+            doc: "Which clients may use the services, by the prefixes that their addresses lie in: the longest one decides. \
+                  Packets of the others are dropped before they cost anything, those of established flows too. A reload reads \
+                  the files again.",
+            keys: ACCESS,
+            tables: &[],
+        },
+        Table {
             name: "control",
             form: Form::Once,
             also: &["api"],
@@ -246,15 +267,26 @@ pub static FILE: Table = Table {
             also: &["services", "virtual_server", "virtual-server"],
             doc: "A virtual service: what clients connect to. No two services may share an address, a protocol and a port.",
             keys: SERVICE,
-            tables: &[Table {
-                name: "server",
-                form: Form::Many { min: 0, max: 65_536 },
-                also: &["servers", "real_server", "real-server"],
-                doc: "A real server of the service, as `[[service.server]]` after its service, or as \
-                      `server = [{ address = \"10.0.0.11\" }]` in it.",
-                keys: SERVER,
-                tables: &[],
-            }],
+            tables: &[
+                Table {
+                    name: "server",
+                    form: Form::Many { min: 0, max: 65_536 },
+                    also: &["servers", "real_server", "real-server"],
+                    doc: "A real server of the service, as `[[service.server]]` after its service, or as \
+                          `server = [{ address = \"10.0.0.11\" }]` in it.",
+                    keys: SERVER,
+                    tables: &[],
+                },
+                Table {
+                    name: "timeouts",
+                    form: Form::Once,
+                    also: &["timeout"],
+                    doc: "The same as `[timeouts]`, for the flows of this service: as `[service.timeouts]` after its service, \
+                          or as `timeouts = { tcp_established = 7200 }` in it.",
+                    keys: SERVICE_TIMEOUTS,
+                    tables: &[],
+                },
+            ],
         },
     ],
 };

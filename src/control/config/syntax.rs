@@ -87,7 +87,10 @@ fn report(text: &str, error: &Error) -> (usize, Problem) {
     };
     let help = advice(lines.get(line - 1).copied().unwrap_or_default(), message);
     let message = format!("TOML syntax: {message}");
-    (line, Problem { severity: Severity::Error, line, column, key, message, expected, help, suggestion: None })
+    (
+        line,
+        Problem { severity: Severity::Error, file: None, line, column, key, message, expected, help, suggestion: None },
+    )
 }
 
 /// Whether a broken line tells why a name is not in the table whose header is on `header_line`.

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::problem::Collector;
 use super::schema::{Absent, Kind, Word};
-use crate::model::{MacAddr, PortRange};
+use crate::model::{MacAddr, PortRange, Prefix};
 
 /// A checked value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +31,18 @@ pub enum Value {
     Address(IpAddr),
     /// Of [`Kind::Addresses`].
     Addresses(Vec<IpAddr>),
+    /// Of [`Kind::Prefixes`], each with its place.
+    Prefixes(Vec<(Prefix, usize)>),
     /// Of [`Kind::Mac`].
     Mac(MacAddr),
     /// Of [`Kind::Ports`].
     Ports(PortRange),
+    /// Of [`Kind::Hex`].
+    Bytes(Vec<u8>),
     /// Of [`Kind::Name`], [`Kind::InterfaceName`] and [`Kind::Path`].
     Text(String),
+    /// Of [`Kind::Paths`], each with its place.
+    Paths(Vec<(String, usize)>),
 }
 
 /// Longest service name.
@@ -87,6 +93,10 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             .and_then(|items| non_empty(items, at, key, "one or more addresses".to_owned(), out))
             .map(Value::Addresses)
         }
+        (Kind::Prefixes, DeValue::Array(_) | DeValue::String(_)) => {
+            texts(kind, value, key, out, prefix).map(Value::Prefixes)
+        }
+        (Kind::Paths, DeValue::Array(_) | DeValue::String(_)) => texts(kind, value, key, out, path).map(Value::Paths),
         (Kind::Ports, DeValue::Integer(_)) => {
             let kind = Kind::Integer { min: 1, max: 65_535, power_of_two: false };
             let port = single_integer(&kind, value, key, out)?;
@@ -99,7 +109,10 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             if matches!(other, DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_)) {
                 None
             } else {
-                let quoted = matches!(kind, Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Name | Kind::Path);
+                let quoted = matches!(
+                    kind,
+                    Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Name | Kind::Path | Kind::Hex { .. }
+                );
                 if quoted {
                     problem.help("put it in quotes, if that is what you mean");
                 } else if matches!(kind, Kind::Integers { .. } | Kind::Words(..)) {
@@ -147,12 +160,22 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
                 .help("`ip -brief link` lists the interfaces");
             None
         }
-        Kind::Path => {
-            if text.starts_with('/') && !text.contains('\0') && !text.ends_with('/') {
-                return Some(Value::Text(text.to_owned()));
+        Kind::Path => path(text, at, key, out).map(Value::Text),
+        Kind::Hex { max } => {
+            let digits = text.as_bytes();
+            let nibble = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+            let pair = |pair: &[u8]| Some(nibble(pair.first()?)? << 4 | nibble(pair.get(1)?)?);
+            let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
+            if let Some(bytes) = bytes.filter(|bytes| (1..=*max).contains(&bytes.len())) {
+                return Some(Value::Bytes(bytes));
             }
-            out.error(at, key, format!("{} is not an absolute path of a file", quote(text)))
-                .expected(expectation(kind));
+            let problem = out.error(at, key, format!("{} cannot be an id", quote(text)));
+            problem.expected(expectation(kind));
+            if let Some(bare) = text.strip_prefix("0x") {
+                problem.help(format!("leave the `0x` away: {}", quote(bare)));
+            } else if text.contains([':', '-', ' ']) {
+                problem.help("write the digits without anything between them");
+            }
             None
         }
         Kind::Boolean | Kind::Integer { .. } | Kind::IntegerOr { .. } | Kind::OneOf(_) | Kind::Integers { .. } => {
@@ -180,8 +203,57 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
             None
         }
         // These take a text themselves.
-        Kind::Word(..) | Kind::WordOrWords { .. } => None,
+        Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Prefixes | Kind::Paths => None,
     }
+}
+
+fn path(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<String> {
+    if text.starts_with('/') && !text.contains('\0') && !text.ends_with('/') {
+        return Some(text.to_owned());
+    }
+    out.error(at, key, format!("{} is not an absolute path of a file", quote(text))).expected(expectation(&Kind::Path));
+    None
+}
+
+fn prefix(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<Prefix> {
+    match text.parse::<Prefix>() {
+        Ok(prefix) => Some(prefix),
+        Err(refused) => {
+            let problem = out.error(at, key, format!("{}: {refused}", quote(text)));
+            problem.expected("an address or a prefix, such as `\"192.0.2.0/24\"` or `\"2001:db8::/32\"`");
+            problem.help = refused.help();
+            None
+        }
+    }
+}
+
+/// Texts of a list, or one alone, each with its place. They may be many, and some the same.
+fn texts<T>(
+    kind: &Kind,
+    value: &Spanned<DeValue<'_>>,
+    key: &str,
+    out: &mut Collector<'_>,
+    read: impl Fn(&str, usize, &str, &mut Collector<'_>) -> Option<T>,
+) -> Option<Vec<(T, usize)>> {
+    let items = match value.get_ref() {
+        DeValue::Array(array) => array,
+        DeValue::String(text) => {
+            let at = value.span().start;
+            return read(text, at, key, out).map(|found| vec![(found, at)]);
+        }
+        _ => return None,
+    };
+    let mut found = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let (at, key) = (item.span().start, format!("{key}[{index}]"));
+        match item.get_ref() {
+            DeValue::String(text) => found.extend(read(text, at, &key, out).map(|found| (found, at))),
+            other => {
+                out.error(at, key, format!("{} does not belong here", describe(other))).expected(expectation(kind));
+            }
+        }
+    }
+    (found.len() == items.len()).then_some(found)
 }
 
 fn address(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<IpAddr> {
@@ -395,13 +467,16 @@ pub fn expectation(kind: &Kind) -> String {
             "an IPv4 or IPv6 address, or a list of different ones, such as `[\"192.0.2.10\", \"192.0.2.11\"]`"
                 .to_owned()
         }
+        Kind::Prefixes => "a list of prefixes and addresses, such as `[\"192.0.2.0/24\", \"2001:db8::1\"]`".to_owned(),
         Kind::Mac => "six hexadecimal bytes, such as `\"02:00:5e:10:00:01\"`".to_owned(),
         Kind::Ports => {
             "a port such as `80`, a range such as `\"8000-8099\"`, or `\"any\"`; ports are 1 to 65535".to_owned()
         }
         Kind::Name => format!("1 to {MAX_NAME} letters, digits and the characters `. _ - : / @ + [ ]`"),
         Kind::InterfaceName => "the kernel's name of an interface, 1 to 15 characters, such as `\"eth0\"`".to_owned(),
+        Kind::Hex { max } => format!("1 to {max} bytes in hexadecimal, such as `\"0a1b\"`"),
         Kind::Path => "an absolute path, such as `\"/run/evenkeel.sock\"`".to_owned(),
+        Kind::Paths => "a list of absolute paths, such as `[\"/etc/evenkeel/list.txt\"]`".to_owned(),
     }
 }
 

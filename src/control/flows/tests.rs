@@ -86,6 +86,7 @@ impl Rig {
             interfaces: Vec::new(),
             neighbors: Vec::new(),
             addresses: Vec::new(),
+            access: Arc::default(),
             services: services(),
         };
         let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };

@@ -27,18 +27,21 @@ pub enum Command {
     Reload,
     /// List, count or end flows.
     Flows,
+    /// List or clear persistent clients.
+    Persistence,
 }
 
 impl Command {
     /// All commands.
-    pub const ALL: [Command; 3] = [Command::Status, Command::Reload, Command::Flows];
+    pub const ALL: [Command; 4] = [Command::Status, Command::Reload, Command::Flows, Command::Persistence];
 
     /// The word on the wire.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Command::Status => "status",
             Command::Reload => "reload",
             Command::Flows => "flows",
+            Command::Persistence => "persistence",
         }
     }
 
@@ -47,6 +50,7 @@ impl Command {
         match self {
             Command::Status | Command::Reload => &[],
             Command::Flows => super::flows::OPTIONS,
+            Command::Persistence => super::persistence::OPTIONS,
         }
     }
 }
@@ -142,6 +146,7 @@ pub fn parse_request(line: &[u8]) -> Result<Request, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::persistence::{Action, Question};
 
     #[test]
     fn requests_are_read_or_explained() {
@@ -164,16 +169,24 @@ mod tests {
             (br#"{"version":1,"command":"status","options":[]}"#, "`options` is no object"),
             (br#"{"version":1,"command":"status","options":{"limit":1}}"#, "`status` takes none"),
             (br#"{"version":1,"command":"flows","options":{"limmit":1}}"#, "did you mean `limit`?"),
+            (br#"{"version":1,"command":"persistence","options":{"servce":"web"}}"#, "did you mean `service`?"),
         ] {
             let error = parse_request(line).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+        let asked = br#"{"version":1,"command":"persistence","options":{"action":"clear","client":"10.0.0.0/8"}}"#;
+        let question = Question { action: Action::Clear, client: Some("10.0.0.0/8".to_owned()), ..Question::default() };
+        let request = parse_request(asked).expect("is read");
+        assert_eq!((request.command, Question::read(&request.options)), (Command::Persistence, Ok(question)));
+        let short = parse_request(br#"{"version":1,"command":"persistence"}"#).expect("is read");
+        assert_eq!(Question::read(&short.options), Ok(Question::default()));
         // A fuzzer's find: what was sent came back whole, however long.
         for word in [
             "{\"version\":1,\"KEY\":0}",
             "{\"version\":\"KEY\"}",
             "{\"version\":1,\"command\":\"KEY\"}",
             "{\"version\":1,\"command\":\"flows\",\"options\":{\"KEY\":0}}",
+            "{\"version\":1,\"command\":\"persistence\",\"options\":{\"KEY\":1}}",
         ] {
             let error = parse_request(word.replace("KEY", &"\u{1}".repeat(5000)).as_bytes()).unwrap_err();
             assert!(error.len() < 1000, "{} bytes", error.len());

@@ -13,6 +13,7 @@ mod parts;
 pub mod state;
 mod walk;
 
+pub(in crate::dataplane) use key::mix;
 pub use key::{Entry, FlowV4, FlowV6, Ident, KeyV4, KeyV6, Seeds};
 pub use parts::{Flows, Stage};
 pub use walk::{Budget, Step};
@@ -462,6 +463,14 @@ impl<E: Entry> FlowTable<E> {
     /// Buckets in all, for pacing [`FlowTable::sweep`].
     pub fn buckets(&self) -> usize {
         self.buckets.len()
+    }
+
+    /// Calls `each` for every entry, to change what the pipeline keeps in it.
+    #[cold]
+    pub fn for_each_mut(&mut self, mut each: impl FnMut(&mut E)) {
+        for bucket in self.buckets.iter_mut() {
+            E::entries_mut(bucket).iter_mut().filter(|e| E::is_live(e)).for_each(&mut each);
+        }
     }
 }
 

@@ -115,6 +115,16 @@ impl<E: Entry> Flows<E> {
         self.unproven.for_each(&mut each);
     }
 
+    /// Calls `each` for every entry, to change what the pipeline keeps in it.
+    #[cold]
+    pub fn for_each_mut(&mut self, mut each: impl FnMut(&mut E)) {
+        for part in [&mut self.proven, &mut self.unproven] {
+            if !part.is_empty() {
+                part.for_each_mut(&mut each);
+            }
+        }
+    }
+
     /// Asks the CPU for a flow's home in both parts.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {

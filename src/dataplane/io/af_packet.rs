@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,7 +18,7 @@ use pnet::datalink::{self, Channel, Config, DataLinkReceiver, DataLinkSender};
 use super::memory::HeapMemory;
 use super::xsk::{FrameAccount, packet, sys};
 use super::{BATCH, Frame, FrameMemory, IoStats, PacketIo, PortIndex};
-use crate::dataplane::xdp::Matcher;
+use crate::dataplane::xdp::{Fate, Matcher};
 
 /// Bytes that the kernel may queue for a socket.
 const RECEIVE_BUFFER: i32 = 8 << 20;
@@ -31,6 +32,8 @@ pub struct PacketBinding {
     pub name: String,
     /// What is ours on this interface; swapped by whoever decides that.
     pub matcher: Arc<ArcSwap<Matcher>>,
+    /// Where frames are counted whose senders the access lists deny.
+    pub denied: Arc<AtomicU64>,
 }
 
 /// Why there is no AF_PACKET socket.
@@ -54,6 +57,7 @@ struct Port {
     port: PortIndex,
     socket: OwnedFd,
     matcher: Arc<ArcSwap<Matcher>>,
+    denied: Arc<AtomicU64>,
     sender: Box<dyn DataLinkSender>,
     // Only keeps pnet's half of the channel: reception needs the auxiliary data that pnet does not hand out.
     _receiver: Box<dyn DataLinkReceiver>,
@@ -96,8 +100,8 @@ impl AfPacketIo {
                 Channel::Ethernet(sender, receiver) => (sender, receiver),
                 _ => return Err(error(io::Error::from(io::ErrorKind::Unsupported))),
             };
-            let matcher = Arc::clone(&binding.matcher);
-            ports.push(Port { port: binding.port, socket: ours, matcher, sender, _receiver: receiver });
+            let (matcher, denied) = (Arc::clone(&binding.matcher), Arc::clone(&binding.denied));
+            ports.push(Port { port: binding.port, socket: ours, matcher, denied, sender, _receiver: receiver });
         }
         ports.sort_by_key(|port| port.port);
         let poll = ports.iter().map(|port| sys::readable(port.socket.as_fd())).chain([sys::NOTHING]).collect();
@@ -154,7 +158,11 @@ impl AfPacketIo {
                 frame.len += 4;
                 put_tag(self.memory.bytes_mut(&frame), protocol, tag);
             }
-            if !matcher.takes(self.memory.bytes(&frame)) {
+            let fate = matcher.fate(self.memory.bytes(&frame));
+            if fate != Fate::Taken {
+                if fate == Fate::Denied {
+                    port.denied.fetch_add(1, Ordering::Relaxed);
+                }
                 self.memory.give(frame.addr);
                 continue;
             }

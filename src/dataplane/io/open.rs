@@ -4,6 +4,7 @@
 //! over empty, so that everything still passes to the kernel.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -12,6 +13,7 @@ use super::af_packet::{AfPacketError, AfPacketIo, PacketBinding};
 use super::facts::{FactsError, InterfaceFacts};
 use super::xsk::pass::Target;
 use super::xsk::{OpenError, OpenReport, Passer, PortBinding, Refusal, XskIo};
+use crate::dataplane::access::Table;
 use crate::dataplane::xdp::{Filter, FilterCounters, FilterError, FilterTable, Matcher, XdpAttach};
 use crate::model::{EngineSettings, Interface, IoMode};
 
@@ -39,6 +41,8 @@ pub enum Gate {
         matcher: Arc<ArcSwap<Matcher>>,
         /// What it takes now.
         table: FilterTable,
+        /// Frames that it dropped because the access lists deny their senders: counted by the worker.
+        denied: Arc<AtomicU64>,
     },
 }
 
@@ -50,9 +54,10 @@ impl Gate {
     pub fn widen(&mut self, table: &FilterTable) -> Result<(), FilterError> {
         match self {
             Gate::Xdp(filter) => filter.widen(table),
-            Gate::Software { matcher, table: now } => {
+            Gate::Software { matcher, table: now, .. } => {
                 let wide = now.union(table);
-                matcher.store(Arc::new(Matcher::new(&wide)?));
+                let access = Arc::clone(matcher.load().access());
+                matcher.store(Arc::new(Matcher::new(&wide)?.with_access(&access)));
                 *now = wide;
                 Ok(())
             }
@@ -66,11 +71,35 @@ impl Gate {
     pub fn narrow(&mut self, table: &FilterTable) -> Result<(), FilterError> {
         match self {
             Gate::Xdp(filter) => filter.narrow(table),
-            Gate::Software { matcher, table: now } => {
-                matcher.store(Arc::new(Matcher::new(table)?));
+            Gate::Software { matcher, table: now, .. } => {
+                let access = Arc::clone(matcher.load().access());
+                matcher.store(Arc::new(Matcher::new(table)?.with_access(&access)));
                 now.clone_from(table);
                 Ok(())
             }
+        }
+    }
+
+    /// Judges clients by these lists from here on, where [`FilterTable::judged`] has the service's address.
+    ///
+    /// # Errors
+    /// [`FilterError`], as [`Filter::set_access`].
+    pub fn set_access(&mut self, access: &Arc<Table>) -> Result<(), FilterError> {
+        match self {
+            Gate::Xdp(filter) => filter.set_access(access),
+            Gate::Software { matcher, .. } => {
+                let next = Matcher::clone(&matcher.load()).with_access(access);
+                matcher.store(Arc::new(next));
+                Ok(())
+            }
+        }
+    }
+
+    /// The lists that judge now.
+    pub fn access(&self) -> Arc<Table> {
+        match self {
+            Gate::Xdp(filter) => Arc::clone(filter.access()),
+            Gate::Software { matcher, .. } => Arc::clone(matcher.load().access()),
         }
     }
 
@@ -82,14 +111,16 @@ impl Gate {
         }
     }
 
-    /// What the XDP program counted; zeros for the fallback, which sees no other frames' fate.
+    /// What the XDP program counted; the fallback, which does not see what becomes of other frames, only counts denied ones.
     ///
     /// # Errors
     /// [`FilterError::Map`].
     pub fn counters(&self) -> Result<FilterCounters, FilterError> {
         match self {
             Gate::Xdp(filter) => filter.counters(),
-            Gate::Software { .. } => Ok(FilterCounters::default()),
+            Gate::Software { denied, .. } => {
+                Ok(FilterCounters { denied: denied.load(Ordering::Relaxed), ..FilterCounters::default() })
+            }
         }
     }
 }
@@ -354,13 +385,17 @@ fn open_af_packet(
     let mut bindings = Vec::new();
     for (port, facts) in (0..).zip(&facts) {
         let matcher = Arc::new(ArcSwap::from_pointee(Matcher::default()));
-        bindings.push(PacketBinding { port, name: facts.name.clone(), matcher });
+        bindings.push(PacketBinding { port, name: facts.name.clone(), matcher, denied: Arc::default() });
     }
     let frames = settings.frames.saturating_mul(u32::try_from(facts.len()).unwrap_or(1));
     let io = AfPacketIo::open(&bindings, frames, settings.frame_size)?;
     let gates = bindings
         .into_iter()
-        .map(|binding| Gate::Software { matcher: binding.matcher, table: FilterTable::default() })
+        .map(|binding| Gate::Software {
+            matcher: binding.matcher,
+            table: FilterTable::default(),
+            denied: binding.denied,
+        })
         .collect();
     let mut warnings: Vec<String> = facts.iter().flat_map(|facts| facts.warnings(None)).collect();
     warnings.push(

@@ -16,10 +16,10 @@ pub(super) trait Family: Entry {
     fn reverse_key_of(bytes: &[u8], l3: usize, l4: usize, protocol: u8) -> Option<Self::Key>;
     fn source(key: &Self::Key) -> IpAddr;
     fn destination(key: &Self::Key) -> IpAddr;
-    /// IP protocol number.
-    fn protocol(key: &Self::Key) -> u8;
     /// Source and destination port, host order.
     fn ports(key: &Self::Key) -> (u16, u16);
+    /// IP protocol number.
+    fn protocol(key: &Self::Key) -> u8;
     /// The key of packets between two ends of this family, both with their ports.
     fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<Self::Key>;
 
@@ -82,12 +82,12 @@ impl Family for FlowV4 {
         IpAddr::from([a, b, c, d])
     }
 
-    fn protocol(key: &KeyV4) -> u8 {
-        key.protocol
-    }
-
     fn ports(key: &KeyV4) -> (u16, u16) {
         split_ports(key.ports)
+    }
+
+    fn protocol(key: &KeyV4) -> u8 {
+        key.protocol
     }
 
     fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<KeyV4> {
@@ -143,12 +143,12 @@ impl Family for FlowV6 {
         address6(key.destination)
     }
 
-    fn protocol(key: &KeyV6) -> u8 {
-        key.protocol
-    }
-
     fn ports(key: &KeyV6) -> (u16, u16) {
         split_ports(key.ports)
+    }
+
+    fn protocol(key: &KeyV6) -> u8 {
+        key.protocol
     }
 
     fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<KeyV6> {

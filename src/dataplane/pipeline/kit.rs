@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::admission;
+use super::cookie_path::Meter;
 use super::family::Family;
 use crate::dataplane::director::Director;
 use crate::dataplane::directory::{Peers, Refused};
@@ -15,9 +16,12 @@ use crate::dataplane::fragment::FragmentTable;
 use crate::dataplane::icmp::Limiter;
 use crate::dataplane::io::Frame;
 use crate::dataplane::last_hop::LastHops;
+use crate::dataplane::parse::Parsed;
 use crate::dataplane::ports::PortPool;
+use crate::dataplane::proxy;
 use crate::dataplane::snapshot::{Endpoint, Snapshot};
 use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::syn_cookie::slab::{Phase, Slab, Splice};
 use crate::dataplane::verdict::Outcome;
 
 /// The worker's own things.
@@ -53,6 +57,10 @@ pub(super) struct Kit {
     pub random: u32,
     /// What all workers share.
     pub director: Arc<Director>,
+    /// What is kept of flows that SYN cookies opened.
+    pub splices: Slab,
+    /// How many cookies nobody answers.
+    pub meter: Meter,
 }
 
 impl Kit {
@@ -82,6 +90,9 @@ impl Kit {
                 peers.directory.remove(hash, peers.me);
             }
         }
+        if gone.entry.flags() & flag::COOKIE != 0 {
+            self.splices.give(gone.entry.extra());
+        }
         if let Some((reverse, _)) = &gone.reverse {
             self.hops.give(reverse.extra() as u16);
             // A flow that its two ends closed needs its port no more; one that was cut off may live on at the server.
@@ -93,6 +104,20 @@ impl Kit {
                 self.give_local(end, now, !closed);
             }
         }
+    }
+
+    /// The two ends of a flow that a SYN cookie opened, once both are known. `entry` is that of the client's direction.
+    pub fn splice_of<E: Family>(&self, entry: &E) -> Option<Splice> {
+        if entry.flags() & flag::COOKIE == 0 {
+            return None;
+        }
+        self.splices.get(entry.extra()).copied().filter(|splice| splice.phase() == Phase::Open)
+    }
+
+    /// Whether a client's SYN is the one that opened its flow, as far as that is known: a flow that a SYN cookie opened.
+    pub fn knows_syn<E: Family>(&self, entry: &E, bytes: &[u8], parsed: &Parsed) -> bool {
+        entry.flags() & flag::COOKIE != 0
+            && self.splices.get(entry.extra()).is_some_and(|splice| proxy::opens(bytes, parsed) == Some(splice.isn))
     }
 
     /// Gives back a local port of full NAT.

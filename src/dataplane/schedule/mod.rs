@@ -9,89 +9,106 @@ pub mod maglev;
 pub mod round_robin;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::model::{MAGLEV_DEFAULT_SIZE, Scheduler};
 
-/// Connections of one real server over all workers.
+/// Connections of one real server over all workers: one word, so that what is decided by its parts together is exact.
 #[derive(Debug, Default)]
-pub struct Load {
-    active: AtomicU32,
-    inactive: AtomicU32,
-    /// It has as many as it may have, and has not come below its lower threshold since (`IP_VS_DEST_F_OVERLOAD`).
-    overloaded: AtomicBool,
+pub struct Load(AtomicU64);
+
+/// One inactive connection, one active one, and their masks.
+const INACTIVE: u64 = 1;
+const ACTIVE: u64 = 1 << 32;
+const COUNT: u64 = (1 << 31) - 1;
+
+/// It has as many as it may have, and has not come below its lower threshold since (`IP_VS_DEST_F_OVERLOAD`).
+const OVERLOADED: u64 = 1 << 63;
+
+const fn one(active: bool) -> u64 {
+    if active { ACTIVE } else { INACTIVE }
+}
+
+const fn total_of(word: u64) -> u64 {
+    (word & COUNT) + (word >> 32 & COUNT)
 }
 
 impl Load {
     /// Counts a new flow unless the server has `upper` already (0: no such threshold). Never more than `upper` are counted,
-    /// whatever other workers do at the same moment.
+    /// and none is refused below it, whatever other workers do at the same moment.
     pub fn try_open(&self, active: bool, upper: u32) -> bool {
-        self.open(active);
         if upper == 0 {
+            self.open(active);
             return true;
         }
-        let total = self.total();
-        if total >= upper {
-            self.overloaded.store(true, Relaxed);
-        }
-        if total > upper {
-            if active { &self.active } else { &self.inactive }.fetch_sub(1, Relaxed);
-            return false;
-        }
-        true
+        let more = |word: u64| {
+            let total = total_of(word) + 1;
+            let reached = if total >= u64::from(upper) { OVERLOADED } else { 0 };
+            (total <= u64::from(upper)).then(|| (word + one(active)) | reached)
+        };
+        self.0.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 
-    /// Judges by the thresholds anew, after a flow ended or they changed (`ip_vs_unbind_dest`): with a `lower` one (0: none) the
-    /// server takes flows again below it, else below three quarters of `upper` (0: none).
+    /// Judges by the thresholds anew, after a flow ended (`ip_vs_unbind_dest`): with a `lower` one (0: none) the server takes
+    /// flows again below it, else below three quarters of `upper` (0: none).
     pub fn relieve(&self, upper: u32, lower: u32) {
         if !self.is_overloaded() {
             return;
         }
-        let total = u64::from(self.total());
-        let relieved = match (lower, upper) {
-            (0, 0) => true,
-            (0, upper) => total * 4 < u64::from(upper) * 3,
-            (lower, _) => total < u64::from(lower),
+        let judge = |word: u64| {
+            let total = total_of(word);
+            let relieved = match (lower, upper) {
+                (0, 0) => true,
+                (0, upper) => total * 4 < u64::from(upper) * 3,
+                (lower, _) => total < u64::from(lower),
+            };
+            relieved.then_some(word & !OVERLOADED)
         };
-        if relieved {
-            self.overloaded.store(false, Relaxed);
-        }
+        let _ = self.0.fetch_update(Relaxed, Relaxed, judge);
+    }
+
+    /// Judges by a new upper threshold (0: none), as if there had been no older one.
+    pub fn rejudge(&self, upper: u32) {
+        let judge = |word: u64| {
+            let reached = upper != 0 && total_of(word) >= u64::from(upper);
+            Some(word & !OVERLOADED | if reached { OVERLOADED } else { 0 })
+        };
+        let _ = self.0.fetch_update(Relaxed, Relaxed, judge);
     }
 
     /// Whether it takes no new flows for now.
     pub fn is_overloaded(&self) -> bool {
-        self.overloaded.load(Relaxed)
+        self.0.load(Relaxed) & OVERLOADED != 0
     }
 
     /// All flows (IPVS's thresholds count inactive ones too).
     pub fn total(&self) -> u32 {
-        self.active().saturating_add(self.inactive())
+        total_of(self.0.load(Relaxed)) as u32
     }
 
     /// Counts a new flow.
     pub fn open(&self, active: bool) {
-        if active { &self.active } else { &self.inactive }.fetch_add(1, Relaxed);
+        self.0.fetch_add(one(active), Relaxed);
     }
 
     /// Counts a flow that ended.
     pub fn close(&self, active: bool) {
-        if active { &self.active } else { &self.inactive }.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(one(active), Relaxed);
     }
 
     /// Moves a flow between active and inactive.
     pub fn shift(&self, to_active: bool) {
-        self.open(to_active);
-        self.close(!to_active);
+        self.0.fetch_add(one(to_active).wrapping_sub(one(!to_active)), Relaxed);
     }
 
     /// Flows in ESTABLISHED (`ActiveConn`).
     pub fn active(&self) -> u32 {
-        self.active.load(Relaxed)
+        (self.0.load(Relaxed) >> 32 & COUNT) as u32
     }
 
     /// All other flows (`InActConn`).
     pub fn inactive(&self) -> u32 {
-        self.inactive.load(Relaxed)
+        (self.0.load(Relaxed) & COUNT) as u32
     }
 }
 

@@ -176,3 +176,45 @@ fn wrr_gives_each_its_share_whatever_the_weights() {
     }
     assert_eq!(got, [700, 0, 300, 1000, 500]);
 }
+
+/// Threads that all want the last place: exactly as many get one as there are, and the threshold is not forgotten.
+#[test]
+fn an_upper_threshold_is_exact_whoever_opens() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    const UPPER: u32 = 10;
+    for _ in 0..200 {
+        let (load, opened) = (Load::default(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (load, opened) = (&load, &opened);
+                scope.spawn(move || {
+                    for n in 0..8 {
+                        if load.try_open((n + thread) % 2 == 0, UPPER) {
+                            opened.fetch_add(1, Ordering::Relaxed);
+                        }
+                        assert!(load.total() <= UPPER);
+                    }
+                });
+            }
+        });
+        assert_eq!((opened.into_inner(), load.total(), load.is_overloaded()), (10, UPPER, true));
+    }
+    // Opened and closed at the same time: in the end there is nothing, and it takes flows.
+    for _ in 0..200 {
+        let load = Load::default();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        if load.try_open(true, 1) {
+                            load.shift(false);
+                            load.close(false);
+                            load.relieve(1, 0);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((load.total(), load.is_overloaded()), (0, false));
+    }
+}

@@ -7,7 +7,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-objects="src/dataplane/xdp/filter src/pktgen/pktgen"
+objects="src/dataplane/xdp/filter src/pktgen/pktgen bench/filter/stir"
 CLANG=${CLANG:-clang}
 STRIP=${LLVM_STRIP:-llvm-strip}
 OBJDUMP=${LLVM_OBJDUMP:-llvm-objdump}

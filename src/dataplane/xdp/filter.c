@@ -1,7 +1,7 @@
 // The XDP filter: which frames of an interface go to the engine. Everything else goes on to the kernel.
 //
-// Owns the decision "ours or the kernel's". Never changes a frame that came from the wire, never drops one, and never
-// holds state of a flow.
+// Owns the decision "ours or the kernel's". Never changes a frame that came from the wire, drops none but those of clients
+// that the access lists deny, and never holds state of a flow.
 //
 // A frame is taken when it is clearly ours:
 //   - IPv4 or IPv6, TCP, UDP or SCTP, to an address and port of a service, behind 0 to 2 VLAN tags and any IPv4
@@ -13,6 +13,8 @@
 //   - echo requests and ICMP errors to an owned address (RFC 792, RFC 4443);
 //   - ICMP errors to anybody about a packet to a NAT server: the engine had translated that packet;
 //   - ICMP errors to anybody that a packet to a server behind a tunnel is too large: the engine may have wrapped it.
+// Of these, packets to an address and port of a service, and fragments to such an address, are dropped when the access
+// lists deny their source. Nothing else is judged: answers of servers, ARP, neighbour discovery and ICMP pass the lists by.
 // What the engine took and does not want comes back behind `struct returned`, and is the kernel's (ADR 0010).
 // The memory layout of the maps is shared with table.rs beside this file.
 
@@ -34,6 +36,7 @@
 // Bits of an address: what is taken for it. A protocol's bit is shifted by its index (tcp 0, udp 1, sctp 2).
 #define ADDRESS_OWNED 0x1
 #define ADDRESS_TUNNEL 0x2
+#define ADDRESS_JUDGED 0x4 // the access lists judge who sends to it
 #define ADDRESS_SERVICE 0x10
 #define ADDRESS_ANY_PORT 0x100
 #define ADDRESS_RANGES 0x1000
@@ -47,6 +50,20 @@
 #define ALSO_TUNNELS 0x40000000
 // In the key's family: the ports are source ports of a NAT server.
 #define FAMILY_REPLY 0x80
+
+// What becomes of a frame besides 0, the kernel's, and 1, ours.
+#define DENIED 2
+
+// The access lists, as src/dataplane/access.rs describes them. A cell's bits:
+#define CELL_DENIED 1
+#define CELL_CLOSER 2
+// Where in `access` a part begins: a cell for each /24 of IPv4, one for the leading 24 bits of IPv6, the summary of IPv6.
+#define ACCESS_PART (1 << 19)
+#define CELLS4 0
+#define CELLS6 ACCESS_PART
+#define SUMMARY6 (2 * ACCESS_PART)
+#define SUMMARY_SHORT (1ull << 63)
+#define LONG_DENIED 1
 
 // Where a port stands: there is none.
 #define NO_PORT 0x10000
@@ -115,7 +132,43 @@ struct {
     TYPE(value, struct settings);
 } settings SEC(".maps");
 
-enum { COUNT_PASSED, COUNT_REDIRECTED, COUNT_NO_SOCKET, COUNTERS };
+// Cells and summary. User space writes them in place, word by word.
+struct {
+    UINT(type, BPF_MAP_TYPE_ARRAY);
+    UINT(max_entries, 3 * ACCESS_PART);
+    UINT(map_flags, BPF_F_MMAPABLE);
+    TYPE(key, u32);
+    TYPE(value, u64);
+} access SEC(".maps");
+
+struct block {
+    u64 denied[4]; // a bit for each address of a /24
+};
+
+// By the leading 24 bits of an IPv4 address, host order.
+struct {
+    UINT(type, BPF_MAP_TYPE_HASH);
+    UINT(max_entries, 524288);
+    UINT(map_flags, BPF_F_NO_PREALLOC);
+    TYPE(key, u32);
+    TYPE(value, struct block);
+} blocks SEC(".maps");
+
+struct long_key {
+    u32 length;     // host order
+    u32 address[4]; // network order
+};
+
+// IPv6 prefixes longer than /24: LONG_DENIED or 0.
+struct {
+    UINT(type, BPF_MAP_TYPE_LPM_TRIE);
+    UINT(max_entries, 1048576);
+    UINT(map_flags, BPF_F_NO_PREALLOC);
+    TYPE(key, struct long_key);
+    TYPE(value, u32);
+} prefixes SEC(".maps");
+
+enum { COUNT_PASSED, COUNT_REDIRECTED, COUNT_NO_SOCKET, COUNT_DENIED, COUNTERS };
 
 struct {
     UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -270,6 +323,81 @@ INLINE u32 load32(const u16 *half) {
 #endif
 }
 
+INLINE u64 access_word(u32 index) {
+    u64 *word = bpf_map_lookup_elem(&access, &index);
+    return word ? *(volatile u64 *)word : 0;
+}
+
+INLINE u32 access_cell(u32 part, u32 leading) {
+    return access_word(part + (leading >> 5)) >> ((leading & 31) * 2) & 3;
+}
+
+// Whether an IPv4 client, in host order, is denied.
+NOINLINE int is_denied4(u32 client) {
+    u32 leading = client >> 8;
+    u32 cell = access_cell(CELLS4, leading);
+    if (!(cell & CELL_CLOSER))
+        return cell & CELL_DENIED;
+    struct block *block = bpf_map_lookup_elem(&blocks, &leading);
+    if (block)
+        return block->denied[client >> 6 & 3] >> (client & 63) & 1;
+    // A change took it away after we had seen the cell: by now the cell says all.
+    return access_cell(CELLS4, leading) & CELL_DENIED;
+}
+
+// Whether both bits of a value are in the summary.
+INLINE int in_summary(u64 value) {
+    value *= 0x9e3779b97f4a7c15;
+    value ^= value >> 32;
+    value *= 0x9e3779b97f4a7c15;
+    u32 probe = value >> 39;
+    if (!(access_word(SUMMARY6 + (probe >> 6)) >> (probe & 63) & 1))
+        return 0;
+    probe = value >> 14 & 0x1ffffff;
+    return access_word(SUMMARY6 + (probe >> 6)) >> (probe & 63) & 1;
+}
+
+// Whether an IPv6 client, in two words as they lie in `struct key`, is denied.
+NOINLINE int is_denied6(u64 first, u64 second) {
+    u32 high = ntohl((u32)first);
+    u32 leading = high >> 8;
+    u32 cell = access_cell(CELLS6, leading);
+    if (!(cell & CELL_CLOSER))
+        return cell & CELL_DENIED;
+    if (!in_summary(high | SUMMARY_SHORT) && !in_summary((u64)high << 16 | ntohl((u32)(first >> 32)) >> 16))
+        return cell & CELL_DENIED;
+    struct long_key key;
+    key.length = 128;
+    key.address[0] = first;
+    key.address[1] = first >> 32;
+    key.address[2] = second;
+    key.address[3] = second >> 32;
+    u32 *says = bpf_map_lookup_elem(&prefixes, &key);
+    if (says)
+        return *says;
+    u32 now = access_cell(CELLS6, leading);
+    if ((now ^ cell) & CELL_DENIED) {
+        // A change is under way, and goes from the longest prefixes to the cells: once more, in its order.
+        says = bpf_map_lookup_elem(&prefixes, &key);
+        if (says)
+            return *says;
+    }
+    return now & CELL_DENIED;
+}
+
+// The cell of an IPv4 client of an address with these bits; 0 where nobody is judged. Asked for before the ports are looked
+// up, and used after: the memory has the time of that lookup to answer.
+INLINE u32 cell4(u32 bits, u32 client) {
+    return bits & ADDRESS_JUDGED ? access_cell(CELLS4, client >> 8) : 0;
+}
+
+// What becomes of a packet for a service: 1, or DENIED. Most clients' cells say it all, without a call.
+INLINE int judge4(u32 cell, u32 client) {
+    if (cell & CELL_CLOSER)
+        cell = is_denied4(client);
+    return cell & CELL_DENIED ? DENIED : 1;
+}
+
 INLINE int take_arp(struct xdp_md *ctx, u32 offset) {
     u8 *arp = at(ctx, offset, 28);
     if (!arp)
@@ -305,12 +433,15 @@ INLINE int take_ipv4(struct xdp_md *ctx, u32 offset) {
     offset += length;
 
     if (wanted) {
+        u32 client = ntohl(load32((u16 *)(ip + 12)));
+        u32 cell = cell4(bits, client);
         if (fragment)
-            return bits & wanted || is_server4((u16 *)(ip + 12), 0, 0, wanted);
+            return bits & wanted ? judge4(cell, client) : is_server4((u16 *)(ip + 12), 0, 0, wanted);
         u16 *transport = at(ctx, offset, 4);
         u32 port = transport ? transport[0] : NO_PORT;
-        return is_service(&key, transport, bits, protocol, wanted) ||
-               is_server4((u16 *)(ip + 12), protocol, port, wanted);
+        return is_service(&key, transport, bits, protocol, wanted)
+                   ? judge4(cell, client)
+                   : is_server4((u16 *)(ip + 12), protocol, port, wanted);
     }
     if (protocol != 1 || fragment & htons(0x1fff))
         return 0;
@@ -371,6 +502,19 @@ NOINLINE int is_reply6(struct xdp_md *ctx, u64 network, u32 protocol, u64 offset
     return is_server6((u16 *)(ip + 8), protocol, transport ? transport[0] : NO_PORT, service_bit(protocol));
 }
 
+// As `judge4`. Takes the address anew, as `is_reply6` does.
+INLINE int judge6(struct xdp_md *ctx, u32 cell, u32 network) {
+    if (cell & CELL_CLOSER) {
+        u8 *ip = at(ctx, network, 40);
+        if (!ip)
+            return 0;
+        u16 *source = (u16 *)(ip + 8);
+        cell = is_denied6(load32(source) | (u64)load32(source + 2) << 32,
+                          load32(source + 4) | (u64)load32(source + 6) << 32);
+    }
+    return cell & CELL_DENIED ? DENIED : 1;
+}
+
 INLINE int take_icmpv6(struct xdp_md *ctx, u32 bits, u32 offset) {
     u8 *icmp = at(ctx, offset, 8);
     if (!icmp)
@@ -422,6 +566,8 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
             return 0;
     }
     u32 network = offset;
+    // As `cell4`.
+    u32 cell = bits & ADDRESS_JUDGED ? access_cell(CELLS6, ntohl(load32((u16 *)(ip + 8))) >> 8) : 0;
     offset += 40;
 
 #pragma clang loop unroll(disable)
@@ -435,7 +581,7 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
             // More fragments, or an offset; without either it is a whole packet (RFC 6946).
             if (((u16 *)header)[1] & htons(0xfff9)) {
                 u32 wanted = fragment_bits(header[0]);
-                return bits & wanted || is_reply6(ctx, network, 0, wanted);
+                return bits & wanted ? judge6(ctx, cell, network) : is_reply6(ctx, network, 0, wanted);
             }
             offset += 8;
         } else if (next == 51) {
@@ -451,7 +597,8 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
     u32 wanted = service_bit(next);
     if (!wanted)
         return 0;
-    return is_service(&key, at(ctx, offset, 4), bits, next, wanted) || is_reply6(ctx, network, next, offset);
+    return is_service(&key, at(ctx, offset, 4), bits, next, wanted) ? judge6(ctx, cell, network)
+                                                                     : is_reply6(ctx, network, next, offset);
 }
 
 INLINE int take(struct xdp_md *ctx) {
@@ -494,12 +641,17 @@ INLINE int returned(struct xdp_md *ctx) {
 }
 
 INLINE int filter(struct xdp_md *ctx) {
-    if (!take(ctx)) {
+    int taken = take(ctx);
+    if (!taken) {
         int action = returned(ctx);
         if (action)
             return action;
         count(COUNT_PASSED);
         return XDP_PASS;
+    }
+    if (taken == DENIED) {
+        count(COUNT_DENIED);
+        return XDP_DROP;
     }
     int action = bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
     count(action == XDP_REDIRECT ? COUNT_REDIRECTED : COUNT_NO_SOCKET);

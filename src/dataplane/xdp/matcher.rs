@@ -4,11 +4,13 @@
 //! table of its own: it reads the same image of maps.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use super::table::{
-    ALSO_REPLIES, ALSO_TUNNELS, ANY_PORT, FilterTable, Image, Key, OWNED, RANGES, REPLY_SHIFT, SERVICE, SERVICE_MASK,
-    TUNNEL, TableError, key, reply_key,
+    ALSO_REPLIES, ALSO_TUNNELS, ANY_PORT, FilterTable, Image, JUDGED, Key, OWNED, RANGES, REPLY_SHIFT, SERVICE,
+    SERVICE_MASK, TUNNEL, TableError, key, reply_key,
 };
+use crate::dataplane::access::Table;
 
 const MAX_VLANS: usize = 2;
 const MAX_EXTENSIONS: usize = 8;
@@ -32,15 +34,32 @@ fn fragment_bits(next: u8) -> u32 {
     }
 }
 
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The kernel gets it.
+    Passed,
+    /// The engine gets it.
+    Taken,
+    /// It is dropped: the access lists deny its sender the service that it is for.
+    Denied,
+}
+
 /// What a [`FilterTable`] takes, ready to be asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Matcher {
     image: Image,
+    access: Arc<Table>,
 }
 
 /// `length` bytes at `offset`, with the same bounds as the program's.
 fn at(frame: &[u8], offset: usize, length: usize) -> Option<&[u8]> {
     if offset > MAX_OFFSET { None } else { frame.get(offset..offset + length) }
+}
+
+/// What is not judged: taken or passed.
+fn ours(taken: bool) -> Fate {
+    if taken { Fate::Taken } else { Fate::Passed }
 }
 
 fn half(bytes: &[u8], offset: usize) -> u16 {
@@ -74,12 +93,33 @@ impl Matcher {
     /// # Errors
     /// The same tables are refused as by the XDP filter, so that a config does not depend on the mode.
     pub fn new(table: &FilterTable) -> Result<Matcher, TableError> {
-        Ok(Matcher { image: Image::of(table)? })
+        Ok(Matcher { image: Image::of(table)?, access: Arc::default() })
     }
 
-    /// Whether a frame is ours. Frames that are cut or odd, and not clearly ours, are not.
+    /// The same with access lists, for the clients of [`FilterTable::judged`].
+    #[must_use]
+    pub fn with_access(self, access: &Arc<Table>) -> Matcher {
+        Matcher { access: Arc::clone(access), ..self }
+    }
+
+    /// The lists.
+    pub fn access(&self) -> &Arc<Table> {
+        &self.access
+    }
+
+    /// What becomes of a frame. Frames that are cut or odd, and not clearly ours, are the kernel's.
+    pub fn fate(&self, frame: &[u8]) -> Fate {
+        self.take(frame).unwrap_or(Fate::Passed)
+    }
+
+    /// Whether a frame is ours.
     pub fn takes(&self, frame: &[u8]) -> bool {
-        self.take(frame).unwrap_or(false)
+        self.fate(frame) == Fate::Taken
+    }
+
+    /// What becomes of a packet for a service, by the bits of the service's address.
+    fn judge(&self, bits: u32, source: IpAddr) -> Fate {
+        if bits & JUDGED != 0 && self.access.denies(source) { Fate::Denied } else { Fate::Taken }
     }
 
     fn bits(&self, address: IpAddr) -> u32 {
@@ -87,7 +127,7 @@ impl Matcher {
     }
 
     /// `None` is "the frame ends too early", as in the program's `return 0`.
-    fn take(&self, frame: &[u8]) -> Option<bool> {
+    fn take(&self, frame: &[u8]) -> Option<Fate> {
         let mut kind = half(at(frame, 0, 14)?, 12);
         let mut offset = 14;
         for _ in 0..MAX_VLANS {
@@ -103,9 +143,9 @@ impl Matcher {
             0x0806 => {
                 let arp = at(frame, offset, 28)?;
                 let ethernet = arp[..6] == [0, 1, 8, 0, 6, 4];
-                Some(ethernet && self.bits(address4(&arp[24..])) & OWNED != 0)
+                Some(ours(ethernet && self.bits(address4(&arp[24..])) & OWNED != 0))
             }
-            _ => Some(false),
+            _ => Some(Fate::Passed),
         }
     }
 
@@ -149,11 +189,11 @@ impl Matcher {
         list[1..].iter().take(list[0] as usize).any(|range| range >> 16 <= port && port <= range & 0xffff)
     }
 
-    fn take_ipv4(&self, frame: &[u8], offset: usize) -> Option<bool> {
+    fn take_ipv4(&self, frame: &[u8], offset: usize) -> Option<Fate> {
         let ip = at(frame, offset, 20)?;
         let length = usize::from(ip[0] & 0xf) * 4;
         if ip[0] >> 4 != 4 || length < 20 {
-            return Some(false);
+            return Some(Fate::Passed);
         }
         let protocol = ip[9];
         let (source, address) = (address4(&ip[12..]), address4(&ip[16..]));
@@ -161,43 +201,45 @@ impl Matcher {
         let offset = offset + length;
         if let Some(index) = protocol_index(protocol) {
             let replies = self.reply_bits(source);
+            let service = SERVICE << index;
             if half(ip, 6) & 0x3fff != 0 {
-                return Some((bits | replies) & SERVICE << index != 0);
+                let fate = if bits & service != 0 { self.judge(bits, source) } else { ours(replies & service != 0) };
+                return Some(fate);
             }
-            return Some(
-                self.is_port(frame, address, bits, protocol, index, offset, &TO)
-                    || self.is_port(frame, source, replies, protocol, index, offset, &FROM),
-            );
+            if self.is_port(frame, address, bits, protocol, index, offset, &TO) {
+                return Some(self.judge(bits, source));
+            }
+            return Some(ours(self.is_port(frame, source, replies, protocol, index, offset, &FROM)));
         }
         if protocol != 1 || half(ip, 6) & 0x1fff != 0 || (bits & OWNED == 0 && self.image.also == 0) {
-            return Some(false);
+            return Some(Fate::Passed);
         }
         let icmp = at(frame, offset, 8)?;
         let kind = icmp[0];
         let error = matches!(kind, 3 | 4 | 11 | 12);
         if bits & OWNED != 0 {
-            return Some(kind == 8 || error);
+            return Some(ours(kind == 8 || error));
         }
         if !error {
-            return Some(false);
+            return Some(Fate::Passed);
         }
         let ip = at(frame, offset + 8, 20)?;
         let wanted = protocol_index(ip[9]).map_or(0, |index| SERVICE << index);
         let to = address4(&ip[16..]);
         let too_big = icmp[..2] == [3, 4];
-        Some(ip[0] >> 4 == 4 && (self.reply_bits(to) & wanted != 0 || too_big && self.is_tunnel(to)))
+        Some(ours(ip[0] >> 4 == 4 && (self.reply_bits(to) & wanted != 0 || too_big && self.is_tunnel(to))))
     }
 
-    fn take_ipv6(&self, frame: &[u8], mut offset: usize) -> Option<bool> {
+    fn take_ipv6(&self, frame: &[u8], mut offset: usize) -> Option<Fate> {
         let ip = at(frame, offset, 40)?;
         if ip[0] >> 4 != 6 {
-            return Some(false);
+            return Some(Fate::Passed);
         }
         let mut next = ip[6];
         let (source, address) = (address6(&ip[8..]), address6(&ip[24..]));
         let bits = self.bits(address);
         if bits == 0 && ip[24] != 0xff && self.image.also == 0 {
-            return Some(false);
+            return Some(Fate::Passed);
         }
         let replies = self.reply_bits(source);
         offset += 40;
@@ -207,7 +249,9 @@ impl Matcher {
             }
             let header = at(frame, offset, 8)?;
             if next == 44 && half(header, 2) & 0xfff9 != 0 {
-                return Some((bits | replies) & fragment_bits(header[0]) != 0);
+                let wanted = fragment_bits(header[0]);
+                let fate = if bits & wanted != 0 { self.judge(bits, source) } else { ours(replies & wanted != 0) };
+                return Some(fate);
             }
             offset += match next {
                 44 => 8,
@@ -220,28 +264,28 @@ impl Matcher {
             return self.take_icmpv6(frame, bits, offset);
         }
         let index = protocol_index(next)?;
-        Some(
-            self.is_port(frame, address, bits, next, index, offset, &TO)
-                || self.is_port(frame, source, replies, next, index, offset, &FROM),
-        )
+        if self.is_port(frame, address, bits, next, index, offset, &TO) {
+            return Some(self.judge(bits, source));
+        }
+        Some(ours(self.is_port(frame, source, replies, next, index, offset, &FROM)))
     }
 
-    fn take_icmpv6(&self, frame: &[u8], bits: u32, offset: usize) -> Option<bool> {
+    fn take_icmpv6(&self, frame: &[u8], bits: u32, offset: usize) -> Option<Fate> {
         let kind = at(frame, offset, 8)?[0];
         if kind == 135 || kind == 136 {
             let icmp = at(frame, offset, 24)?;
-            return Some(self.bits(address6(&icmp[8..])) & OWNED != 0);
+            return Some(ours(self.bits(address6(&icmp[8..])) & OWNED != 0));
         }
         let error = matches!(kind, 1..=4);
         if bits & OWNED != 0 {
-            return Some(kind == 128 || error);
+            return Some(ours(kind == 128 || error));
         }
         if !error {
-            return Some(false);
+            return Some(Fate::Passed);
         }
         let ip = at(frame, offset + 8, 40)?;
         let to = address6(&ip[24..]);
         let reply = self.reply_bits(to) & fragment_bits(ip[6]) != 0;
-        Some(ip[0] >> 4 == 6 && (reply || kind == 2 && self.is_tunnel(to)))
+        Some(ours(ip[0] >> 4 == 6 && (reply || kind == 2 && self.is_tunnel(to))))
     }
 }

@@ -9,20 +9,26 @@
 //!
 //! The program is `filter.c`; `filter.o` is committed beside it and rebuilt by `build.sh`.
 
+mod lists;
 mod matcher;
 mod table;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, TestRun, TestRunOptions};
 
-pub use matcher::Matcher;
+use lists::Lists;
+pub use matcher::{Fate, Matcher};
 pub use table::{FilterEntry, FilterTable, MAX_ADDRESSES, MAX_PORTS, MAX_RANGES, TableError};
 use table::{Image, Key, Ranges, Settings};
+
+use super::access::Table;
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +113,8 @@ pub struct FilterCounters {
     pub redirected: u64,
     /// Frames that were ours but came on a queue without a socket; the kernel got them.
     pub no_socket: u64,
+    /// Frames of clients that the access lists deny; they were dropped.
+    pub denied: u64,
 }
 
 /// The filter of one interface. Dropping it takes the program off.
@@ -121,6 +129,7 @@ pub struct Filter {
     sockets: XskMap<aya::maps::MapData>,
     counters: PerCpuArray<aya::maps::MapData, u64>,
     settings: Array<aya::maps::MapData, Settings>,
+    lists: Lists,
     secret: [u32; 3],
     // Keeps the program, and through it the maps, on the interface. Dropped first on purpose: see `Drop`.
     link: Option<FdLink>,
@@ -174,12 +183,12 @@ const OBJECT: &[u8] = aya::include_bytes_aligned!("filter.o");
 const PROGRAMS: [&str; 2] = ["evenkeel_frags", "evenkeel"];
 
 impl Filter {
-    fn load(interface: &str) -> Result<Filter, FilterError> {
+    fn load(interface: &str, object: &[u8], programs: [&'static str; 2]) -> Result<Filter, FilterError> {
         let load = |source| FilterError::Load { interface: interface.to_owned(), source: Box::new(source) };
-        let mut ebpf = Ebpf::load(OBJECT).map_err(load)?;
-        let mut program = PROGRAMS[0];
+        let mut ebpf = Ebpf::load(object).map_err(load)?;
+        let mut program = programs[0];
         if let Err(first) = load_program(&mut ebpf, program) {
-            program = PROGRAMS[1];
+            program = programs[1];
             tracing::debug!(interface, error = %first, "no multi-buffer XDP program");
             load_program(&mut ebpf, program)
                 .map_err(|source| FilterError::Program { interface: interface.to_owned(), source: Box::new(source) })?;
@@ -193,6 +202,11 @@ impl Filter {
             let found = ebpf.take_map(map).ok_or_else(|| error(MapError::InvalidName { name: map.to_owned() }))?;
             T::try_from(found).map_err(error)
         }
+        let lists = Lists::take(&mut ebpf).map_err(|(map, source)| FilterError::Map {
+            interface: interface.to_owned(),
+            map,
+            source: Box::new(source),
+        })?;
         let mut filter = Filter {
             interface: interface.to_owned(),
             attach: XdpAttach::Native,
@@ -204,6 +218,7 @@ impl Filter {
             sockets: take(&mut ebpf, interface, "sockets")?,
             counters: take(&mut ebpf, interface, "counters")?,
             settings: take(&mut ebpf, interface, "settings")?,
+            lists,
             secret: random_words(),
             link: None,
             ebpf,
@@ -238,7 +253,7 @@ impl Filter {
     /// [`FilterError::Occupied`] when another XDP program is there in any mode, [`FilterError::Refused`] when the
     /// driver does not have the mode.
     pub fn attach(interface: &str, ifindex: u32, attach: XdpAttach) -> Result<Filter, FilterError> {
-        let mut filter = Filter::load(interface)?;
+        let mut filter = Filter::load(interface, OBJECT, PROGRAMS)?;
         filter.attach = attach;
         let mode = match attach {
             XdpAttach::Native => XdpMode::Driver,
@@ -269,23 +284,75 @@ impl Filter {
     /// # Errors
     /// [`FilterError::Load`] and [`FilterError::Program`], for want of privileges above all.
     pub fn detached() -> Result<Filter, FilterError> {
-        Filter::load("(no interface)")
+        Filter::load("(no interface)", OBJECT, PROGRAMS)
     }
 
-    /// Runs the program on one frame in the kernel, apart from all interfaces (`BPF_PROG_TEST_RUN`): whether it would
-    /// be taken. Counts like a real frame; meant for a [`Filter::detached`] one.
+    /// The same of another object: one that includes `filter.c` and has a program of its own around it, for benches.
+    ///
+    /// # Errors
+    /// As [`Filter::detached`].
+    pub fn detached_from(object: &[u8], program: &'static str) -> Result<Filter, FilterError> {
+        Filter::load("(no interface)", object, [program; 2])
+    }
+
+    /// The loaded object with the maps that are not the filter's.
+    pub fn object(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Runs the program on one frame in the kernel, apart from all interfaces (`BPF_PROG_TEST_RUN`): what would become
+    /// of it. Counts like a real frame; meant for a [`Filter::detached`] one.
     ///
     /// # Errors
     /// [`FilterError::Program`], among others for a frame without a whole Ethernet header, which the kernel does not
     /// run.
+    pub fn fate(&self, frame: &[u8]) -> Result<Fate, FilterError> {
+        let before = self.counters()?;
+        self.time(frame, 1)?;
+        let after = self.counters()?;
+        Ok(match (after.passed > before.passed, after.denied > before.denied) {
+            (true, _) => Fate::Passed,
+            (_, true) => Fate::Denied,
+            _ => Fate::Taken,
+        })
+    }
+
+    /// Whether [`Filter::fate`] is to be taken.
+    ///
+    /// # Errors
+    /// As [`Filter::fate`].
     pub fn takes(&self, frame: &[u8]) -> Result<bool, FilterError> {
+        Ok(self.fate(frame)? == Fate::Taken)
+    }
+
+    /// Runs the program many times on one frame, as [`Filter::fate`] does once, and gives the time of a run, as the kernel
+    /// took it.
+    ///
+    /// # Errors
+    /// As [`Filter::fate`].
+    pub fn time(&self, frame: &[u8], repeat: u32) -> Result<Duration, FilterError> {
         let error = |source| FilterError::Program { interface: self.interface.clone(), source: Box::new(source) };
         let program = self.ebpf.program(self.program).ok_or(ProgramError::NotLoaded).map_err(error)?;
         let program: &Xdp = program.try_into().map_err(error)?;
-        let before = self.counters()?;
-        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::new() };
-        program.test_run(options).map_err(error)?;
-        Ok(self.counters()?.passed == before.passed)
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        Ok(program.test_run(options).map_err(error)?.duration)
+    }
+
+    /// Judges clients by these lists from here on, where [`FilterTable::judged`] has the service's address.
+    ///
+    /// # Errors
+    /// [`FilterError::Map`]; the lists are the old ones then.
+    pub fn set_access(&mut self, table: &Arc<Table>) -> Result<(), FilterError> {
+        self.lists.set(table).map_err(|(map, source)| FilterError::Map {
+            interface: self.interface.clone(),
+            map,
+            source: Box::new(source),
+        })
+    }
+
+    /// The lists that judge now.
+    pub fn access(&self) -> &Arc<Table> {
+        self.lists.table()
     }
 
     /// The interface's name.
@@ -394,7 +461,7 @@ impl Filter {
             let values = self.counters.get(&index, 0);
             Ok(self.map("counters", values)?.iter().sum())
         };
-        Ok(FilterCounters { passed: sum(0)?, redirected: sum(1)?, no_socket: sum(2)? })
+        Ok(FilterCounters { passed: sum(0)?, redirected: sum(1)?, no_socket: sum(2)?, denied: sum(3)? })
     }
 
     fn map<T>(&self, map: &'static str, done: Result<T, MapError>) -> Result<T, FilterError> {

@@ -37,6 +37,8 @@ pub struct FilterTable {
     pub owned: Vec<IpAddr>,
     /// Servers behind tunnels: errors about packets to them that say "too large" are taken.
     pub tunnels: Vec<IpAddr>,
+    /// Service addresses whose clients the access lists judge.
+    pub judged: Vec<IpAddr>,
 }
 
 fn set<T: Ord + Copy>(one: &[T], other: &[T]) -> BTreeSet<T> {
@@ -50,15 +52,17 @@ impl FilterTable {
             && set(&self.replies, &[]) == set(&other.replies, &[])
             && set(&self.owned, &[]) == set(&other.owned, &[])
             && set(&self.tunnels, &[]) == set(&other.tunnels, &[])
+            && set(&self.judged, &[]) == set(&other.judged, &[])
     }
 
-    /// A table that takes what either takes.
+    /// A table that takes what either takes, and judges who either judges.
     pub fn union(&self, other: &FilterTable) -> FilterTable {
         FilterTable {
             entries: set(&self.entries, &other.entries).into_iter().collect(),
             replies: set(&self.replies, &other.replies).into_iter().collect(),
             owned: set(&self.owned, &other.owned).into_iter().collect(),
             tunnels: set(&self.tunnels, &other.tunnels).into_iter().collect(),
+            judged: set(&self.judged, &other.judged).into_iter().collect(),
         }
     }
 
@@ -100,6 +104,7 @@ pub(super) type Ranges = [u32; 1 + MAX_RANGES];
 
 pub(super) const OWNED: u32 = 0x1;
 pub(super) const TUNNEL: u32 = 0x2;
+pub(super) const JUDGED: u32 = 0x4;
 pub(super) const SERVICE: u32 = 0x10;
 pub(super) const ANY_PORT: u32 = 0x100;
 pub(super) const RANGES: u32 = 0x1000;
@@ -180,6 +185,9 @@ impl Image {
         image.add_ports(&table.replies, REPLY_SHIFT, reply_key)?;
         for &address in &table.tunnels {
             *image.addresses.entry(key(address, 0, 0)).or_default() |= TUNNEL;
+        }
+        for &address in &table.judged {
+            *image.addresses.entry(key(address, 0, 0)).or_default() |= JUDGED;
         }
         let also = |list: bool, bit| if list { bit } else { 0 };
         image.also = also(!table.replies.is_empty(), ALSO_REPLIES) | also(!table.tunnels.is_empty(), ALSO_TUNNELS);
@@ -307,6 +315,10 @@ mod tests {
         assert!(!one.same(&four) && one.union(&four).same(&four));
         let bits = Image::of(&four).expect("fits").addresses.into_values().collect::<Vec<_>>();
         assert_eq!(bits, [OWNED | TUNNEL | SERVICE]);
+        let five = FilterTable { judged: vec![b.address], ..one.clone() };
+        assert!(!one.same(&five) && one.union(&five).same(&five));
+        let bits = Image::of(&five).expect("fits").addresses.into_values().collect::<Vec<_>>();
+        assert_eq!(bits, [OWNED | JUDGED | SERVICE]);
         assert!(one.union(&two).same(&two));
     }
 }
