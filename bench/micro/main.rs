@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench micro` prints tables; `-- --json` one JSON object instead, `-- --out FILE` writes it beside the
 //! tables; `-- --quick` fewer sizes and rounds;
-//! `-- --methods` only the comparison of forwarding methods; `-- --stalls` only how long turns of the worker's loop are;
-//! `-- --maglev` only the tables of `mh` and `maglev`: what they move, how long they take to build;
+//! `-- --hits` only hits of flows; `-- --methods` only the comparison of forwarding methods; `-- --stalls` only how long turns
+//! of the worker's loop are; `-- --maglev` only the tables of `mh` and `maglev`: what they move, how long they take to build;
 //! `-- --count CASE` runs one case for an instruction counter (see `bench/instructions.sh`).
 //!
 //! Headers are written into the same 64 frames before each batch, outside the measured time, so packet bytes are hot
@@ -62,6 +62,9 @@ fn main() {
             }
             rows.push(hits(v6, flows, rounds, json));
         }
+    }
+    if args.iter().any(|a| a == "--hits") {
+        return out(rows);
     }
     for v6 in [false, true] {
         rows.push(new_flows(v6, if quick { 200_000 } else { 1_000_000 }, rounds, json));

@@ -98,7 +98,7 @@ impl<E: Entry> FlowTable<E> {
                 }
             }
             at += 1;
-            if at % WAYS == 0 {
+            if at.is_multiple_of(WAYS) {
                 *buckets -= 1;
                 self.ask_ahead(place.bucket);
             }

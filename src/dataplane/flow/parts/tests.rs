@@ -216,7 +216,7 @@ proptest! {
         while let Some(from) = at {
             let (mut buckets, n, what) = pieces.next().expect("endless");
             let look = |_: usize, entry: &FlowV4, other: Option<&FlowV4>| {
-                assert_eq!(entry.server() % 3 == 0, other.is_some());
+                assert_eq!(entry.server().is_multiple_of(3), other.is_some());
                 *seen.entry(entry.server()).or_default() += 1;
                 Step::Next
             };
@@ -256,7 +256,7 @@ fn a_sweep_in_pieces_keeps_to_its_budget_and_ends_everything() {
         table.insert(&k, table.hash(&k), n, State::UDP, 0, &limits()).expect("room");
     }
     let (mut ended, mut pieces, mut looked) = (0, 0, 0);
-    while table.len() > 0 {
+    while !table.is_empty() {
         let most = Budget { buckets: 100, flows: 32 };
         let (mut budget, before) = (most, ended);
         table.sweep_some(&mut budget, 400_000, &limits(), |_| false, |_| ended += 1);
