@@ -86,7 +86,7 @@ fn settings(workers: u8) -> EngineSettings {
         flows_ipv6: 400 / u32::from(workers),
         unproven: 600 / u32::from(workers),
         unproven_ipv6: 200 / u32::from(workers),
-        cookie_flows: 60 / u32::from(workers),
+        cookie_flows: 18 / u32::from(workers),
         fragments: 100,
         fragments_waiting: 64,
         local_ports: PortRange { first: 2000, last: 2039 },
