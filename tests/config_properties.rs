@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
+use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::model::{
-    Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MAGLEV_SIZES,
-    MacAddr, Method, Neighbor, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Scheduler, Server, Service,
-    ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums,
+    Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MacAddr, Method,
+    Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Scheduler, Server,
+    Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -30,12 +31,39 @@ fn ports() -> impl Strategy<Value = PortRange> {
     ]
 }
 
+/// Any scheduler, with the flags and tables that it takes.
 fn scheduler() -> impl Strategy<Value = Scheduler> {
-    prop_oneof![
-        select(vec![Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC]),
-        (any::<bool>(), any::<bool>(), select(MAGLEV_SIZES.to_vec()))
-            .prop_map(|(port, fallback, table_size)| Scheduler { port, fallback, table_size, ..Scheduler::MH }),
-    ]
+    (select(SCHEDULERS), any::<bool>(), any::<bool>(), any::<usize>()).prop_map(|(known, first, second, size)| {
+        let mut scheduler = Scheduler::named(known.name);
+        for (flag, _) in known.flags.iter().zip([first, second]).filter(|(_, set)| *set) {
+            flag.set(&mut scheduler);
+        }
+        // 0: not written.
+        let sizes = known.table.map_or(&[][..], |table| table.sizes);
+        Scheduler { table_size: sizes.get(size % (sizes.len() + 1)).copied().unwrap_or(0), ..scheduler }
+    })
+}
+
+/// How a service of a protocol keeps its clients; nothing at all, where that does not fit.
+fn persistence(v6: bool, protocol: Protocol) -> impl Strategy<Value = Option<Persistence>> {
+    let by = prop_oneof![
+        Just(PersistBy::Client),
+        Just(PersistBy::SipCallId),
+        (0u8..=6, 1u8..=15).prop_map(|(rotation, length)| PersistBy::QuicServerId { rotation, length }),
+    ];
+    let one = (by, 1u32..=1_000_000, (any::<bool>(), 1u8..=32, 1u8..=128), any::<bool>());
+    proptest::option::of(one).prop_map(move |one| {
+        let (by, seconds, (least, prefix_v4, prefix_v6), leave_drained) = one?;
+        let prefix = |prefix: u8| if least && by == PersistBy::SipCallId { 0 } else { prefix };
+        let sound = by == PersistBy::Client || protocol == Protocol::Udp;
+        sound.then_some(Persistence {
+            by,
+            seconds: if least && matches!(by, PersistBy::QuicServerId { .. }) { 0 } else { seconds },
+            prefix_v4: if v6 { 32 } else { prefix(prefix_v4) },
+            prefix_v6: if v6 { prefix(prefix_v6) } else { 128 },
+            leave_drained,
+        })
+    })
 }
 
 /// A service of a family and of ports, with settings that fit its servers' methods.
@@ -43,7 +71,7 @@ fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl S
     let server =
         (select(Method::ALL.to_vec()), any::<bool>(), proptest::option::of(1u16..), any::<u16>(), thresholds());
     let settings = (
-        select(Method::ALL.to_vec()),
+        (select(Method::ALL.to_vec()), persistence(v6, protocol), any::<bool>()),
         proptest::collection::btree_set(9000u32..9004, 1..4),
         (any::<bool>(), proptest::option::of(536u16..=65_495)),
         (any::<bool>(), any::<bool>(), proptest::option::of(1u8..), 1u16.., 0u8..=16),
@@ -51,7 +79,7 @@ fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl S
     let servers = proptest::collection::btree_map(1000u32..9000, server, 0..6);
     let life = (life(), any::<bool>());
     (scheduler(), servers, settings, life).prop_map(move |(scheduler, servers, settings, life)| {
-        let (method, locals, tcp, tunnel) = settings;
+        let ((method, persistence, grouped), locals, tcp, tunnel) = settings;
         let ((limits, fates, drain_deadline), one_packet) = life;
         let has_nat = servers.values().any(|server| server.0.is_nat()) || method.is_nat();
         // Without flows there is nothing to count.
@@ -70,6 +98,13 @@ fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl S
                 let (upper, lower) = if one_packet { (None, None) } else { (upper, lower) };
                 Server { upper, lower, drain, ..Server::new(address, port, weight, method) }
             });
+        let servers = servers.zip(0u8..).map(|(server, number)| match &persistence {
+            Some(Persistence { by: PersistBy::QuicServerId { length, .. }, .. }) => {
+                let id = std::iter::once(number).chain(std::iter::repeat(0xe5)).take(usize::from(*length));
+                Server { quic_id: Some(id.collect()), ..server }
+            }
+            _ => server,
+        });
         let servers: Vec<Server> = servers.collect();
         let methods = || servers.iter().map(|server| server.method);
         let all = || methods().chain([method]);
@@ -101,6 +136,8 @@ fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl S
             proxy_protocol: tcp.0 && only_full_nat && protocol == Protocol::Tcp,
             mss_clamp: tcp.1.filter(|_| protocol == Protocol::Tcp),
             tunnel,
+            group: (grouped && persistence.is_some()).then(|| format!("g{index}")),
+            persistence,
             one_packet,
             limits,
             fates,
@@ -136,7 +173,7 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
             local_ports(),
             // Services have up to three different ones of each family.
             8u32..=1024,
-            (16u32..=65_536, 0u32..=65_536, 1u32..=60_000),
+            (16u32..=65_536, 0u32..=65_536, 1u32..=60_000, 1024u32..=10_000_000),
             (
                 (1024u32..=100_000_000, 1024u32..=100_000_000),
                 select(vec![SynCookies::Flood, SynCookies::Always, SynCookies::Off]),
@@ -172,6 +209,7 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
                     syn_cookies,
                     cookie_flows,
                     limited_clients,
+                    persistent_clients: fragments.3,
                     ..EngineSettings::default()
                 }
             },

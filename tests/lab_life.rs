@@ -60,7 +60,8 @@ fn clients_of_a_removed_server_are_reset() {
         let rig = Wish::new(method, family).build().start();
         let streams = streams(&rig);
         let target = rig.target(ECHO);
-        let sockets: Vec<_> = (0..2).map(|_| rig.client().run(|| udp::socket(target, PATIENCE)).unwrap().unwrap()).collect();
+        let sockets: Vec<_> =
+            (0..2).map(|_| rig.client().run(|| udp::socket(target, PATIENCE)).unwrap().unwrap()).collect();
         let names: Vec<String> = sockets.iter().map(|socket| udp::ask(socket, "x").unwrap()).collect();
         let start = Instant::now();
         rig.engine.reload(&without_last(&rig)).unwrap();
@@ -129,7 +130,8 @@ fn clients_of_a_removed_server_are_rescheduled() {
     let rig = stand.start();
     let streams = streams(&rig);
     let target = rig.target(ECHO);
-    let sockets: Vec<_> = (0..2).map(|_| rig.client().run(|| udp::socket(target, PATIENCE)).unwrap().unwrap()).collect();
+    let sockets: Vec<_> =
+        (0..2).map(|_| rig.client().run(|| udp::socket(target, PATIENCE)).unwrap().unwrap()).collect();
     sockets.iter().for_each(|socket| drop(udp::ask(socket, "x").unwrap()));
     rig.engine.reload(&without_last(&rig)).unwrap();
     // Datagrams just go elsewhere; a stream that another server does not know is reset by it.
@@ -155,7 +157,11 @@ fn a_drain_shows_its_progress_and_ends_at_its_deadline() {
         let start = Instant::now();
         let status = rig.engine.server_status("web", second).unwrap();
         let drain = &status["drain"];
-        assert_eq!((&drain["flows"], &drain["of"], &drain["fate"]), (&3.into(), &3.into(), &"reset".into()), "{status}");
+        assert_eq!(
+            (&drain["flows"], &drain["of"], &drain["fate"]),
+            (&3.into(), &3.into(), &"reset".into()),
+            "{status}"
+        );
         assert!((3..=4).contains(&drain["seconds_left"].as_u64().unwrap()), "{status}");
         let people = rig.engine.status_for_people().unwrap();
         assert!(people.contains("draining: 3 of 3 flows left, "), "{people}");

@@ -5,13 +5,14 @@
 //!
 //! The kernel runs the program a million times and says how long a run took (`BPF_PROG_TEST_RUN`). Variants take turns, round
 //! by round; each ratio is against the run without lists in the same round, and the median over the rounds is shown. Each
-//! frame is for a service with a port, which asks two hash tables as for most packets of a real engine. **one** client: the
-//! same frame again and again, all of it in the cache. **many**: a client of its own for each run (`stir.c` writes it into the
-//! frame; its own cost is taken off), so that cells, blocks and prefixes come from wherever they lie.
+//! frame is for a service with a port, which asks two hash tables as for most packets of a real engine. `stir.c` writes the next
+//! client's address into the frame before each run; what that costs alone, and the kernel's loop, is taken off. **1 client**:
+//! all in the first cache. **4096**: random ones from everywhere. **262144**: as many that nothing is in any cache near by, the
+//! worst that a flood can do; a real filter would then wait for its frames as well.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use aya::maps::Array;
 use etherparse::PacketBuilder;
@@ -99,6 +100,12 @@ fn prepare(v6: bool, program: &'static str, lists: Option<&Arc<Table>>, clients:
     if let Some(lists) = lists {
         filter.set_access(lists).expect("lists");
     }
+    fill(&mut filter, clients);
+    filter
+}
+
+/// Gives the program its clients, in turn.
+fn fill(filter: &mut Filter, clients: &[IpAddr]) {
     let map = filter.object().map_mut("clients").expect("clients");
     let mut map: Array<_, [u8; 16]> = Array::try_from(map).expect("an array");
     for (index, client) in (0..).zip(clients.iter().cycle().take(CLIENTS)) {
@@ -109,7 +116,6 @@ fn prepare(v6: bool, program: &'static str, lists: Option<&Arc<Table>>, clients:
         }
         map.set(index, bytes, 0).expect("client");
     }
-    filter
 }
 
 /// What is measured: a name, the lists, the clients and what becomes of them.
@@ -133,9 +139,9 @@ fn main() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let prefixes: Vec<Prefix> = std::iter::repeat_with(|| random.prefix(v6)).take(PREFIXES).collect();
         let hosts: Vec<IpAddr> = pick(&mut random, v6, PREFIXES, |_| true);
-        let start = Instant::now();
+        let start = processor_time();
         let (one, all) = (deny(prefixes[..1].to_vec()), deny(prefixes.clone()));
-        let built = start.elapsed();
+        let built = (processor_time() - start);
         let single = hosts.iter().map(|host| host.to_string().parse().expect("prefix")).collect();
         let single = deny(single);
         rows.push(load(v6, &all, built));
@@ -188,21 +194,26 @@ fn main() {
     }
 }
 
-/// How long lists take into a filter, and to change a little.
-fn load(v6: bool, lists: &Arc<Table>, built: std::time::Duration) -> serde_json::Value {
+/// Time of a processor that this process has had, in the kernel too: others on the machine do not count.
+fn processor_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).expect("a clock").into()
+}
+
+/// What lists cost to take into a filter, and to change a little.
+fn load(v6: bool, lists: &Arc<Table>, built: Duration) -> serde_json::Value {
     let mut filter = Filter::detached().expect("the kernel loads the program (needs root)");
-    let start = Instant::now();
+    let start = processor_time();
     filter.set_access(lists).expect("lists");
-    let loaded = start.elapsed();
+    let loaded = (processor_time() - start);
     let more = lists.lists().lists().iter().copied().chain([("192.0.2.1".parse().expect("prefix"), Judgement::Deny)]);
-    let start = Instant::now();
+    let start = processor_time();
     let next = Arc::new(Table::new(&Arc::new(Access::new(Judgement::Allow, more.collect()))));
     filter.set_access(&next).expect("lists");
-    let changed = start.elapsed();
+    let changed = (processor_time() - start);
     let family = if v6 { "v6" } else { "v4" };
     let count = lists.lists().lists().len();
     println!(
-        "load  {family} {count} prefixes  prepared in {:.0} ms, into a filter in {:.0} ms; one more, with both: {:.0} ms",
+        "load  {family} {count} prefixes  prepared in {:.0} ms of processor time, into a filter in {:.0} ms; one more, with both: {:.0} ms",
         built.as_secs_f64() * 1e3,
         loaded.as_secs_f64() * 1e3,
         changed.as_secs_f64() * 1e3
@@ -211,65 +222,55 @@ fn load(v6: bool, lists: &Arc<Table>, built: std::time::Duration) -> serde_json:
         "loaded_ms": loaded.as_secs_f64() * 1e3, "one_more_ms": changed.as_secs_f64() * 1e3})
 }
 
+/// How many different clients send.
+const SPREADS: [usize; 3] = [1, 4096, CLIENTS];
+
 fn measure(v6: bool, variants: &[Variant], rounds: usize) -> Vec<serde_json::Value> {
     let family = if v6 { "v6" } else { "v4" };
-    let filters: Vec<Filter> =
+    let mut filters: Vec<Filter> =
         variants.iter().map(|variant| prepare(v6, "stirred", variant.lists.as_ref(), &variant.clients)).collect();
     let stir = prepare(v6, "stirred_only", None, &variants[0].clients);
-    let plain: Vec<Filter> = variants
-        .iter()
-        .map(|variant| {
-            let mut filter = Filter::detached().expect("loads");
-            filter.widen(filters[0].table()).expect("table");
-            if let Some(lists) = &variant.lists {
-                filter.set_access(lists).expect("lists");
-                filter.widen(&FilterTable { judged: vec![service(v6)], ..FilterTable::default() }).expect("table");
+    let mut rows = Vec::new();
+    for spread in SPREADS {
+        let (mut times, mut ratios) = (vec![Vec::new(); variants.len()], vec![Vec::new(); variants.len()]);
+        for round in 0..=rounds {
+            // Other clients in every round, as many.
+            for (filter, variant) in filters.iter_mut().zip(variants) {
+                let from = round * spread % variant.clients.len();
+                let chosen: Vec<IpAddr> = variant.clients.iter().cycle().skip(from).take(spread).copied().collect();
+                if spread < CLIENTS || round == 0 {
+                    fill(filter, &chosen);
+                }
             }
-            filter
-        })
-        .collect();
-    let mut times = vec![[Vec::new(), Vec::new()]; variants.len()];
-    let mut ratios = times.clone();
-    for round in 0..=rounds {
-        let own = stir.time(&frame(variants[0].clients[0]), RUNS).expect("run").as_nanos() as f64;
-        for kind in 0..2 {
+            let frame = frame(variants[0].clients[0]);
+            let own = stir.time(&frame, RUNS).expect("run").as_nanos() as f64;
             let mut first = 0.0;
-            for (at, variant) in variants.iter().enumerate() {
-                let frame = frame(variant.clients[round % variant.clients.len()]);
-                let ns = if kind == 0 {
-                    plain[at].time(&frame, RUNS).expect("run").as_nanos() as f64
-                } else {
-                    filters[at].time(&frame, RUNS).expect("run").as_nanos() as f64 - own
-                };
+            for (at, filter) in filters.iter().enumerate() {
+                let ns = filter.time(&frame, RUNS).expect("run").as_nanos() as f64 - own;
                 if at == 0 {
                     first = ns;
                 }
                 // The first round warms up.
                 if round > 0 {
-                    times[at][kind].push(ns);
-                    ratios[at][kind].push(ns / first);
+                    times[at].push(ns);
+                    ratios[at].push(ns / first);
                 }
             }
         }
-    }
-    let mut rows = Vec::new();
-    for (at, variant) in variants.iter().enumerate() {
-        let counters = filters[at].counters().expect("counters");
-        let (taken, denied) = (counters.no_socket, counters.denied);
-        let (hit, other) = if variant.expected == Fate::Denied { (denied, taken) } else { (taken, denied) };
-        assert!(hit > 0 && other == 0 && counters.passed == 0, "{}: {counters:?}", variant.name);
-        let [one, many] = &mut times[at];
-        let [one_ratio, many_ratio] = &mut ratios[at];
-        let (one, one_ratio) = (median(one), median(one_ratio));
-        let (many, many_ratio) = (median(many), median(many_ratio));
-        println!(
-            "cost  {family} {:34} one client {one:5.0} ns, {:+6.1} %   many {many:5.0} ns, {:+6.1} %",
-            variant.name,
-            (one_ratio - 1.0) * 100.0,
-            (many_ratio - 1.0) * 100.0
-        );
-        rows.push(serde_json::json!({"case": variant.name, "family": family, "one_ns": one, "one_ratio": one_ratio,
-            "many_ns": many, "many_ratio": many_ratio, "rounds": rounds}));
+        for (at, variant) in variants.iter().enumerate() {
+            let counters = filters[at].counters().expect("counters");
+            let (taken, denied) = (counters.no_socket, counters.denied);
+            let (hit, other) = if variant.expected == Fate::Denied { (denied, taken) } else { (taken, denied) };
+            assert!(hit > 0 && other == 0 && counters.passed == 0, "{}: {counters:?}", variant.name);
+            let (ns, ratio) = (median(&mut times[at]), median(&mut ratios[at]));
+            println!(
+                "cost  {family} {spread:6} clients  {:34} {ns:5.0} ns  {:+7.1} %",
+                variant.name,
+                (ratio - 1.0) * 100.0
+            );
+            rows.push(serde_json::json!({"case": variant.name, "family": family, "clients": spread, "ns": ns,
+                "ratio": ratio, "rounds": rounds}));
+        }
     }
     rows
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::compile::{CompileError, Drain, Registry, Whereabouts};
 use super::groups::Groups;
 use super::nexthop::Facts;
+use super::persistence;
 use super::workers::Workers;
 use crate::dataplane::access::Table;
 use crate::dataplane::io::facts::InterfaceFacts;
@@ -43,6 +44,8 @@ pub struct Applied {
     groups: Groups,
     /// Counters of new servers begin here.
     pub baselines: HashMap<u32, Baseline>,
+    /// Who has persistent clients, and how they are told apart.
+    units: persistence::Units,
     /// What the filters shall take once every worker has this generation.
     narrowing: Option<(u64, FilterTable)>,
 }
@@ -120,7 +123,8 @@ impl Applied {
         let mut registry = Registry::default();
         let compiled = registry.compile_at(desired, machine.ports, machine.now, whereabouts)?;
         let baselines = compiled.added.iter().map(|id| (*id, [0; 5])).collect();
-        Ok((Applied { registry, gates, groups, baselines, narrowing: None }, compiled.snapshot))
+        let units = persistence::units(&compiled.snapshot);
+        Ok((Applied { registry, gates, groups, baselines, units, narrowing: None }, compiled.snapshot))
     }
 
     /// Opens the filters: from here on packets are taken from the kernel.
@@ -173,7 +177,12 @@ impl Applied {
             self.baselines.insert(*id, totals(workers, *id));
         }
         let generation = compiled.snapshot.generation;
+        let units = persistence::units(&compiled.snapshot);
         shared.snapshot.store(Arc::new(compiled.snapshot));
+        if units != self.units {
+            persistence::settle(&workers.director, &units);
+            self.units = units;
+        }
         if !same {
             self.narrowing = Some((generation, table));
         }

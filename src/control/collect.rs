@@ -11,12 +11,12 @@ use super::apply::{Applied, totals};
 use super::compile::Drain;
 use super::nexthop::{Facts, Reach, Reason};
 use super::status::{
-    DrainStatus, InterfaceStatus, LimitedClientsStatus, LimitsStatus, LocalPortsStatus, NextHopStatus, QueueStatus,
-    RefusedMode, RemovedStatus, ServerStatus, ServiceStatus, Unreachable, WorkerStatus,
+    DrainStatus, InterfaceStatus, LimitedClientsStatus, LimitsStatus, LocalPortsStatus, NextHopStatus,
+    PersistenceStatus, QueueStatus, RefusedMode, RemovedStatus, ServerStatus, ServiceStatus, Unreachable, WorkerStatus,
 };
 use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
-use crate::dataplane::schedule::Member;
+use crate::dataplane::schedule::{self, Member};
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
 use crate::model::{Desired, IoMode, PortRange, Server, Service};
@@ -109,12 +109,28 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
             unproven: stats.unproven.get(),
             stateless: stats.stateless.get(),
             resets: stats.resets.get(),
+            cookies_sent: stats.cookies_sent.get(),
+            cookies_accepted: stats.cookies_accepted.get(),
+            cookies_refused: stats.cookies_refused.get(),
+            cookie_flows: stats.cookie_flows.get(),
+            cookie_flow_capacity: u64::from(desired.engine.cookie_flows),
             directory_full: stats.directory_full.get(),
             local_ports: stats.local_ports.get(),
             local_port_capacity: locals * share_of_ports(desired.engine.local_ports, number, workers.list.len()),
         });
     }
     all
+}
+
+/// Persistent clients.
+pub fn persistence(workers: &Workers) -> PersistenceStatus {
+    let templates = &workers.director.templates;
+    PersistenceStatus {
+        clients: templates.len() as u64,
+        capacity: templates.capacity() as u64,
+        gave_way: templates.gave_way(),
+        refused: templates.refused(),
+    }
 }
 
 /// Dropped packets by reason, over all workers.
@@ -169,7 +185,7 @@ pub fn services(
                 ServerStatus { path_mtu, drain, ..server(configured, member, desired, applied, workers, reach) }
             })
             .collect();
-        let flags = config.scheduler.flags();
+        let flags = schedule::flags(config.scheduler).into_iter().map(str::to_owned).collect();
         let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
         all.push(ServiceStatus {
             name: config.name.clone(),

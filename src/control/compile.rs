@@ -5,6 +5,7 @@
 
 mod life;
 mod locals;
+mod units;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,15 +17,16 @@ use crate::dataplane::director::ServiceState;
 use crate::dataplane::limits::Tally;
 use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
-use crate::dataplane::schedule::{Load, Member, Selector};
+use crate::dataplane::schedule::{Basis, Load, Member, Selector};
 use crate::dataplane::snapshot::{
-    Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
+    Endpoint, MemberIndex, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::model::{Access, Desired, Method, Scheduler, Server, Service, ServiceKey};
 use life::Counted;
 pub use life::Drain;
 use locals::Locals;
+use units::Units;
 
 /// Where a server is, as the kernel's facts tell it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,6 +133,23 @@ struct ServiceRecord {
     counted: Counted,
     tally: Arc<Tally>,
     tally_since: u64,
+    /// The selectors of the last snapshot, and what they were made from.
+    built: Option<(Basis, Selector, Selector)>,
+}
+
+impl ServiceRecord {
+    /// The scheduler for these members, and the one for flows without state. A change that does not touch them, such as a
+    /// next hop or another service, builds no table anew.
+    fn selectors(&mut self, members: &[Member]) -> (Selector, Selector) {
+        let basis = Basis::new(self.scheduler, members);
+        let built = self.built.take().filter(|(known, ..)| *known == basis).unwrap_or_else(|| {
+            let own = Selector::new(self.scheduler, members);
+            let stateless = Selector::stateless(self.scheduler, members, &own);
+            (basis, own, stateless)
+        });
+        let (_, own, stateless) = self.built.insert(built);
+        (own.clone(), stateless.clone())
+    }
 }
 
 /// What outlives snapshots.
@@ -148,6 +167,7 @@ pub struct Registry {
     /// When the next server has drained for long enough.
     next_deadline: Option<Duration>,
     access: Arc<Table>,
+    units: Units,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -200,6 +220,7 @@ impl Registry {
             return Err(CompileError::TooManyServers { wanted });
         }
         self.locals.assign(desired, now)?;
+        self.units.assign(desired, now);
         let mut removed = Vec::new();
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
@@ -217,7 +238,7 @@ impl Registry {
         self.next_deadline = None;
         for service in &desired.services {
             let old = before.remove(&service.key);
-            let record = self.carry_service(service, old, &gone, &mut added, now);
+            let mut record = self.carry_service(service, old, &gone, &mut added, now);
             let port = service.key.ports.as_single().unwrap_or(0);
             let mut member = |known: &Record, ghost: bool| {
                 let server = &known.server;
@@ -232,7 +253,7 @@ impl Registry {
                     reachable: reachable && at.fate.is_none(),
                     address: server.address,
                     port: server.port.unwrap_or(port),
-                    real: known.id,
+                    real: self.units.real(service, server),
                     upper: server.upper.unwrap_or(0),
                     lower: server.lower.unwrap_or(0),
                     load: known.load.clone(),
@@ -242,11 +263,13 @@ impl Registry {
             };
             let members: Vec<Member> = record.servers.iter().map(|known| member(known, false)).collect();
             let ghosts: Vec<Member> = record.ghosts.iter().map(|known| member(known, true)).collect();
+            let (selector, stateless) = record.selectors(&members);
             entries.push(ServiceEntry {
-                selector: Selector::new(service.scheduler, &members),
-                stateless: Selector::new(Scheduler::MH, &members),
+                selector,
+                stateless,
                 ghosts,
-                unit: 0,
+                unit: self.units.unit(service),
+                index: MemberIndex::new(service, &members),
                 state: record.state.clone(),
                 tally: record.tally.clone(),
                 tally_since: record.tally_since,

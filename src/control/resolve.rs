@@ -5,6 +5,8 @@
 
 mod access;
 mod life;
+mod persistence;
+mod scheduler;
 mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -119,6 +121,7 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
         },
         cookie_flows: entry.integer("cookie_flows")?.value,
         limited_clients: entry.integer("limited_clients")?.value,
+        persistent_clients: entry.integer("persistent_clients")?.value,
         ..EngineSettings::default()
     })
 }

@@ -32,10 +32,26 @@ pub struct Status {
     /// Client networks that are counted for limits, over all services.
     #[serde(default)]
     pub limited_clients: LimitedClientsStatus,
+    /// Persistent clients, over all services and workers.
+    #[serde(default)]
+    pub persistence: PersistenceStatus,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
     /// What someone should look at.
     pub warnings: Vec<String>,
+}
+
+/// Persistent clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceStatus {
+    /// Clients now, those whose time is over but who were not swept yet included.
+    pub clients: u64,
+    /// Most clients.
+    pub capacity: u64,
+    /// Clients that gave way to newer ones before their time.
+    pub gave_way: u32,
+    /// Flows of clients for whom there was no room.
+    pub refused: u32,
 }
 
 /// Local addresses of full NAT and their ports.
@@ -179,6 +195,21 @@ pub struct WorkerStatus {
     /// TCP resets sent to clients whose server is gone.
     #[serde(default)]
     pub resets: u64,
+    /// SYNs that were answered by a cookie.
+    #[serde(default)]
+    pub cookies_sent: u64,
+    /// Cookies that came back good.
+    #[serde(default)]
+    pub cookies_accepted: u64,
+    /// Packets that brought back none, or a bad one.
+    #[serde(default)]
+    pub cookies_refused: u64,
+    /// Flows now that were opened by a cookie.
+    #[serde(default)]
+    pub cookie_flows: u64,
+    /// Most flows that are opened by a cookie.
+    #[serde(default)]
+    pub cookie_flow_capacity: u64,
     /// Flows that found no room in the directory of all workers: only this worker knows them.
     pub directory_full: u64,
     /// Full NAT: ports of local addresses that this worker uses now.
@@ -320,6 +351,15 @@ pub fn render(status: &Status, now: u64) -> String {
     interfaces(&mut out, status);
     workers(&mut out, status);
     services(&mut out, status);
+    let persistence = &status.persistence;
+    if persistence.clients > 0 || persistence.refused > 0 {
+        let _ = write!(out, "{} of {} persistent clients", persistence.clients, persistence.capacity);
+        let more = [(persistence.gave_way, "gave way early"), (persistence.refused, "flows found no room")];
+        for (count, what) in more.into_iter().filter(|(count, _)| *count > 0) {
+            let _ = write!(out, ", {count} {what}");
+        }
+        out.push_str("\n\n");
+    }
     if !status.drops.is_empty() {
         let mut rows: Vec<(&String, &u64)> = status.drops.iter().collect();
         rows.sort_by(|a, b| b.1.cmp(a.1));
@@ -411,6 +451,7 @@ fn workers(out: &mut String, status: &Status) {
     out.push_str(&table.render());
     out.push('\n');
     shared_work(out, status);
+    cookies(out, status);
 }
 
 /// What workers do besides forwarding; nothing while none of it happens.
@@ -446,6 +487,27 @@ fn shared_work(out: &mut String, status: &Status) {
         any |= numbers.iter().any(|number| *number > 0);
         let cells = std::iter::once(u64::try_from(worker.worker).unwrap_or(0)).chain(numbers);
         table.cells(cells.map(|number| number.to_string()).collect());
+    }
+    if any {
+        out.push_str(&table.render());
+        out.push('\n');
+    }
+}
+
+/// SYN cookies; nothing while there are none.
+fn cookies(out: &mut String, status: &Status) {
+    let mut table = Table::new(&[">Worker", ">Cookies sent", ">Came back", ">Refused", ">Flows by cookie", ">of"]);
+    let mut any = false;
+    for worker in &status.workers {
+        any |= worker.cookies_sent + worker.cookies_accepted + worker.cookies_refused + worker.cookie_flows > 0;
+        table.row([
+            worker.worker.to_string(),
+            worker.cookies_sent.to_string(),
+            worker.cookies_accepted.to_string(),
+            worker.cookies_refused.to_string(),
+            worker.cookie_flows.to_string(),
+            worker.cookie_flow_capacity.to_string(),
+        ]);
     }
     if any {
         out.push_str(&table.render());

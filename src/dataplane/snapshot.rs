@@ -223,6 +223,33 @@ pub const fn server_id(slot: u16, generation: u16) -> u32 {
     (generation as u32) << 16 | slot as u32
 }
 
+/// Ways to a member of a service, sorted.
+#[derive(Debug, Default)]
+pub struct MemberIndex {
+    reals: Vec<(u32, u16)>,
+    quic: Vec<(Box<[u8]>, u16)>,
+}
+
+impl MemberIndex {
+    /// The index of a service's members.
+    pub fn new(config: &Service, members: &[Member]) -> MemberIndex {
+        let numbered = || (0u16..).zip(members);
+        let mut reals: Vec<(u32, u16)> = numbered().map(|(at, member)| (member.real, at)).collect();
+        reals.sort_unstable();
+        let own_port = config.key.ports.as_single().unwrap_or(0);
+        let with_ids = config.servers.iter().filter_map(|server| Some((server, server.quic_id.as_deref()?)));
+        let mut quic: Vec<(Box<[u8]>, u16)> = with_ids
+            .filter_map(|(server, id)| {
+                let ends = (server.address, server.port.unwrap_or(own_port));
+                let (at, _) = numbered().find(|(_, member)| (member.address, member.port) == ends)?;
+                Some((Box::from(id), at))
+            })
+            .collect();
+        quic.sort_unstable();
+        MemberIndex { reals, quic }
+    }
+}
+
 /// A service of a snapshot.
 #[derive(Debug)]
 pub struct ServiceEntry {
@@ -238,6 +265,8 @@ pub struct ServiceEntry {
     pub stateless: Selector,
     /// Number of the service's group, or of the service itself: what shares persistent clients.
     pub unit: u32,
+    /// Members by their number within the unit and by their QUIC server id.
+    pub index: MemberIndex,
     /// What workers share of it beyond this snapshot.
     pub state: Arc<ServiceState>,
     /// What is counted of it for its limits.
@@ -250,6 +279,18 @@ impl ServiceEntry {
     /// What the service matches.
     pub fn key(&self) -> &ServiceKey {
         &self.config.key
+    }
+
+    /// The member with this number within the unit.
+    pub fn real(&self, real: u32) -> Option<&Member> {
+        let at = self.index.reals.binary_search_by_key(&real, |(known, _)| *known).ok()?;
+        self.members.get(usize::from(self.index.reals[at].1))
+    }
+
+    /// The member with this QUIC server id.
+    pub fn quic_member(&self, id: &[u8]) -> Option<&Member> {
+        let at = self.index.quic.binary_search_by(|(known, _)| (**known).cmp(id)).ok()?;
+        self.members.get(usize::from(self.index.quic[at].1))
     }
 
     /// Members and ghosts.

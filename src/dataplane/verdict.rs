@@ -103,6 +103,8 @@ drop_reasons! {
     BadTcpFlags = "bad-tcp-flags",
     /// A TCP reset for a flow that is not known.
     NoFlow = "no-flow",
+    /// The first packet of a conversation has no Call-ID, and the service tells its clients apart by that.
+    NoCallId = "no-call-id",
     /// A fragment that cannot be forwarded: of a protocol without ports, or of SCTP where NAT changes the port.
     Fragment = "fragment",
     /// Fragments of one packet overlap, which no sane sender makes (RFC 5722): the whole packet is refused.

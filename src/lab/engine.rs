@@ -250,6 +250,11 @@ impl Engine {
             .ok_or_else(|| LabError::Unexpected(format!("status has no server {address} of {service}: {status}")))
     }
 
+    /// What `evenkeel persistence` prints, with these arguments.
+    pub fn persistence(&self, arguments: &[&str]) -> Result<String, LabError> {
+        self.command(&[&["persistence"], arguments].concat())
+    }
+
     /// Writes the config and runs `evenkeel reload`; what that says, or an error with what it says.
     pub fn reload(&self, config: &EngineConfig) -> Result<String, LabError> {
         write(&self.file, config, &self.socket)?;

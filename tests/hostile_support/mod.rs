@@ -12,6 +12,7 @@ use evenkeel::control::compile::{Registry, Whereabouts};
 use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::pipeline::Pipeline;
+use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
     Desired, EngineSettings, Fate, Fates, Limits, MacAddr, Method, PortRange, Protocol, Rate, Scheduler, Server,
@@ -85,6 +86,7 @@ fn settings(workers: u8) -> EngineSettings {
         flows_ipv6: 400 / u32::from(workers),
         unproven: 600 / u32::from(workers),
         unproven_ipv6: 200 / u32::from(workers),
+        cookie_flows: 18 / u32::from(workers),
         fragments: 100,
         fragments_waiting: 64,
         local_ports: PortRange { first: 2000, last: 2039 },
@@ -285,13 +287,14 @@ impl Site {
                 }
             }
             4 => {
-                service.scheduler = [
-                    Scheduler::RR,
-                    Scheduler::WRR,
-                    Scheduler::LC,
-                    Scheduler::WLC,
-                    Scheduler { port: random.one_in(2), fallback: random.one_in(2), table_size: 251, ..Scheduler::MH },
-                ][random.index(5)];
+                let known = &SCHEDULERS[random.index(SCHEDULERS.len())];
+                let table_size = known.table.map_or(0, |table| table.sizes[0]);
+                service.scheduler = Scheduler { table_size, ..Scheduler::named(known.name) };
+                for flag in known.flags {
+                    if random.one_in(2) {
+                        flag.set(&mut service.scheduler);
+                    }
+                }
             }
             5 if !service.servers.is_empty() => {
                 // Another method for a server that stays.

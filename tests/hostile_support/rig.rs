@@ -263,7 +263,7 @@ impl Rig {
         assert_eq!(self.sum(|worker| worker.pipeline.stats().directory_full.get()), 0, "the directory is too small");
         for (me, worker) in (0u8..).zip(&self.workers) {
             let (v4, v6) = worker.pipeline.tables();
-            let before = (found.entries, found.pairs, found.local_ends);
+            let before = (found.entries, found.pairs, found.local_ends, found.spliced);
             found.look(v4, me, &self.directory, self.workers.len() > 1);
             found.look(v6, me, &self.directory, self.workers.len() > 1);
             assert_eq!(found.entries - before.0, v4.len() + v6.len(), "the tables miscount themselves");
@@ -271,6 +271,7 @@ impl Rig {
             assert!(v4.unproven.len() <= v4.unproven.capacity() && v6.unproven.len() <= v6.unproven.capacity());
             let holdings = worker.pipeline.holdings();
             assert_eq!(holdings.last_hops, found.pairs - before.1, "last hops and pairs");
+            assert_eq!(holdings.spliced, found.spliced - before.3, "what is kept of flows by cookie, and those flows");
             assert_eq!(holdings.local_ports, found.local_ends - before.2, "local ports and flows by full NAT");
         }
         if self.workers.len() > 1 {
@@ -346,6 +347,8 @@ struct Found {
     local_ends: u64,
     /// Server and flags of each flow.
     flows: Vec<(u32, u8)>,
+    /// Pairs that a SYN cookie opened.
+    spliced: u64,
 }
 
 impl Found {
@@ -367,6 +370,7 @@ impl Found {
             }
             both += u64::from(flow.partner() != 0);
             self.flows.push((flow.server(), flow.flags()));
+            self.spliced += u64::from(flow.flags() & flag::COOKIE != 0);
             if flow.partner() != 0 {
                 *clients.entry((flow.server(), flow.key().source())).or_insert(0u64) += 1;
             }

@@ -6,8 +6,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use crate::dataplane::schedule;
 use crate::model::{
-    Access, Desired, Fate, HugePages, Judgement, Method, Polling, PortRange, Service, SynCookies, Timeouts,
+    Access, Desired, Fate, HugePages, Judgement, Method, PersistBy, Polling, PortRange, Service, SynCookies, Timeouts,
     VerifyChecksums,
 };
 
@@ -62,6 +63,7 @@ pub fn render(desired: &Desired) -> String {
             ("syn_cookies", text(syn_cookies)),
             ("cookie_flows", engine.cookie_flows.to_string()),
             ("limited_clients", engine.limited_clients.to_string()),
+            ("persistent_clients", engine.persistent_clients.to_string()),
         ],
     );
     let seconds: Vec<_> = desired.timeouts.each().map(|(key, seconds)| (key, seconds.to_string())).into();
@@ -89,7 +91,7 @@ pub fn render(desired: &Desired) -> String {
             ("port", port(service.key.ports)),
             ("scheduler", text(service.scheduler.name)),
         ];
-        let flags: Vec<String> = service.scheduler.flags().iter().map(|flag| text(flag)).collect();
+        let flags: Vec<String> = schedule::flags(service.scheduler).iter().map(|flag| text(flag)).collect();
         if !flags.is_empty() {
             keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
         }
@@ -99,6 +101,7 @@ pub fn render(desired: &Desired) -> String {
         keys.push(("method", text(service.method.name())));
         keys.extend(settings(service));
         keys.extend(life(service, desired.timeouts));
+        keys.extend(persistence(service));
         table(&mut out, "[[service]]", &keys);
         for server in &service.servers {
             let mut keys = vec![("address", text(&server.address.to_string()))];
@@ -108,6 +111,10 @@ pub fn render(desired: &Desired) -> String {
             keys.push(("drain", server.drain.to_string()));
             keys.extend(server.upper.map(|flows| ("upper_threshold", flows.to_string())));
             keys.extend(server.lower.map(|flows| ("lower_threshold", flows.to_string())));
+            if let Some(id) = &server.quic_id {
+                let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                keys.push(("quic_id", text(&digits)));
+            }
             table(&mut out, "[[service.server]]", &keys);
         }
     }
@@ -187,6 +194,33 @@ fn life(service: &Service, others: Timeouts) -> Vec<(&'static str, String)> {
     if !own.is_empty() {
         keys.push(("timeouts", format!("{{ {} }}", own.join(", "))));
     }
+    keys
+}
+
+/// How a service keeps its clients.
+fn persistence(service: &Service) -> Vec<(&'static str, String)> {
+    let Some(persistence) = &service.persistence else { return vec![("persistence", text("off"))] };
+    let mut keys = Vec::new();
+    if persistence.seconds > 0 {
+        keys.push(("persistence", persistence.seconds.to_string()));
+    }
+    let by = match persistence.by {
+        PersistBy::Client => "client",
+        PersistBy::SipCallId => "sip-call-id",
+        PersistBy::QuicServerId { .. } => "quic-server-id",
+    };
+    keys.push(("persistence_by", text(by)));
+    // The key of the other family has no meaning.
+    keys.push(match service.key.address {
+        IpAddr::V4(_) => ("persistence_prefix_v4", persistence.prefix_v4.to_string()),
+        IpAddr::V6(_) => ("persistence_prefix_v6", persistence.prefix_v6.to_string()),
+    });
+    keys.push(("persistence_drained", text(if persistence.leave_drained { "leave" } else { "keep" })));
+    if let PersistBy::QuicServerId { rotation, length } = persistence.by {
+        keys.push(("quic_rotation", rotation.to_string()));
+        keys.push(("quic_server_id_length", length.to_string()));
+    }
+    keys.extend(service.group.as_deref().map(|group| ("group", text(group))));
     keys
 }
 

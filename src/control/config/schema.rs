@@ -6,6 +6,7 @@
 
 mod access;
 mod engine;
+mod scheduler;
 mod service;
 
 use access::ACCESS;
@@ -98,6 +99,11 @@ pub enum Kind {
     Name,
     /// A name of a kernel interface.
     InterfaceName,
+    /// Bytes in hexadecimal digits.
+    Hex {
+        /// Most bytes.
+        max: usize,
+    },
     /// An absolute path of a file.
     Path,
     /// A list of absolute paths of files, or one.

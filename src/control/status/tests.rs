@@ -80,6 +80,7 @@ fn example() -> Status {
         }],
         local_ports: LocalPortsStatus::default(),
         limited_clients: LimitedClientsStatus::default(),
+        persistence: PersistenceStatus::default(),
         drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),
         warnings: vec!["server 10.0.0.12 of web: no route to it".to_owned()],
     }
@@ -90,6 +91,14 @@ fn json_gives_the_same_back() {
     let text = serde_json::to_string(&example()).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), example());
     assert!(text.contains(r#""protocol":"tcp""#) && text.contains(r#""mode":"copy""#), "{text}");
+}
+
+#[test]
+fn persistent_clients_are_counted_in_a_line() {
+    let persistence = PersistenceStatus { clients: 12, capacity: 65_536, gave_way: 3, refused: 0 };
+    let text = render(&Status { persistence, ..example() }, 1090);
+    assert!(text.contains("\n12 of 65536 persistent clients, 3 gave way early\n\n"), "{text}");
+    assert!(!render(&example(), 1090).contains("persistent"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Context;
+use super::choose::leave_template;
 use super::family::Family;
 use crate::dataplane::director::Director;
 use crate::dataplane::flow::{Flows, flag};
@@ -84,7 +85,10 @@ impl Context<'_> {
 }
 
 /// Gives back what was counted for a flow that ended. `entry` is that of the client's direction.
-pub(super) fn release<E: Family>(snapshot: &Snapshot, director: &Director, entry: &E, _now: u32) {
+pub(super) fn release<E: Family>(snapshot: &Snapshot, director: &Director, entry: &E, now: u32) {
+    if entry.flags() & flag::PERSISTENT != 0 {
+        leave_template(snapshot, director, entry, now);
+    }
     if entry.flags() & flag::LIMITED != 0
         && let Some(service) = snapshot.service_of(entry.server())
     {

@@ -48,6 +48,9 @@ impl Context<'_> {
         let Some(server) = self.snapshot.server(entry.server()) else {
             return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
         };
+        if !kit.ending.is_empty() && entry.partner() != 0 && self.is_of_ended_address(table, kit, place) {
+            return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
+        }
         if !reverse && starts_anew(entry.state(), parsed) && !kit.knows_syn(&entry, bytes, parsed) {
             return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
         }
@@ -135,9 +138,20 @@ impl Context<'_> {
         outcome
     }
 
+    /// Whether a flow has a port of a local address that lost its slot.
+    #[cold]
+    fn is_of_ended_address<E: Family>(&self, table: &mut FlowTable<E>, kit: &Kit, place: Place) -> bool {
+        let partner = table.partner(place);
+        kit.is_ending(table.entry(place)) || partner.is_some_and(|partner| kit.is_ending(table.entry(partner)))
+    }
+
     /// Moves a flow to those that are proven. Where these are full it stays where it is.
     #[inline(never)]
     fn promote<E: Family>(&self, flows: &mut Flows<E>, kit: &mut Kit, place: Place) {
+        let entry = *flows.unproven.entry(place);
+        if entry.flags() & flag::PERSISTENT != 0 {
+            self.assure(&entry);
+        }
         let _ = flows.promote(place, self.now, self.snapshot, |gone| {
             kit.close(self.snapshot, &gone, self.now);
             self.stats.evicted.add(1);

@@ -42,6 +42,11 @@ pub(super) struct Kit {
     pub ports: PortPool,
     /// The local addresses for which they are.
     pub locals: Vec<Option<IpAddr>>,
+    /// Addresses that lost their slot to others, in order, while flows may have ports of them: these end with the next sweep
+    /// over everything, and a packet of theirs finds none. Memory for as many as there are slots.
+    pub ending: Vec<IpAddr>,
+    /// Buckets of that sweep that are left.
+    pub ending_left: usize,
     /// Generation of the snapshot that was seen last.
     pub generation: u64,
     /// IPv4 identification of the next outer header that may be fragmented.
@@ -123,24 +128,53 @@ impl Kit {
         }
     }
 
-    /// The local address that loses its slot to another one in a new snapshot. Its flows must end before [`Kit::follow`].
-    pub fn displaced(&self, slot: usize, snapshot: &Snapshot) -> Option<IpAddr> {
-        let new = snapshot.locals.get(slot).copied().flatten()?;
-        self.locals.get(slot).copied().flatten().filter(|known| *known != new)
+    /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew; flows of the
+    /// old one end with the sweep, which takes `round` buckets for everything.
+    #[cold]
+    pub fn follow(&mut self, snapshot: &Snapshot, round: usize) {
+        self.generation = snapshot.generation;
+        for (slot, known) in self.locals.iter_mut().enumerate() {
+            // An address that went keeps its ports, in case it comes back while flows of it are left.
+            let new = snapshot.locals.get(slot).copied().flatten();
+            let Some(old) = known.filter(|old| new.is_some_and(|new| new != *old)) else { continue };
+            let Err(at) = self.ending.binary_search(&old) else { continue };
+            if self.ending.len() < self.ending.capacity() {
+                *known = None;
+                self.ending.insert(at, old);
+                self.ending_left = round;
+            }
+        }
+        self.adopt(snapshot);
     }
 
-    /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew.
-    #[cold]
-    pub fn follow(&mut self, snapshot: &Snapshot) {
-        self.generation = snapshot.generation;
+    /// Gives slots without an address the snapshot's, but for those of which flows are left.
+    fn adopt(&mut self, snapshot: &Snapshot) {
         for (slot, known) in (0u16..).zip(&mut self.locals) {
-            // An address that went keeps its ports, in case it comes back while flows of it are left.
-            let local = snapshot.locals.get(usize::from(slot)).copied().flatten();
-            if local.is_some() && local != *known {
-                *known = local;
+            let new = snapshot.locals.get(usize::from(slot)).copied().flatten();
+            if known.is_none() && new.is_some_and(|new| self.ending.binary_search(&new).is_err()) {
+                *known = new;
                 self.ports.reset(slot);
             }
         }
+    }
+
+    /// Notes that the sweep has looked at some buckets.
+    #[inline]
+    pub fn swept(&mut self, buckets: usize, snapshot: &Snapshot) {
+        if self.ending.is_empty() {
+            return;
+        }
+        self.ending_left = self.ending_left.saturating_sub(buckets);
+        if self.ending_left == 0 {
+            self.ending.clear();
+            self.adopt(snapshot);
+        }
+    }
+
+    /// Whether this is the entry of a server's packets to an address that lost its slot.
+    #[inline]
+    pub fn is_ending<E: Family>(&self, entry: &E) -> bool {
+        !self.ending.is_empty() && asks_from(entry, &self.ending)
     }
 
     /// Enters a key of a flow of this worker. `Err`: another worker has it.
@@ -169,4 +203,9 @@ impl Kit {
         const MOST_HOPS: u8 = 2;
         self.peers.as_ref().filter(|_| frame.hops < MOST_HOPS)?.other(hash)
     }
+}
+
+/// Whether this is the entry of a server's packets to one of these addresses, which are in order.
+pub(super) fn asks_from<E: Family>(entry: &E, addresses: &[IpAddr]) -> bool {
+    entry.flags() & flag::REVERSE != 0 && addresses.binary_search(&E::destination(&entry.key())).is_ok()
 }

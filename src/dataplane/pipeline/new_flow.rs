@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use super::Context;
+use super::choose::Choice;
 use super::family::Family;
 use super::flow_path::{after, ip_length};
 use super::kit::Kit;
@@ -24,7 +25,7 @@ use crate::model::VerifyChecksums;
 /// What became of a packet without a flow.
 enum Made<'s> {
     /// It has one now.
-    Flow { place: Place, member: &'s Member, flags: u8 },
+    Flow { place: Place, choice: Choice<'s> },
     /// It goes to this server and leaves none behind.
     Once(&'s Member),
 }
@@ -100,7 +101,7 @@ impl Context<'_> {
             return answered;
         }
         if stateless && opens && self.director.guard.is_on(self.now) {
-            match self.choose_stateless(service, &request) {
+            match self.choose_stateless::<E>(service, key, &request) {
                 Some(member) if !self.is_nat(member) => {
                     self.stats.stateless.add(1);
                     return self.forward_once::<E, M>(flows, kit, memory, frame, parsed, key, hash, member);
@@ -142,8 +143,8 @@ impl Context<'_> {
         let stage = if splice.is_some() { Stage::Proven } else { Stage::Unproven };
         let bytes = memory.bytes(frame);
         let made = self.make_flow(flows, kit, bytes, frame, parsed, key, hash, service, request, stateless, stage);
-        let (place, member, flags) = match made {
-            Ok(Made::Flow { place, member, flags }) => (place, member, flags),
+        let (place, choice) = match made {
+            Ok(Made::Flow { place, choice }) => (place, choice),
             Ok(Made::Once(member)) => {
                 no_splice(kit);
                 self.give_up_limits::<E>(service, key, admitted);
@@ -160,7 +161,10 @@ impl Context<'_> {
         };
         let table = flows.part(stage);
         let entry = table.entry(place);
-        entry.set_flags(entry.flags() | flags | admitted);
+        entry.set_flags(entry.flags() | choice.flags | admitted);
+        if choice.ticket != 0 {
+            entry.set_extra(choice.ticket);
+        }
         if let Some(splice) = splice {
             entry.set_flags(entry.flags() | flag::COOKIE);
             entry.set_extra(splice);
@@ -169,6 +173,7 @@ impl Context<'_> {
                 entry.set_flags(entry.flags() | flag::COOKIE);
             }
         }
+        let member = choice.member;
         let server = self.snapshot.server(member.id);
         outcome.server = slot_of(member.id) as u16;
         let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
@@ -224,17 +229,24 @@ impl Context<'_> {
         /// How often another server is asked for when the chosen one reached its threshold at the same moment.
         const TRIES: usize = 4;
         for _ in 0..TRIES {
-            let (member, flags) = self.choose::<E>(service, bytes, parsed, key, request, stateless)?;
-            let server = self.snapshot.server(member.id).filter(|s| s.reachable).ok_or(DropReason::NoNextHop)?;
+            let choice = self.choose::<E>(service, bytes, parsed, key, request, stateless)?;
+            let member = choice.member;
+            let Some(server) = self.snapshot.server(member.id).filter(|s| s.reachable) else {
+                self.unchoose(&choice);
+                return Err(DropReason::NoNextHop.into());
+            };
             // What comes in pieces has a flow all the same: the later ones must follow the first.
             if service.config.one_packet && parsed.part == Part::Whole && !self.is_nat(member) {
+                self.went_once(&choice);
                 return Ok(Made::Once(member));
             }
             let nat = matches!(server.way, Way::Nat | Way::FullNat);
             let side = if nat { Side::Client } else { Side::Only };
             let state = after(side, State::initial(parsed.protocol), bytes, parsed);
-            if !member.load.try_open(state.is_active(), member.upper) {
-                self.unchoose::<E>(service, bytes, parsed, key, flags);
+            // A client that has its server already comes to it whatever its threshold.
+            let upper = if choice.fixed { 0 } else { member.upper };
+            if !member.load.try_open(state.is_active(), upper) {
+                self.unchoose(&choice);
                 continue;
             }
             let made = if nat {
@@ -245,11 +257,11 @@ impl Context<'_> {
                 self.insert_one(flows, kit, key, hash, server, state)
             };
             return match made {
-                Ok(place) => Ok(Made::Flow { place, member, flags }),
+                Ok(place) => Ok(Made::Flow { place, choice }),
                 Err(refusal) => {
                     member.load.close(state.is_active());
                     member.load.relieve(member.upper, member.lower);
-                    self.unchoose::<E>(service, bytes, parsed, key, flags);
+                    self.unchoose(&choice);
                     Err(refusal)
                 }
             };
@@ -436,6 +448,8 @@ impl Context<'_> {
         (0..count).find_map(|at| {
             let slot = target.locals[(first % count + at) % count];
             let address = self.snapshot.locals.get(usize::from(slot)).copied().flatten()?;
+            // Flows of another address, or of its own former place, may not have ended yet.
+            kit.locals.get(usize::from(slot)).filter(|local| **local == Some(address))?;
             let port = kit.ports.take(slot, self.now)?;
             Some(Endpoint { address, port: Some(port) })
         })

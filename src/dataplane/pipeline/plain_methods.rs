@@ -166,6 +166,10 @@ impl Context<'_> {
         frame: &Frame,
         lane: &Lane,
     ) -> Option<(Exit, bool)> {
+        // A local address has just lost its slot: the long way sees which flows that ends.
+        if !kit.ending.is_empty() {
+            return None;
+        }
         let reverse = entry.flags() & flag::REVERSE != 0;
         let exit = if reverse {
             self.exit_to_client(server, kit, entry.extra(), frame)?

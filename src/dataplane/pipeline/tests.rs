@@ -9,6 +9,7 @@ mod fragments;
 mod full_nat;
 mod limits;
 mod peers;
+mod persistence;
 mod translation;
 mod tunnels;
 

@@ -1,5 +1,7 @@
 //! The keys of `[engine]` and `[timeouts]`. Pure.
 
+use crate::dataplane::persist::MOST_CLIENTS;
+
 use super::{Key, Kind, MODES, Presence, integer, word};
 
 pub(super) const ENGINE: &[Key] = &[
@@ -196,6 +198,14 @@ pub(super) const ENGINE: &[Key] = &[
         doc: "Client networks that are counted for `client_max_connections` and `client_max_rate`, over all services and \
               workers, at 32 bytes each. A network without flows gives way; where none does, a new one is not limited, and \
               `status` counts that.",
+    },
+    Key {
+        name: "persistent_clients",
+        kind: integer(1024, MOST_CLIENTS as i64),
+        presence: Presence::Default("65_536"),
+        also: &["max_persistent_clients", "persistence_table", "templates"],
+        doc: "Persistent clients over all services and workers, at 204 bytes each. The memory is taken at start. Where it is full, \
+              clients give way of which no flow was ever confirmed, then those without flows.",
     },
 ];
 

@@ -155,7 +155,7 @@ impl End {
     fn take(&mut self, segment: &Segment) -> Result<(), TestCaseError> {
         let first = self.peer.expect("open").wrapping_add(1);
         let at = segment.number.wrapping_sub(first).cast_signed();
-        prop_assert!(at >= -1 && at < 1 << 20, "{} is far from {first}: {segment:?}", segment.number);
+        prop_assert!((-1..1 << 20).contains(&at), "{} is far from {first}: {segment:?}", segment.number);
         prop_assert!(at >= 0 || segment.payload.is_empty());
         let at = at.max(0) as usize;
         let edge = self.in_order() + self.window as usize + self.excess + 1;
@@ -256,11 +256,11 @@ struct Net {
 }
 
 impl Net {
-    fn from_client(&mut self, segment: &Segment) {
+    fn client_sends(&mut self, segment: &Segment) {
         self.to_server.push_back(frame(CLIENT_MAC, self.line.client, self.line.vip, segment));
     }
 
-    fn from_server(&mut self, segment: &Segment) {
+    fn server_sends(&mut self, segment: &Segment) {
         self.to_client.push_back(frame(SERVER_MAC, self.line.server, self.line.asker, segment));
     }
 
@@ -292,7 +292,7 @@ impl Net {
             self.client.take(segment)?;
             if !segment.payload.is_empty() || self.client.ack() != before {
                 let ack = self.client.segment(self.client.sent.min(self.client.data.len() + 1), A, vec![]);
-                self.from_client(&ack);
+                self.client_sends(&ack);
             }
             return Ok(());
         }
@@ -301,7 +301,7 @@ impl Net {
             self.client.learn(segment);
             self.client.open = true;
             let ack = self.client.segment(0, A, vec![]);
-            self.from_client(&ack);
+            self.client_sends(&ack);
         }
         Ok(())
     }
@@ -315,7 +315,7 @@ impl Net {
             }
             if !self.server.open {
                 let answer = self.server.syn(S | A);
-                self.from_server(&answer);
+                self.server_sends(&answer);
             }
             return Ok(());
         }
@@ -325,7 +325,7 @@ impl Net {
         self.server.take(segment)?;
         if !segment.payload.is_empty() || self.server.ack() != before {
             let ack = self.server.segment(self.server.sent.min(self.server.data.len() + 1), A, vec![]);
-            self.from_server(&ack);
+            self.server_sends(&ack);
         }
         Ok(())
     }
@@ -341,7 +341,7 @@ impl Net {
                 // A client that may not send yet sends nothing.
                 if at <= end.data.len() && (end.limit > 0 || server) {
                     let segment = end.send(at, len);
-                    if server { self.from_server(&segment) } else { self.from_client(&segment) }
+                    if server { self.server_sends(&segment) } else { self.client_sends(&segment) }
                 }
             }
             Event::Ack { server, probe } => {
@@ -351,12 +351,12 @@ impl Net {
                 }
                 let at = end.sent.min(end.data.len() + 1);
                 let segment = if probe { end.probe() } else { end.segment(at, A, vec![]) };
-                if server { self.from_server(&segment) } else { self.from_client(&segment) }
+                if server { self.server_sends(&segment) } else { self.client_sends(&segment) }
             }
             Event::Syn => {
                 let syn = self.client.syn(S);
                 if !self.client.open {
-                    self.from_client(&syn);
+                    self.client_sends(&syn);
                 }
             }
             Event::Deliver { to_server, newest, twice } => {
@@ -394,7 +394,7 @@ impl Net {
             }
             if self.server.peer.is_some() && !self.server.open {
                 let answer = self.server.syn(S | A);
-                self.from_server(&answer);
+                self.server_sends(&answer);
             }
             self.step(Event::Send { server: true, len: 1 + round % 50 * 20, again: true })?;
             for _ in 0..200 {

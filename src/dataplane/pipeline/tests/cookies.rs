@@ -133,7 +133,6 @@ impl Line {
         assert_eq!(self.says(&syn).verdict, Verdict::Reply(0));
         let sent = self.rig.sent();
         self.cookie = Segment::read(&sent).number;
-        assert_eq!(self.rig.pipeline.stats().frames.get() > 0, true);
     }
 
     /// The client comes back; its server has the SYN.
@@ -203,12 +202,11 @@ fn a_handshake_packet_by_packet() {
             (line.server, line.rig.snapshot.services[0].config.method == Method::Nat)
         );
         line.asker = from;
-        let mss = if v6 { [5, 180] } else { [5, 180] };
         let expected = Segment {
             number: ISN,
             flags: S,
             window: 64_256,
-            options: vec![2, 4, mss[0], mss[1], 1, 1, 4, 2, 1, 3, 3, 7],
+            options: vec![2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 7],
             ..Segment::default()
         };
         assert_eq!(Segment::read(&sent), expected);
