@@ -3,7 +3,7 @@
 //! Owns what must hold then: no open connection breaks, and 99 of 100 new ones succeed at a hundred times the rate of the
 //! legitimate ones; no open connection breaks at whatever rate the machine gives.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::report::{Report, millis};
 use super::{HTTP, Stage, TRANSFER, UDP};
@@ -99,10 +99,17 @@ fn endure(stage: &Stage, packets: Packets, rate: u64, lasting: Duration) -> Resu
     }
     let sent = flood.ended(lasting + PATIENCE)?;
     let tally = load.stop();
-    // Each connection must still speak after the flood.
-    let before = open.states();
-    std::thread::sleep(Duration::from_millis(500));
-    let mute = before.iter().zip(open.states()).filter(|(before, after)| before.exchanges == after.exchanges).count();
+    // Each connection must still speak after the flood. At full rate rings lose packets of everybody, and TCP waits longer from
+    // loss to loss.
+    let (before, start) = (open.states(), Instant::now());
+    let mute = loop {
+        let pairs = before.iter().zip(open.states());
+        let mute = pairs.filter(|(before, after)| before.exchanges == after.exchanges).count();
+        if mute == 0 || start.elapsed() > PATIENCE {
+            break mute;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
     let mut broken = open.broken();
     if mute > 0 && broken.is_empty() {
         broken.push(format!("{mute} connections are silent"));
