@@ -15,8 +15,8 @@ use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
-    Desired, EngineSettings, MacAddr, Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
-    TunnelSettings,
+    Desired, EngineSettings, Fate, Fates, Limits, MacAddr, Method, PortRange, Protocol, Rate, Scheduler, Server,
+    Service, ServiceKey, Timeouts, TunnelSettings,
 };
 
 pub const MTU: u32 = 1500;
@@ -130,6 +130,7 @@ fn services() -> Vec<Service> {
         let servers = servers.into_iter().map(|(n, method, port)| server(address, n, method, port)).collect();
         let service = Service::dr(&format!("{address}-{protocol}-{ports}"), key, scheduler, servers);
         Service {
+            limits: limits(protocol, ports),
             local_addresses: locals(address).into_iter().take(1).collect(),
             proxy_protocol: protocol == Tcp && (ports == one(25) || address == v6),
             mss_clamp: (ports == one(443)).then_some(1200),
@@ -141,6 +142,21 @@ fn services() -> Vec<Service> {
         }
     })
     .collect()
+}
+
+/// Small ones, so that they are reached.
+fn limits(protocol: Protocol, ports: PortRange) -> Limits {
+    let rate = |per_second, burst| Some(Rate { per_second, burst });
+    match (protocol, ports.first) {
+        (Protocol::Tcp, 443) => Limits { connections: Some(60), rate: rate(20, 3), ..Limits::NONE },
+        (Protocol::Tcp, 8000) => {
+            Limits { client_connections: Some(4), client_rate: rate(1, 6), client_prefix_v4: 16, ..Limits::NONE }
+        }
+        (Protocol::Udp, 5000) => {
+            Limits { connections: Some(150), client_connections: Some(8), client_rate: rate(2, 10), ..Limits::NONE }
+        }
+        _ => Limits::NONE,
+    }
 }
 
 fn locals(family: IpAddr) -> Vec<IpAddr> {
@@ -239,6 +255,18 @@ impl Site {
         let at = random.index(self.services.len());
         let service = &mut self.services[at];
         let family = service.key.address;
+        if random.one_in(6) {
+            let fate = |random: &mut Random| [Fate::Keep, Fate::Reschedule, Fate::Reset][random.index(3)];
+            service.fates = Fates { removed: fate(random), down: fate(random), drained: fate(random) };
+            service.limits.client_prefix_v4 = [8, 16, 24, 32][random.index(4)];
+            service.limits.connections = if random.one_in(2) { Some(20 + random.below(60) as u32) } else { None };
+            for server in &mut service.servers {
+                server.drain = random.one_in(6);
+                server.upper = if random.one_in(3) { Some(1 + random.below(40) as u32) } else { None };
+            }
+            service.drain_deadline = Some(1 + random.below(100) as u32);
+            return;
+        }
         match random.below(8) {
             0 if service.servers.len() > 1 => {
                 let gone = random.index(service.servers.len());

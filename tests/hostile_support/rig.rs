@@ -277,8 +277,24 @@ impl Rig {
         if self.workers.len() > 1 {
             assert_eq!(self.directory.len(), found.entries, "the directory has what the tables have");
         }
+        // Who has not seen the newest snapshot counts for an older tally.
+        let all_follow = self.workers.iter().all(|worker| worker.snapshot.generation == self.snapshot.generation);
+        for (index, service) in self.snapshot.services.iter().enumerate().filter(|_| all_follow) {
+            let limited = |flow: &&(u32, u8)| {
+                let of = self.snapshot.server(flow.0).map(|server| usize::from(server.outcome.service));
+                of == Some(index) && flow.1 & flag::LIMITED != 0
+            };
+            let flows = found.flows.iter().filter(limited).count();
+            if service.config.limits.connections.is_some() {
+                assert_eq!(service.tally.flows.get() as usize, flows, "flows of {} for its limit", service.config.name);
+            }
+            if service.config.limits.client_connections.is_some() {
+                let counted = self.sum(|worker| worker.pipeline.director().clients.totals_of(service.tally.id).1);
+                assert_eq!(counted as usize, flows, "flows of the clients of {}", service.config.name);
+            }
+        }
         for service in &self.snapshot.services {
-            for member in &service.members {
+            for member in service.all() {
                 let loads = (member.load.active(), member.load.inactive());
                 let flows = found.loads.get(&member.id).copied().unwrap_or_default();
                 assert_eq!(loads, flows, "server {} in slot {}", member.address, slot_of(member.id));
@@ -329,6 +345,8 @@ struct Found {
     pairs: u64,
     /// Pairs whose server is asked from a local address.
     local_ends: u64,
+    /// Server and flags of each flow.
+    flows: Vec<(u32, u8)>,
     /// Pairs that a SYN cookie opened.
     spliced: u64,
 }
@@ -351,6 +369,7 @@ impl Found {
                 return;
             }
             both += u64::from(flow.partner() != 0);
+            self.flows.push((flow.server(), flow.flags()));
             self.spliced += u64::from(flow.flags() & flag::COOKIE != 0);
             if flow.partner() != 0 {
                 *clients.entry((flow.server(), flow.key().source())).or_insert(0u64) += 1;
