@@ -111,7 +111,9 @@ fn a_client_has_one_server_over_both_ports() {
     // After its time nothing is left.
     let long = Duration::from_secs(2 * SECONDS as u64) + PATIENCE;
     let over = |status: &Json| status["persistence"]["clients"] == 0;
-    rig.engine.await_status(long, "the end of all persistence", over).unwrap_or_else(|error| panic!("{error}\n{}", listed(&rig)));
+    rig.engine
+        .await_status(long, "the end of all persistence", over)
+        .unwrap_or_else(|error| panic!("{error}\n{}", listed(&rig)));
     assert_ne!(get(&rig, WEB), third, "the next one's turn");
     assert!(
         rig.engine.persistence(&["list", "--service", "wbe"]).unwrap_err().to_string().contains("no service `wbe`")

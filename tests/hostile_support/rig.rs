@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel::control::persistence;
 use evenkeel::dataplane::checksum;
 use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::{Entry, Flows, flag};
@@ -267,7 +268,8 @@ impl Rig {
             found.look(v4, me, &self.directory, self.workers.len() > 1);
             found.look(v6, me, &self.directory, self.workers.len() > 1);
             assert_eq!(found.entries - before.0, v4.len() + v6.len(), "the tables miscount themselves");
-            assert!(v4.len() <= v4.capacity() && v6.len() <= v6.capacity());
+            assert!(v4.proven.len() <= v4.proven.capacity() && v4.unproven.len() <= v4.unproven.capacity());
+            assert!(v6.proven.len() <= v6.proven.capacity() && v6.unproven.len() <= v6.unproven.capacity());
             let holdings = worker.pipeline.holdings();
             assert_eq!(holdings.last_hops, found.pairs - before.1, "last hops and pairs");
             assert_eq!(holdings.local_ports, found.local_ends - before.2, "local ports and flows by full NAT");
@@ -289,6 +291,8 @@ impl Rig {
         for worker in &mut self.workers {
             worker.snapshot = self.snapshot.clone();
         }
+        let units = persistence::units(&self.snapshot);
+        self.workers.iter().for_each(|worker| persistence::settle(worker.pipeline.director(), &units));
         for _ in 0..20 {
             self.pass_time(1_000_000, usize::MAX / 2);
         }
@@ -297,6 +301,9 @@ impl Rig {
         for worker in &self.workers {
             let (v4, v6) = worker.pipeline.tables();
             assert!(v4.is_empty() && v6.is_empty(), "flows that do not end");
+            let templates = &worker.pipeline.director().templates;
+            assert!(templates.is_empty(), "{} templates that do not end", templates.len());
+
             assert_eq!(worker.pipeline.holdings(), Holdings::default());
         }
         let handed = self.sum(|worker| worker.pipeline.stats().handed.get());
