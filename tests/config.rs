@@ -168,7 +168,13 @@ fn values_say_what_was_expected_and_what_to_do() {
         ("port = \"80\"", "\"80\" is not a port", "remove the quotes: `80`"),
         ("port = \"*\"", "\"*\" is not a port", "every port is `\"any\"`"),
         ("port = \"90-80\"", "ends before it begins", "\"80-90\""),
-        ("port = 80\nscheduler = \"sed\"", "not in this version", "wlc"),
+        (
+            "port = 80\nscheduler = \"maglev\"\nscheduler_flags = [\"mh-port\"]",
+            "has no flag `mh-port`",
+            "begin with its name",
+        ),
+        ("port = 80\nscheduler = \"mh\"\nmh_table_size = 65537", "`mh` has no tables of 65537", "the nearest is 65521"),
+        ("port = 80\nscheduler = \"sed\"\nmh_table_size = 251", "`sed` has no such setting", "`mh` or `maglev`"),
         ("port = 80\nscheduler = \"mh\"\nmh_table_size = 4096", "4096 is not permitted", "the nearest is 4093"),
         ("port = 80\nmh_table_size = 4093", "`wlc` has no such setting", "remove the key"),
         ("port = 80\nscheduler_flags = [\"mh-port\"]", "`wlc` has no such setting", "remove the key"),
@@ -428,6 +434,22 @@ fn ports_and_schedulers_arrive() {
     assert_eq!(desired.services[1].scheduler, Scheduler { fallback: true, table_size: 251, ..Scheduler::MH });
     assert_eq!(desired.services[1].servers.len(), 2);
     assert_eq!(read(&render::render(&desired)).desired.as_ref(), Some(&desired));
+}
+
+#[test]
+fn a_table_has_a_slot_for_each_server() {
+    let servers = |count: u32| {
+        let one = |n: u32| format!("[[service.server]]\naddress = \"10.1.{}.{}\"\n", n / 200, n % 200 + 1);
+        (0..count).map(one).collect::<String>()
+    };
+    for name in ["mh", "maglev"] {
+        let text = |count| format!("port = 80\nscheduler = \"{name}\"\nmh_table_size = 251\n{}", servers(count));
+        assert!(read(&in_service(&text(251))).desired.is_some());
+        let problem = only_error(&in_service(&text(252)));
+        assert_eq!(problem.key, "service[0].mh_table_size");
+        assert!(problem.message.contains("251 slots cannot hold 252 servers"), "{problem:#?}");
+        assert_eq!(problem.help.as_deref(), Some("write `mh_table_size = 32749`"));
+    }
 }
 
 #[test]

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
+use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::model::{
-    Access, Desired, EngineSettings, HugePages, Interface, IoMode, Judgement, MAGLEV_SIZES, MacAddr, Method, Neighbor,
-    Polling, PortRange, Prefix, PrefixError, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
-    TunnelSettings, VerifyChecksums,
+    Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MacAddr, Method,
+    Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Scheduler, Server,
+    Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -30,31 +31,79 @@ fn ports() -> impl Strategy<Value = PortRange> {
     ]
 }
 
+/// Any scheduler, with the flags and tables that it takes.
 fn scheduler() -> impl Strategy<Value = Scheduler> {
-    prop_oneof![
-        select(vec![Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC]),
-        (any::<bool>(), any::<bool>(), select(MAGLEV_SIZES.to_vec()))
-            .prop_map(|(port, fallback, table_size)| Scheduler { port, fallback, table_size, ..Scheduler::MH }),
-    ]
+    (select(SCHEDULERS), any::<bool>(), any::<bool>(), any::<usize>()).prop_map(|(known, first, second, size)| {
+        let mut scheduler = Scheduler::named(known.name);
+        for (flag, _) in known.flags.iter().zip([first, second]).filter(|(_, set)| *set) {
+            flag.set(&mut scheduler);
+        }
+        // 0: not written.
+        let sizes = known.table.map_or(&[][..], |table| table.sizes);
+        Scheduler { table_size: sizes.get(size % (sizes.len() + 1)).copied().unwrap_or(0), ..scheduler }
+    })
+}
+
+/// How a service of a protocol keeps its clients; nothing at all, where that does not fit.
+fn persistence(v6: bool, protocol: Protocol) -> impl Strategy<Value = Option<Persistence>> {
+    let by = prop_oneof![
+        Just(PersistBy::Client),
+        Just(PersistBy::SipCallId),
+        (0u8..=6, 1u8..=15).prop_map(|(rotation, length)| PersistBy::QuicServerId { rotation, length }),
+    ];
+    let one = (by, 1u32..=1_000_000, (any::<bool>(), 1u8..=32, 1u8..=128), any::<bool>());
+    proptest::option::of(one).prop_map(move |one| {
+        let (by, seconds, (least, prefix_v4, prefix_v6), leave_drained) = one?;
+        let prefix = |prefix: u8| if least && by == PersistBy::SipCallId { 0 } else { prefix };
+        let sound = by == PersistBy::Client || protocol == Protocol::Udp;
+        sound.then_some(Persistence {
+            by,
+            seconds: if least && matches!(by, PersistBy::QuicServerId { .. }) { 0 } else { seconds },
+            prefix_v4: if v6 { 32 } else { prefix(prefix_v4) },
+            prefix_v6: if v6 { prefix(prefix_v6) } else { 128 },
+            leave_drained,
+        })
+    })
 }
 
 /// A service of a family and of ports, with settings that fit its servers' methods.
 fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl Strategy<Value = Service> {
-    let server = (select(Method::ALL.to_vec()), any::<bool>(), proptest::option::of(1u16..), any::<u16>());
+    let server =
+        (select(Method::ALL.to_vec()), any::<bool>(), proptest::option::of(1u16..), any::<u16>(), thresholds());
     let settings = (
-        select(Method::ALL.to_vec()),
+        (select(Method::ALL.to_vec()), persistence(v6, protocol), any::<bool>()),
         proptest::collection::btree_set(9000u32..9004, 1..4),
         (any::<bool>(), proptest::option::of(536u16..=65_495)),
         (any::<bool>(), any::<bool>(), proptest::option::of(1u8..), 1u16.., 0u8..=16),
     );
     let servers = proptest::collection::btree_map(1000u32..9000, server, 0..6);
-    (scheduler(), servers, settings).prop_map(move |(scheduler, servers, (method, locals, tcp, tunnel))| {
+    let life = (life(), any::<bool>());
+    (scheduler(), servers, settings, life).prop_map(move |(scheduler, servers, settings, life)| {
+        let ((method, persistence, grouped), locals, tcp, tunnel) = settings;
+        let ((limits, fates, drain_deadline), one_packet) = life;
+        let has_nat = servers.values().any(|server| server.0.is_nat()) || method.is_nat();
+        // Without flows there is nothing to count.
+        let one_packet = one_packet
+            && protocol == Protocol::Udp
+            && !has_nat
+            && limits.connections.is_none()
+            && limits.client_connections.is_none();
         // Each service has its own address, so none overlap.
         let key = ServiceKey { address: unicast(v6, index), protocol, ports };
-        let servers = servers.into_iter().map(|(number, (method, other_family, port, weight))| {
-            let port =
-                port.filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port));
-            Server::new(unicast(v6 ^ (other_family && method.is_tunnel()), number), port, weight, method)
+        let servers =
+            servers.into_iter().map(|(number, (method, other_family, port, weight, (upper, lower, drain)))| {
+                let port = port
+                    .filter(|port| method.is_nat() && ports.as_single().is_some_and(|of_service| of_service != *port));
+                let address = unicast(v6 ^ (other_family && method.is_tunnel()), number);
+                let (upper, lower) = if one_packet { (None, None) } else { (upper, lower) };
+                Server { upper, lower, drain, ..Server::new(address, port, weight, method) }
+            });
+        let servers = servers.zip(0u8..).map(|(server, number)| match &persistence {
+            Some(Persistence { by: PersistBy::QuicServerId { length, .. }, .. }) => {
+                let id = std::iter::once(number).chain(std::iter::repeat(0xe5)).take(usize::from(*length));
+                Server { quic_id: Some(id.collect()), ..server }
+            }
+            _ => server,
         });
         let servers: Vec<Server> = servers.collect();
         let methods = || servers.iter().map(|server| server.method);
@@ -87,6 +136,12 @@ fn service(index: u32, v6: bool, protocol: Protocol, ports: PortRange) -> impl S
             proxy_protocol: tcp.0 && only_full_nat && protocol == Protocol::Tcp,
             mss_clamp: tcp.1.filter(|_| protocol == Protocol::Tcp),
             tunnel,
+            group: (grouped && persistence.is_some()).then(|| format!("g{index}")),
+            persistence,
+            one_packet,
+            limits,
+            fates,
+            drain_deadline,
             ..Service::dr(&format!("s{index}/[x]@+:_-."), key, scheduler, servers)
         }
     })
@@ -118,12 +173,18 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
             local_ports(),
             // Services have up to three different ones of each family.
             8u32..=1024,
-            (16u32..=65_536, 0u32..=65_536, 1u32..=60_000),
+            (16u32..=65_536, 0u32..=65_536, 1u32..=60_000, 1024u32..=10_000_000),
+            (
+                (1024u32..=100_000_000, 1024u32..=100_000_000),
+                select(vec![SynCookies::Flood, SynCookies::Always, SynCookies::Off]),
+                (64u32..=16_777_216, 1024u32..=100_000_000),
+            ),
         ),
     )
         .prop_map(
             |((cores, modes), (polling, idle_us, need_wakeup, busy_poll), (ring, frame_size), pages, flows, more)| {
-                let (verify_checksums, local_ports, local_addresses, fragments) = more;
+                let (verify_checksums, local_ports, local_addresses, fragments, floods) = more;
+                let ((unproven, unproven_ipv6), syn_cookies, (limited_clients, cookie_flows)) = floods;
                 EngineSettings {
                     cores: cores.into_iter().collect(),
                     modes,
@@ -143,23 +204,65 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
                     fragments: fragments.0,
                     fragments_waiting: fragments.1,
                     fragment_wait_ms: fragments.2,
+                    unproven,
+                    unproven_ipv6,
+                    syn_cookies,
+                    cookie_flows,
+                    limited_clients,
+                    persistent_clients: fragments.3,
+                    ..EngineSettings::default()
                 }
             },
         )
 }
 
 fn timeouts() -> impl Strategy<Value = Timeouts> {
-    proptest::array::uniform10(1u32..=2_000_000).prop_map(|[a, b, c, d, e, f, g, h, i, j]| Timeouts {
-        tcp_established: a,
-        tcp_syn_sent: b,
-        tcp_syn_recv: c,
-        tcp_fin_wait: d,
-        tcp_time_wait: e,
-        tcp_close: f,
-        tcp_close_wait: g,
-        tcp_last_ack: h,
-        udp: i,
-        sctp_established: j,
+    proptest::array::uniform25(1u32..=2_000_000).prop_map(|seconds| {
+        let mut timeouts = Timeouts::default();
+        timeouts.each_mut().into_iter().zip(seconds).for_each(|((_, timeout), seconds)| *timeout = seconds);
+        timeouts
+    })
+}
+
+/// Timeouts of one service: mostly those of all.
+fn own_timeouts() -> impl Strategy<Value = Vec<(usize, u32)>> {
+    proptest::collection::vec((0usize..25, 1u32..=2_000_000), 0..3)
+}
+
+fn rate() -> impl Strategy<Value = Option<Rate>> {
+    let rate = (1u32..=10_000_000, 1u32..=10_000_000)
+        .prop_map(|(per_second, burst)| Rate { per_second, burst: burst.min(per_second.saturating_mul(86_400)) });
+    proptest::option::of(rate)
+}
+
+/// Limits, fates and a deadline.
+fn life() -> impl Strategy<Value = (Limits, Fates, Option<u32>)> {
+    let counts = (proptest::option::of(1u32..=1_000_000_000), proptest::option::of(1u32..=16_777_215));
+    let fate = || select(vec![Fate::Keep, Fate::Reschedule, Fate::Reset]);
+    let deadline = proptest::option::of(1u32..=31_536_000);
+    (counts, rate(), rate(), (1u8..=32, 1u8..=128), (fate(), fate(), fate()), deadline).prop_map(
+        |((connections, each), rate, client_rate, (v4, v6), (removed, down, drained), deadline)| {
+            let client_connections = each.map(|each| each.min(connections.unwrap_or(u32::MAX)));
+            let any = client_connections.is_some() || client_rate.is_some();
+            let limits = Limits {
+                connections,
+                rate,
+                client_connections,
+                client_rate,
+                client_prefix_v4: if any { v4 } else { Limits::NONE.client_prefix_v4 },
+                client_prefix_v6: if any { v6 } else { Limits::NONE.client_prefix_v6 },
+            };
+            (limits, Fates { removed, down, drained }, deadline)
+        },
+    )
+}
+
+/// Thresholds, and whether the server drains.
+fn thresholds() -> impl Strategy<Value = (Option<u32>, Option<u32>, bool)> {
+    let pair = (1u32..=1_000_000_000, proptest::option::of(1u32..=1_000_000_000));
+    (proptest::option::of(pair), any::<bool>()).prop_map(|(pair, drain)| match pair {
+        Some((upper, lower)) => (Some(upper), lower.map(|lower| lower.min(upper)), drain),
+        None => (None, None, drain),
     })
 }
 
@@ -201,8 +304,9 @@ fn desired() -> impl Strategy<Value = Desired> {
     );
     let addresses = proptest::collection::btree_set((any::<bool>(), 9600u32..9999), 0..4);
     let listed = (neighbors, addresses, access());
-    (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), listed, services()).prop_map(
-        |(engine, timeouts, socket, interfaces, (neighbors, addresses, access), services)| Desired {
+    let services = (services(), proptest::collection::vec(own_timeouts(), 6));
+    (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), listed, services).prop_map(
+        |(engine, timeouts, socket, interfaces, (neighbors, addresses, access), (services, own))| Desired {
             engine,
             timeouts,
             control_socket: socket.into(),
@@ -220,7 +324,15 @@ fn desired() -> impl Strategy<Value = Desired> {
             interfaces,
             addresses: addresses.into_iter().map(|(v6, number)| unicast(v6, number)).collect(),
             access: access.into(),
-            services,
+            services: services
+                .into_iter()
+                .zip(own)
+                .map(|(service, own)| {
+                    let mut timeouts = timeouts;
+                    own.into_iter().for_each(|(at, seconds)| *timeouts.each_mut()[at].1 = seconds);
+                    Service { timeouts, ..service }
+                })
+                .collect(),
         },
     )
 }

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenkeel::control::socket::client::{ClientError, ask};
-use evenkeel::control::socket::server::{Server, SocketError};
+use evenkeel::control::socket::server::{Reply, Server, SocketError};
 use evenkeel::control::socket::{Answer, Command};
 use mio::{Events, Poll, Token};
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 struct Running {
     path: PathBuf,
     stop: Arc<AtomicBool>,
+    /// Clients whose answer comes later.
+    waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -33,8 +35,11 @@ impl Running {
         let mut poll = Poll::new().unwrap();
         let mut server = Server::bind(&path, poll.registry(), Token(10)).unwrap();
         let stopped = stop.clone();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = waiting.clone();
         let thread = std::thread::spawn(move || {
             let mut events = Events::with_capacity(64);
+            let mut later = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let until = server.next_deadline(Instant::now()).map(|at| at.saturating_duration_since(Instant::now()));
                 let wait = until.unwrap_or(Duration::MAX).min(Duration::from_millis(20));
@@ -42,13 +47,29 @@ impl Running {
                 for event in &events {
                     assert!(server.note(event.token()));
                 }
-                server.turn(poll.registry(), Instant::now(), |command| match command {
-                    Command::Status => Answer::Done(json!({ "filler": "x".repeat(1 << 20) })),
-                    Command::Reload => Answer::refused("lb.toml: refused: 1 error"),
+                let now = Instant::now();
+                server.turn(poll.registry(), now, |request, client| match request.command {
+                    Command::Status => Answer::Done(json!({ "filler": "x".repeat(1 << 20) })).into(),
+                    Command::Reload | Command::Persistence => Answer::refused("lb.toml: refused: 1 error").into(),
+                    // Answered after as many milliseconds as its limit says; never, where that is 0.
+                    Command::Flows => {
+                        let wait = request.options.get("limit").and_then(Value::as_u64).unwrap_or(0);
+                        let when = (wait > 0).then(|| now + Duration::from_millis(wait));
+                        later.push((client, when));
+                        Reply::Later
+                    }
+                });
+                left.store(later.iter().filter(|(client, _)| server.waits(*client)).count(), Ordering::Relaxed);
+                later.retain(|(client, when)| {
+                    let due = when.is_some_and(|when| when <= now);
+                    if due {
+                        server.complete(*client, &Answer::Done(json!("late")), now);
+                    }
+                    !due && server.waits(*client)
                 });
             }
         });
-        Running { path, stop, thread: Some(thread) }
+        Running { path, stop, waiting, thread: Some(thread) }
     }
 
     fn connect(&self) -> UnixStream {
@@ -150,6 +171,36 @@ fn slow_silent_and_many_clients_stall_nobody() {
     let end = Instant::now() + Duration::from_secs(5);
     while ask(&running.path, Command::Status).is_err() {
         assert!(Instant::now() < end, "no room again");
+    }
+}
+
+#[test]
+fn answers_that_come_later_hold_up_nobody_else() {
+    let running = Running::start("later");
+    let flows = |limit: u64| format!("{{\"version\":1,\"command\":\"flows\",\"options\":{{\"limit\":{limit}}}}}\n");
+    // Two that will never be answered, one of which half-closes: it still waits.
+    let mut never = running.connect();
+    never.write_all(flows(0).as_bytes()).unwrap();
+    let mut half = running.connect();
+    half.write_all(flows(0).as_bytes()).unwrap();
+    half.shutdown(std::net::Shutdown::Write).unwrap();
+    // One that asks on while it waits: its answers come in order.
+    let mut eager = running.connect();
+    eager.write_all(format!("{}{}", flows(150), "{\"version\":1,\"command\":\"reload\"}\n").as_bytes()).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while running.waiting.load(Ordering::Relaxed) < 3 {
+        assert!(Instant::now() < end, "three wait");
+        assert!(ask(&running.path, Command::Status).is_ok(), "others are answered meanwhile");
+    }
+    let mut lines = BufReader::new(eager).lines();
+    let next: Vec<String> = (0..2).map(|_| lines.next().unwrap().unwrap()).collect();
+    assert!(next[0].contains("late") && next[1].contains("1 error"), "{next:?}");
+    // A client that goes away is noticed while it waits.
+    drop(never);
+    drop(half);
+    while running.waiting.load(Ordering::Relaxed) > 0 {
+        assert!(Instant::now() < end, "they are gone");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

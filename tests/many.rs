@@ -259,7 +259,10 @@ fn packets_on_another_queue_reach_their_flows() {
     assert_eq!(sum(&stats, drops), 0);
     let handed = sum(&stats, |s| s.handed.get());
     assert!(handed > 100, "the sender did not spread its packets: {handed}");
-    assert_eq!(sum(&stats, |s| s.taken_over.get()), handed);
+    // A batch is counted when it was acted upon: the other worker may have been faster.
+    await_that("the count of what was handed on", || {
+        sum(&stats, |s| s.taken_over.get()) == sum(&stats, |s| s.handed.get())
+    });
     await_that("the last sweep", || sum(&stats, |s| s.flows_v4.get()) == u64::from(FLOWS));
     assert_eq!(stats[1].forwarded.get(), 0, "the second worker has no flow of its own");
     drop(gates);

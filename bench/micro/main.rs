@@ -2,13 +2,15 @@
 //!
 //! `cargo bench --bench micro` prints tables; `-- --json` one JSON object instead, `-- --out FILE` writes it beside the
 //! tables; `-- --quick` fewer sizes and rounds;
-//! `-- --methods` only the comparison of forwarding methods;
+//! `-- --hits` only hits of flows; `-- --methods` only the comparison of forwarding methods; `-- --stalls` only how long turns
+//! of the worker's loop are; `-- --maglev` only the tables of `mh` and `maglev`: what they move, how long they take to build;
 //! `-- --count CASE` runs one case for an instruction counter (see `bench/instructions.sh`).
 //!
 //! Headers are written into the same 64 frames before each batch, outside the measured time, so packet bytes are hot
 //! in the cache and only the flow table is not: what remains is the engine's own work.
 
 mod methods;
+mod stalls;
 mod support;
 
 use std::hint::black_box;
@@ -32,9 +34,25 @@ fn main() {
     let json = args.iter().any(|a| a == "--json");
     let (sizes, rounds): (&[usize], usize) =
         if quick { (&[1_000, 1_000_000], 5) } else { (&[1_000, 100_000, 1_000_000, 10_000_000], 9) };
+    if args.iter().any(|a| a == "--maglev") {
+        maglev(json);
+        return;
+    }
     if args.iter().any(|a| a == "--methods") {
         methods::run(quick, json);
         return;
+    }
+    let out = |rows: Vec<serde_json::Value>| {
+        let rows = serde_json::Value::Array(rows);
+        if json {
+            println!("{rows}");
+        }
+        if let Some(file) = args.iter().position(|a| a == "--out").and_then(|at| args.get(at + 1)) {
+            std::fs::write(file, rows.to_string()).expect("the file of --out can be written");
+        }
+    };
+    if args.iter().any(|a| a == "--stalls") {
+        return out(stalls::run(quick, json));
     }
     let mut rows = Vec::new();
     for v6 in [false, true] {
@@ -45,19 +63,16 @@ fn main() {
             rows.push(hits(v6, flows, rounds, json));
         }
     }
+    if args.iter().any(|a| a == "--hits") {
+        return out(rows);
+    }
     for v6 in [false, true] {
         rows.push(new_flows(v6, if quick { 200_000 } else { 1_000_000 }, rounds, json));
     }
     rows.extend(methods::run(quick, json));
     rows.extend(stages(rounds, json));
     rows.extend(maglev(json));
-    let rows = serde_json::Value::Array(rows);
-    if json {
-        println!("{rows}");
-    }
-    if let Some(file) = args.iter().position(|a| a == "--out").and_then(|at| args.get(at + 1)) {
-        std::fs::write(file, rows.to_string()).expect("the file of --out can be written");
-    }
+    out(rows);
 }
 
 /// Flow hits in random order: the pipeline and the bare loop take turns.
@@ -109,40 +124,43 @@ fn hits(v6: bool, flows: usize, rounds: usize, json: bool) -> serde_json::Value 
         "ratio": ratio, "allocations": allocations, "bytes_per_flow": bytes})
 }
 
-/// New flows only: each packet inserts.
+/// New flows: the first packet of each inserts it among the unproven, the second one moves it to the proven.
 fn new_flows(v6: bool, flows: usize, rounds: usize, json: bool) -> serde_json::Value {
     let case = Case { v6, flows };
-    let mut per = Vec::new();
+    let mut per = [Vec::new(), Vec::new()];
     let mut allocations = 0;
     for round in 0..=rounds {
         let mut rig = Rig::new(&case, flows);
         rig.touch();
         let mut at = 0;
-        let mut spent = 0;
+        let mut spent = [0, 0];
         while at + BATCH <= flows {
-            rig.frames.write(&case, |lane| at + lane);
-            let region = Region::new(ALLOCATOR);
-            let start = Instant::now();
-            rig.process();
-            spent += start.elapsed().as_nanos() as u64;
-            allocations += region.change().allocations;
+            for spent in &mut spent {
+                rig.frames.write(&case, |lane| at + lane);
+                let region = Region::new(ALLOCATOR);
+                let start = Instant::now();
+                rig.process();
+                *spent += start.elapsed().as_nanos() as u64;
+                allocations += region.change().allocations;
+            }
             at += BATCH;
         }
         assert!(rig.all_forwarded(), "a new flow was refused");
+        assert_eq!(rig.proven(v6), at, "not every flow is proven");
         if round > 0 {
-            per.push(spent as f64 / at as f64);
+            per.iter_mut().zip(spent).for_each(|(per, spent)| per.push(spent as f64 / at as f64));
         }
     }
-    let ns = median(&mut per);
+    let [ns, second] = per.map(|mut per| median(&mut per));
     if !json {
         println!(
-            "new   {} {flows:>9} flows  {ns:6.1} ns  {:.2} M flows/s  allocations {allocations}",
+            "new   {} {flows:>9} flows  {ns:6.1} ns, proven by {second:6.1} ns  {:.2} M flows/s  allocations {allocations}",
             if v6 { "v6" } else { "v4" },
-            1000.0 / ns
+            1000.0 / (ns + second)
         );
     }
-    serde_json::json!({"case": "new", "v6": v6, "flows": flows, "ns": ns, "flows_per_s": 1e9 / ns,
-        "allocations": allocations})
+    serde_json::json!({"case": "new", "v6": v6, "flows": flows, "ns": ns, "second_ns": second,
+        "flows_per_s": 1e9 / (ns + second), "allocations": allocations})
 }
 
 /// The stages by themselves, 1000 flows, everything in the cache.
@@ -171,19 +189,36 @@ fn stages(rounds: usize, json: bool) -> Vec<serde_json::Value> {
     rows
 }
 
-/// How much of mh's table changes hands needlessly when one of ten servers leaves: slots of servers that stay.
+/// How much of a Maglev table changes hands needlessly when one of ten servers leaves (slots of servers that stay), and how
+/// long a table for a thousand servers takes.
 fn maglev(json: bool) -> Vec<serde_json::Value> {
     let mut rows = Vec::new();
-    for size in [251, 4093, 65_521, 131_071] {
-        let shares = support::maglev_moves(size);
+    for (name, size) in
+        [("mh", 251), ("mh", 4093), ("mh", 65_521), ("mh", 131_071), ("maglev", 4093), ("maglev", 65_537)]
+    {
+        let shares = support::maglev_moves(name, size);
         let worst = shares.iter().copied().fold(0.0, f64::max);
         let mean = shares.iter().sum::<f64>() / shares.len() as f64;
         if !json {
             println!(
-                "mh    table {size:>6}  one of 10 servers leaves: {mean:4.2} % moved needlessly, at most {worst:4.2} %"
+                "{name:<6} table {size:>6}  one of 10 servers leaves: {mean:4.2} % moved needlessly, at most {worst:4.2} %"
             );
         }
-        rows.push(serde_json::json!({"case": "mh-moves", "table": size, "mean_percent": mean, "worst_percent": worst}));
+        let case = format!("{name}-moves");
+        rows.push(serde_json::json!({"case": case, "table": size, "mean_percent": mean, "worst_percent": worst}));
+    }
+    for (name, size, equal) in [("mh", 65_521, true), ("maglev", 65_537, true), ("maglev", 65_537, false)] {
+        let mut times: Vec<f64> = (0..21).map(|_| support::maglev_build(name, size, equal)).collect();
+        let ms = median(&mut times);
+        let worst = times.last().copied().unwrap_or(f64::NAN);
+        if !json {
+            let weights = if equal { "one weight" } else { "100 weights" };
+            println!(
+                "{name:<6} table {size:>6}  built for 1000 servers, {weights}: {ms:5.2} ms, at most {worst:5.2} ms"
+            );
+        }
+        let case = format!("{name}-build");
+        rows.push(serde_json::json!({"case": case, "table": size, "equal": equal, "ms": ms, "worst_ms": worst}));
     }
     rows
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::workers::Workers;
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::DropReason;
-use crate::model::MacAddr;
+use crate::model::{MacAddr, SynCookies};
 
 /// Something that a worker saw and someone should look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +20,7 @@ pub struct Alarm {
 }
 
 /// Counters whose growth is an alarm for as long as it goes on.
-type Growing = [u64; 3];
+type Growing = [u64; 5];
 
 /// How long such an alarm stays after the last growth.
 const RECENT: Duration = Duration::from_secs(60);
@@ -55,15 +55,15 @@ impl Alarms {
     /// What grew in the last minute, and by how much.
     fn grown(&self) -> Growing {
         match (self.history.front(), self.history.back()) {
-            (Some((_, then)), Some((_, now))) => [0, 1, 2].map(|at: usize| now[at].saturating_sub(then[at])),
-            _ => [0; 3],
+            (Some((_, then)), Some((_, now))) => [0, 1, 2, 3, 4].map(|at: usize| now[at].saturating_sub(then[at])),
+            _ => [0; 5],
         }
     }
 
     /// What someone should look at now.
     pub fn now(&self, workers: &Workers) -> Vec<Alarm> {
         let mut all = seen(workers);
-        let [no_port, peer_busy, directory_full] = self.grown();
+        let [no_port, peer_busy, directory_full, flood, no_cookie_flow] = self.grown();
         let mut alarm = |count: u64, key: &str, text: String| {
             if count > 0 {
                 all.push(Alarm { key: key.to_owned(), text });
@@ -93,6 +93,24 @@ impl Alarms {
                  are not found when they arrive at another worker; raise `engine.flows`"
             ),
         );
+        alarm(
+            flood,
+            "flood",
+            format!(
+                "a flood: in the last minute {flood} packets that open connections were let in without state or answered by \
+                 cookies, because unproven flows came faster than there is room for them; established ones are not \
+                 concerned. `deny` in `[access]` keeps out sources that can be told, and a larger `engine.unproven_flows` \
+                 takes more before that happens"
+            ),
+        );
+        alarm(
+            no_cookie_flow,
+            "cookie table full",
+            format!(
+                "{no_cookie_flow} clients that brought back a good SYN cookie were refused in the last minute, since as many \
+                 flows opened that way are there as there is room for (cookie-table-full): raise `engine.cookie_flows`"
+            ),
+        );
         all.sort();
         all
     }
@@ -101,11 +119,18 @@ impl Alarms {
 fn growing(workers: &Workers) -> Growing {
     let drops =
         |stats: &WorkerStats, reason: DropReason| stats.drops.get(reason as usize).map_or(0, |drops| drops.get());
-    workers.list.iter().map(|worker| &worker.stats).fold([0; 3], |[no_port, peer_busy, full], stats| {
+    // Where they are sent always, cookies tell of no flood.
+    let cookies = |stats: &WorkerStats| match workers.director.syn_cookies {
+        SynCookies::Flood => stats.cookies_sent.get(),
+        SynCookies::Always | SynCookies::Off => 0,
+    };
+    workers.list.iter().map(|worker| &worker.stats).fold([0; 5], |[no_port, peer_busy, full, flood, cookie], stats| {
         [
             no_port + drops(stats, DropReason::NoLocalPort),
             peer_busy + drops(stats, DropReason::PeerBusy),
             full + stats.directory_full.get(),
+            flood + stats.stateless.get() + cookies(stats),
+            cookie + drops(stats, DropReason::CookieTableFull),
         ]
     })
 }
@@ -149,15 +174,15 @@ mod tests {
         let start = Instant::now();
         let mut alarms = Alarms::default();
         let mut grown = |second: u64, counter: u64| {
-            alarms.note([counter, 0, 1], start + Duration::from_secs(second));
+            alarms.note([counter, 0, 1, 0, 0], start + Duration::from_secs(second));
             alarms.grown()
         };
-        assert_eq!(grown(0, 3), [0; 3], "what was before is not counted");
-        assert_eq!(grown(1, 5), [2, 0, 0]);
+        assert_eq!(grown(0, 3), [0; 5], "what was before is not counted");
+        assert_eq!(grown(1, 5), [2, 0, 0, 0, 0]);
         for second in 2..61 {
-            assert_eq!(grown(second, 5), [2, 0, 0], "{second}");
+            assert_eq!(grown(second, 5), [2, 0, 0, 0, 0], "{second}");
         }
-        assert_eq!(grown(61, 5), [0; 3]);
-        assert_eq!(grown(62, 6), [1, 0, 0]);
+        assert_eq!(grown(61, 5), [0; 5]);
+        assert_eq!(grown(62, 6), [1, 0, 0, 0, 0]);
     }
 }

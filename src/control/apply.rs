@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{CompileError, Registry, Whereabouts};
+use super::compile::{CompileError, Drain, Registry, Whereabouts};
 use super::groups::Groups;
 use super::nexthop::Facts;
+use super::persistence;
 use super::workers::Workers;
 use crate::dataplane::access::Table;
 use crate::dataplane::io::facts::InterfaceFacts;
@@ -43,6 +44,8 @@ pub struct Applied {
     groups: Groups,
     /// Counters of new servers begin here.
     pub baselines: HashMap<u32, Baseline>,
+    /// Who has persistent clients, and how they are told apart.
+    units: persistence::Units,
     /// What the filters shall take once every worker has this generation.
     narrowing: Option<(u64, FilterTable)>,
 }
@@ -120,7 +123,8 @@ impl Applied {
         let mut registry = Registry::default();
         let compiled = registry.compile_at(desired, machine.ports, machine.now, whereabouts)?;
         let baselines = compiled.added.iter().map(|id| (*id, [0; 5])).collect();
-        Ok((Applied { registry, gates, groups, baselines, narrowing: None }, compiled.snapshot))
+        let units = persistence::units(&compiled.snapshot);
+        Ok((Applied { registry, gates, groups, baselines, units, narrowing: None }, compiled.snapshot))
     }
 
     /// Opens the filters: from here on packets are taken from the kernel.
@@ -173,11 +177,31 @@ impl Applied {
             self.baselines.insert(*id, totals(workers, *id));
         }
         let generation = compiled.snapshot.generation;
+        let units = persistence::units(&compiled.snapshot);
         shared.snapshot.store(Arc::new(compiled.snapshot));
+        if units != self.units {
+            persistence::settle(&workers.director, &units);
+            self.units = units;
+        }
         if !same {
             self.narrowing = Some((generation, table));
         }
         Ok(generation)
+    }
+
+    /// When a change is due though nothing changed: a server has drained for long enough. By the clock of [`Machine::now`].
+    pub const fn next_deadline(&self) -> Option<Duration> {
+        self.registry.next_deadline()
+    }
+
+    /// Whether a change would forget servers that were removed and have no flows left.
+    pub fn has_idle_ghosts(&self) -> bool {
+        self.registry.has_idle_ghosts()
+    }
+
+    /// Servers that drain, by their stable ids.
+    pub fn drains(&self) -> HashMap<u32, Drain> {
+        self.registry.drains()
     }
 
     /// Whether filters wait to be narrowed.

@@ -16,8 +16,12 @@ struct Cli {
 enum Command {
     /// Check a configuration file: every error at once, exit 0 or 1.
     Check(crate::control::check::CheckArgs),
+    /// List, count or end the flows of the running engine.
+    Flows(crate::control::flows::client::FlowsArgs),
     /// Networks of namespaces with real clients and servers around the appliance.
     Lab(crate::lab::LabArgs),
+    /// Show or clear persistent clients of the running engine.
+    Persistence(crate::control::socket::client::PersistenceArgs),
     /// Generate packets at high rates into an interface.
     Pktgen(crate::pktgen::PktgenArgs),
     /// Make the running engine read its configuration file again; a bad file changes nothing.
@@ -37,7 +41,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Check(args) => crate::control::check::main(args),
+        Command::Flows(args) => crate::control::flows::client::main(args),
         Command::Lab(args) => crate::lab::main(args),
+        Command::Persistence(args) => crate::control::socket::client::persistence(args),
         Command::Pktgen(args) => crate::pktgen::main(args),
         Command::Realserver(args) => crate::realserver::main(args),
         Command::Reload(args) => crate::control::socket::client::reload(args),

@@ -3,17 +3,20 @@
 //! Owns nothing but the gathering. Never changes anything, and reads counters as they run: numbers of one status can
 //! be microseconds apart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use super::apply::{Applied, totals};
+use super::compile::Drain;
 use super::nexthop::{Facts, Reach, Reason};
 use super::status::{
-    InterfaceStatus, LocalPortsStatus, NextHopStatus, QueueStatus, RefusedMode, ServerStatus, ServiceStatus,
-    Unreachable, WorkerStatus,
+    DrainStatus, InterfaceStatus, LimitedClientsStatus, LimitsStatus, LocalPortsStatus, NextHopStatus,
+    PersistenceStatus, QueueStatus, RefusedMode, RemovedStatus, ServerStatus, ServiceStatus, Unreachable, WorkerStatus,
 };
 use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
-use crate::dataplane::schedule::Member;
+use crate::dataplane::schedule::{self, Member};
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
 use crate::model::{Desired, IoMode, PortRange, Server, Service};
@@ -103,12 +106,31 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
             kept: stats.kept.get(),
             unmatched: stats.unmatched.get(),
             icmp_errors: stats.icmp_errors.get(),
+            unproven: stats.unproven.get(),
+            stateless: stats.stateless.get(),
+            resets: stats.resets.get(),
+            cookies_sent: stats.cookies_sent.get(),
+            cookies_accepted: stats.cookies_accepted.get(),
+            cookies_refused: stats.cookies_refused.get(),
+            cookie_flows: stats.cookie_flows.get(),
+            cookie_flow_capacity: u64::from(desired.engine.cookie_flows),
             directory_full: stats.directory_full.get(),
             local_ports: stats.local_ports.get(),
             local_port_capacity: locals * share_of_ports(desired.engine.local_ports, number, workers.list.len()),
         });
     }
     all
+}
+
+/// Persistent clients.
+pub fn persistence(workers: &Workers) -> PersistenceStatus {
+    let templates = &workers.director.templates;
+    PersistenceStatus {
+        clients: templates.len() as u64,
+        capacity: templates.capacity() as u64,
+        gave_way: templates.gave_way(),
+        refused: templates.refused(),
+    }
 }
 
 /// Dropped packets by reason, over all workers.
@@ -119,16 +141,36 @@ pub fn drops(workers: &Workers) -> BTreeMap<String, u64> {
     DropReason::ALL.iter().map(|reason| (reason.name().to_owned(), count(*reason))).filter(|(_, n)| *n > 0).collect()
 }
 
-/// The services of a snapshot, with their servers in the order of the file. `now` by the workers' clock.
+/// Client networks that are counted for limits. Looks at the whole table.
+pub fn limited_clients(workers: &Workers) -> LimitedClientsStatus {
+    let clients = &workers.director.clients;
+    LimitedClientsStatus {
+        networks: clients.totals().0,
+        capacity: clients.capacity() as u64,
+        uncounted: workers.list.iter().map(|worker| worker.stats.clients_full.get()).sum(),
+    }
+}
+
+/// One moment by two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// The workers' clock: milliseconds, wraps.
+    pub clock: u32,
+    /// The clock of changes.
+    pub elapsed: Duration,
+}
+
+/// The services of a snapshot, with their servers in the order of the file.
 pub fn services(
     snapshot: &Snapshot,
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
-    now: u32,
+    now: Now,
     reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();
+    let drains = applied.drains();
     for service in &snapshot.services {
         let config = &service.config;
         let servers: Vec<ServerStatus> = config
@@ -137,12 +179,13 @@ pub fn services(
             .map(|configured| {
                 let member = member(service, configured);
                 let tunnel = member.and_then(|member| snapshot.target(member.id)?.tunnel.as_ref());
-                let path_mtu = tunnel.and_then(|tunnel| tunnel.path().get(now));
+                let path_mtu = tunnel.and_then(|tunnel| tunnel.path().get(now.clock));
                 let reach = reach(config, configured);
-                ServerStatus { path_mtu, ..server(configured, member, desired, applied, workers, reach) }
+                let drain = member.and_then(|member| drain(config, member, &drains, now.elapsed));
+                ServerStatus { path_mtu, drain, ..server(configured, member, desired, applied, workers, reach) }
             })
             .collect();
-        let flags = config.scheduler.flags();
+        let flags = schedule::flags(config.scheduler).into_iter().map(str::to_owned).collect();
         let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
         all.push(ServiceStatus {
             name: config.name.clone(),
@@ -157,10 +200,50 @@ pub fn services(
             out_packets: sum(|server| server.out_packets),
             out_bytes: sum(|server| server.out_bytes),
             connections: sum(|server| server.connections),
+            limits: limits(service),
             servers,
+            removed: removed(service),
         });
     }
     all
+}
+
+/// How far a server has drained.
+fn drain(service: &Service, member: &Member, drains: &HashMap<u32, Drain>, now: Duration) -> Option<DrainStatus> {
+    let drain = drains.get(&member.id)?;
+    let left = |deadline: Duration| deadline.saturating_sub(now).as_millis().div_ceil(1000) as u64;
+    Some(DrainStatus {
+        flows: member.load.total(),
+        of: drain.flows,
+        seconds_left: drain.deadline(service).map(left),
+        fate: service.fates.drained,
+    })
+}
+
+/// What a service limits.
+fn limits(service: &ServiceEntry) -> Option<LimitsStatus> {
+    let limits = &service.config.limits;
+    (!limits.is_none()).then(|| LimitsStatus {
+        connections: limits.connections.map(|_| service.tally.flows.get()),
+        max_connections: limits.connections,
+        max_rate: limits.rate.map(|rate| rate.per_second),
+        client_max_connections: limits.client_connections,
+        client_max_rate: limits.client_rate.map(|rate| rate.per_second),
+        refused: service.tally.refused.load(Relaxed),
+    })
+}
+
+/// Servers that were removed and have flows left.
+fn removed(service: &ServiceEntry) -> Vec<RemovedStatus> {
+    let of_service = service.config.key.ports.as_single().unwrap_or(0);
+    let ghosts = service.ghosts.iter().filter(|ghost| ghost.load.total() > 0);
+    let row = |ghost: &Member| RemovedStatus {
+        address: ghost.address.to_string(),
+        port: Some(ghost.port).filter(|port| *port != of_service),
+        flows: ghost.load.total(),
+        fate: service.config.fates.removed,
+    };
+    ghosts.map(row).collect()
 }
 
 /// A configured server in the snapshot.
@@ -203,6 +286,10 @@ fn server(
         active: member.map_or(0, |member| member.load.active()),
         inactive: member.map_or(0, |member| member.load.inactive()),
         connections,
+        upper_threshold: configured.upper,
+        lower_threshold: configured.lower,
+        overloaded: member.is_some_and(|member| member.load.is_overloaded()),
+        drain: None,
         packets,
         bytes,
         out_packets,

@@ -3,7 +3,9 @@
 //! Owns what must outlive snapshots: the stable ids of servers, their loads, where each service's sequence continues, and
 //! the slots of local addresses, the prepared access lists. Never reads a file, a socket or a clock, and never talks to workers.
 
+mod life;
 mod locals;
+mod units;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,15 +14,19 @@ use std::time::Duration;
 
 use crate::dataplane::access::Table;
 use crate::dataplane::director::ServiceState;
+use crate::dataplane::limits::Tally;
 use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
-use crate::dataplane::schedule::{Listed, Load, Member, Selector, carry_over};
+use crate::dataplane::schedule::{Basis, Load, Member, Selector};
 use crate::dataplane::snapshot::{
-    Endpoint, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
+    Endpoint, MemberIndex, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::model::{Access, Desired, Method, Scheduler, Server, Service, ServiceKey};
+use life::Counted;
+pub use life::Drain;
 use locals::Locals;
+use units::Units;
 
 /// Where a server is, as the kernel's facts tell it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,11 +104,22 @@ type Paths = HashMap<IpAddr, Arc<PathMtu>>;
 /// A server as it is known from one snapshot to the next.
 #[derive(Clone, Debug)]
 struct Record {
-    identity: Identity,
     id: u32,
     weight: u32,
     last_weight: u32,
     load: Arc<Load>,
+    /// As configured, last.
+    server: Server,
+    /// Since when it drains.
+    drain: Option<Drain>,
+    /// Number of the first snapshot without it; 0 while it is configured.
+    gone_since: u64,
+}
+
+impl Record {
+    const fn identity(&self) -> Identity {
+        identity(&self.server)
+    }
 }
 
 /// A service as it is known from one snapshot to the next. Servers are in IPVS's order: the one added last comes first.
@@ -111,6 +128,28 @@ struct ServiceRecord {
     scheduler: Scheduler,
     state: Arc<ServiceState>,
     servers: Vec<Record>,
+    /// Servers that were removed, while flows of them may be left.
+    ghosts: Vec<Record>,
+    counted: Counted,
+    tally: Arc<Tally>,
+    tally_since: u64,
+    /// The selectors of the last snapshot, and what they were made from.
+    built: Option<(Basis, Selector, Selector)>,
+}
+
+impl ServiceRecord {
+    /// The scheduler for these members, and the one for flows without state. A change that does not touch them, such as a
+    /// next hop or another service, builds no table anew.
+    fn selectors(&mut self, members: &[Member]) -> (Selector, Selector) {
+        let basis = Basis::new(self.scheduler, members);
+        let built = self.built.take().filter(|(known, ..)| *known == basis).unwrap_or_else(|| {
+            let own = Selector::new(self.scheduler, members);
+            let stateless = Selector::stateless(self.scheduler, members, &own);
+            (basis, own, stateless)
+        });
+        let (_, own, stateless) = self.built.insert(built);
+        (own.clone(), stateless.clone())
+    }
 }
 
 /// What outlives snapshots.
@@ -123,7 +162,12 @@ pub struct Registry {
     free: Vec<u16>,
     locals: Locals,
     paths: Paths,
+    /// Tallies that there ever were.
+    tallies: u32,
+    /// When the next server has drained for long enough.
+    next_deadline: Option<Duration>,
     access: Arc<Table>,
+    units: Units,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -133,7 +177,7 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// Stable ids of servers that were not in the one before: their slots' counters start from what they show now.
     pub added: Vec<u32>,
-    /// Stable ids of servers that are gone.
+    /// Stable ids of servers that are gone, and their flows with them.
     pub removed: Vec<u32>,
 }
 
@@ -176,6 +220,7 @@ impl Registry {
             return Err(CompileError::TooManyServers { wanted });
         }
         self.locals.assign(desired, now)?;
+        self.units.assign(desired, now);
         let mut removed = Vec::new();
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
@@ -185,45 +230,49 @@ impl Registry {
         let tunnels: HashSet<IpAddr> = desired.tunnel_servers().collect();
         self.paths.retain(|address, _| tunnels.contains(address));
         let wanted: HashMap<ServiceKey, &Service> = desired.services.iter().map(|s| (s.key, s)).collect();
-        let mut gone: Vec<u32> = Vec::new();
-        for (key, record) in &before {
-            let stays = |known| wanted.get(key).is_some_and(|s| s.servers.iter().any(|n| identity(n) == known));
-            gone.extend(record.servers.iter().filter(|r| !stays(r.identity)).map(|r| r.id));
+        let gone = life::who_goes(&before, &wanted);
+        for id in &gone {
+            self.release(*id);
+            removed.push(*id);
         }
-        gone.sort_unstable();
-        for id in gone {
-            self.release(id);
-            removed.push(id);
-        }
+        self.next_deadline = None;
         for service in &desired.services {
             let old = before.remove(&service.key);
-            let record = self.carry_service(service, old, &mut added);
+            let mut record = self.carry_service(service, old, &gone, &mut added, now);
             let port = service.key.ports.as_single().unwrap_or(0);
-            let configured: HashMap<Identity, &Server> = service.servers.iter().map(|s| (identity(s), s)).collect();
-            let mut members = Vec::with_capacity(record.servers.len());
-            for known in &record.servers {
-                let Some(server) = configured.get(&known.identity) else { continue };
-                let at = place(service, server, whereabouts(service, server), &self.locals, &mut self.paths);
-                members.push(Member {
+            let mut member = |known: &Record, ghost: bool| {
+                let server = &known.server;
+                let at = if ghost { Whereabouts::default() } else { whereabouts(service, server) };
+                let mut at = place(service, server, at, &self.locals, &mut self.paths);
+                let reachable = at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len());
+                at.fate = known.fate(service, reachable, now);
+                let member = Member {
                     id: known.id,
                     weight: known.weight,
                     last_weight: known.last_weight,
-                    reachable: at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len()),
+                    reachable: reachable && at.fate.is_none(),
                     address: server.address,
                     port: server.port.unwrap_or(port),
-                    real: known.id,
+                    real: self.units.real(service, server),
                     upper: server.upper.unwrap_or(0),
                     lower: server.lower.unwrap_or(0),
                     load: known.load.clone(),
-                });
+                };
                 placed.insert(known.id, at);
-            }
+                member
+            };
+            let members: Vec<Member> = record.servers.iter().map(|known| member(known, false)).collect();
+            let ghosts: Vec<Member> = record.ghosts.iter().map(|known| member(known, true)).collect();
+            let (selector, stateless) = record.selectors(&members);
             entries.push(ServiceEntry {
-                selector: Selector::new(service.scheduler, &members),
-                stateless: Selector::new(Scheduler::MH, &members),
-                ghosts: Vec::new(),
-                unit: 0,
+                selector,
+                stateless,
+                ghosts,
+                unit: self.units.unit(service),
+                index: MemberIndex::new(service, &members),
                 state: record.state.clone(),
+                tally: record.tally.clone(),
+                tally_since: record.tally_since,
                 config: service.clone(),
                 members,
             });
@@ -249,38 +298,6 @@ impl Registry {
             self.access = Arc::new(Table::new(lists));
         }
         Arc::clone(&self.access)
-    }
-
-    fn carry_service(&mut self, service: &Service, old: Option<ServiceRecord>, added: &mut Vec<u32>) -> ServiceRecord {
-        let (state, old_servers) = match old {
-            Some(old) => {
-                if old.scheduler != service.scheduler {
-                    old.state.cursor.reset();
-                }
-                (old.state, old.servers)
-            }
-            None => (Arc::default(), Vec::new()),
-        };
-        let before: Vec<Listed> = old_servers.iter().map(|r| (r.id, r.weight)).collect();
-        let configured: HashMap<Identity, u16> = service.servers.iter().map(|s| (identity(s), s.weight)).collect();
-        let mut servers: Vec<Record> = old_servers
-            .into_iter()
-            .filter_map(|record| {
-                let weight = u32::from(*configured.get(&record.identity)?);
-                let last_weight = if weight > 0 { weight } else { record.last_weight };
-                Some(Record { weight, last_weight, ..record })
-            })
-            .collect();
-        let known: HashSet<Identity> = servers.iter().map(|record| record.identity).collect();
-        for server in service.servers.iter().filter(|server| !known.contains(&identity(server))) {
-            let id = self.take_slot();
-            added.push(id);
-            let (identity, weight) = (identity(server), u32::from(server.weight));
-            servers.insert(0, Record { identity, id, weight, last_weight: weight, load: Arc::default() });
-        }
-        let after: Vec<Listed> = servers.iter().map(|r| (r.id, r.weight)).collect();
-        carry_over(service.scheduler, &state.cursor, &before, &after);
-        ServiceRecord { scheduler: service.scheduler, state, servers }
     }
 
     /// A free slot, with a generation that no live flow can name.

@@ -4,6 +4,9 @@
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
 mod access;
+mod life;
+mod persistence;
+mod scheduler;
 mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -17,15 +20,15 @@ use super::config::raw::{At, Entry};
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::dataplane::xdp::Matcher;
 use crate::model::{
-    Desired, EngineSettings, HugePages, Interface, IoMode, MacAddr, Neighbor, Polling, PortRange, ServiceKey, Timeouts,
-    VerifyChecksums,
+    Desired, EngineSettings, HugePages, Interface, IoMode, MacAddr, Neighbor, Polling, PortRange, ServiceKey,
+    SynCookies, Timeouts, VerifyChecksums,
 };
 
 /// Makes the configuration of a walked file. `None` when something necessary was refused on the way; the configuration
 /// must not be used either when `out` has an error. Files that it names are read by `read`.
 pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Collector<'_>) -> Option<Desired> {
     let engine = file.tables("engine").first().and_then(|entry| engine(entry, last_core, out));
-    let timeouts = file.tables("timeouts").first().and_then(timeouts);
+    let timeouts = file.tables("timeouts").first().map(|entry| life::timeouts(entry, Timeouts::default()));
     let control_socket = file.tables("control").first().and_then(|entry| entry.text("socket"));
     let interfaces = interfaces(file.tables("interface"), out);
     let services = services::services(file.tables("service"), timeouts.unwrap_or_default(), out);
@@ -109,7 +112,16 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
         fragments: entry.integer("fragments")?.value,
         fragments_waiting: entry.integer("fragments_waiting")?.value,
         fragment_wait_ms: entry.integer("fragment_wait_ms")?.value,
-        ..EngineSettings::default()
+        unproven: entry.integer("unproven_flows")?.value,
+        unproven_ipv6: entry.integer("unproven_flows_ipv6")?.value,
+        syn_cookies: match entry.word("syn_cookies")?.value {
+            "always" => SynCookies::Always,
+            "off" => SynCookies::Off,
+            _ => SynCookies::Flood,
+        },
+        cookie_flows: entry.integer("cookie_flows")?.value,
+        limited_clients: entry.integer("limited_clients")?.value,
+        persistent_clients: entry.integer("persistent_clients")?.value,
     })
 }
 
@@ -127,23 +139,6 @@ fn check_local_ports(entry: &Entry, ports: At<PortRange>, workers: usize, out: &
     problem
         .expected("a range with a port for each worker at least, such as `\"1024-65535\"`")
         .help("write a longer range");
-}
-
-fn timeouts(entry: &Entry) -> Option<Timeouts> {
-    let seconds = |key| entry.integer(key).map(|seconds| seconds.value);
-    Some(Timeouts {
-        tcp_established: seconds("tcp_established")?,
-        tcp_syn_sent: seconds("tcp_syn_sent")?,
-        tcp_syn_recv: seconds("tcp_syn_recv")?,
-        tcp_fin_wait: seconds("tcp_fin_wait")?,
-        tcp_time_wait: seconds("tcp_time_wait")?,
-        tcp_close: seconds("tcp_close")?,
-        tcp_close_wait: seconds("tcp_close_wait")?,
-        tcp_last_ack: seconds("tcp_last_ack")?,
-        udp: seconds("udp")?,
-        sctp_established: seconds("sctp_established")?,
-        ..Timeouts::default()
-    })
 }
 
 fn interfaces(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Interface> {

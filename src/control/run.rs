@@ -22,15 +22,17 @@ use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
 use super::check::summary;
 use super::config::{self, Loaded, Refused};
+use super::flows::Listings;
 use super::groups::Groups;
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
+use super::persistence::{Action, Question};
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::status::{ConfigStatus, EngineStatus, Status};
 use super::workers::{self, WorkerError, Workers};
-use super::{collect, startup};
+use super::{collect, persistence, startup};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
 use crate::model::{self, Desired, Service};
@@ -175,6 +177,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         unreachable: BTreeMap::new(),
         alarms: Alarms::default(),
         local: Vec::new(),
+        listings: Listings::default(),
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
@@ -227,6 +230,7 @@ struct Engine {
     last_error: Option<String>,
     /// What the file says that only a restart brings.
     restart: Vec<String>,
+    /// Next hops changed, a server has drained for long enough, or one that was removed has no flows left.
     hops_changed: bool,
     hops_applied: Instant,
     ticked: Instant,
@@ -237,6 +241,8 @@ struct Engine {
     alarms: Alarms,
     /// Sentences about servers that are this machine, as last logged.
     local: Vec<String>,
+    /// Requests about flows that the workers are answering.
+    listings: Listings,
 }
 
 impl Engine {
@@ -268,13 +274,28 @@ impl Engine {
                     }
                 }
             }
-            server.turn(poll.registry(), now, |command| match command {
+            server.turn(poll.registry(), now, |request, client| match request.command {
                 Command::Status => match serde_json::to_value(self.status()) {
-                    Ok(status) => Answer::Done(status),
-                    Err(error) => Answer::refused(error.to_string()),
+                    Ok(status) => Answer::Done(status).into(),
+                    Err(error) => Answer::refused(error.to_string()).into(),
                 },
-                Command::Reload => self.reload(now),
+                Command::Reload => self.reload(now).into(),
+                Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Persistence => match Question::read(&request.options) {
+                    Ok(question) => self.persistence(&question, now).into(),
+                    Err(why) => Answer::refused(why).into(),
+                },
             });
+            let mut answers = Vec::new();
+            self.listings.turn(
+                &self.shared,
+                now,
+                |client| server.waits(client),
+                |to, answer| answers.push((to, answer)),
+            );
+            for (client, answer) in answers {
+                server.complete(client, &answer, now);
+            }
             self.on_deadline(now)?;
         }
     }
@@ -287,6 +308,12 @@ impl Engine {
         if self.applied.is_settling() {
             until = until.min(Instant::now() + SETTLE);
         }
+        if let Some(deadline) = self.applied.next_deadline() {
+            until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
+        }
+        if let Some(fetch) = self.listings.next_deadline(Instant::now()) {
+            until = until.min(fetch);
+        }
         until
     }
 
@@ -294,6 +321,7 @@ impl Engine {
         if now >= self.tracker.next_deadline() {
             self.hops_changed |= self.tracker.on_deadline(now);
         }
+        self.hops_changed |= self.applied.next_deadline().is_some_and(|deadline| now >= self.started + deadline);
         if self.hops_changed && now >= self.hops_applied + HOPS_PAUSE {
             self.hops_changed = false;
             self.hops_applied = now;
@@ -318,6 +346,7 @@ impl Engine {
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }
+            self.hops_changed |= self.applied.has_idle_ghosts();
         }
         Ok(())
     }
@@ -449,6 +478,20 @@ impl Engine {
         all
     }
 
+    /// Lists or clears persistent clients.
+    fn persistence(&self, question: &Question, now: Instant) -> Answer {
+        let (director, snapshot) = (&self.workers.director, self.shared.snapshot.load());
+        let now = self.shared.clock(now);
+        let done = match question.action {
+            Action::List => persistence::list(director, &snapshot, question, now)
+                .and_then(|listing| serde_json::to_value(listing).map_err(|error| error.to_string())),
+            Action::Clear => {
+                persistence::clear(director, &snapshot, question, now).map(|count| json!({ "cleared": count }))
+            }
+        };
+        done.map_or_else(Answer::refused, Answer::Done)
+    }
+
     fn status(&self) -> Status {
         let snapshot = self.shared.snapshot.load_full();
         let unreachable = self.cut_off();
@@ -477,10 +520,12 @@ impl Engine {
                 &self.desired,
                 &self.applied,
                 &self.workers,
-                self.shared.clock(Instant::now()),
+                collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
                 |service, server| self.tracker.reach(service, server),
             ),
             local_ports: collect::local_ports(&self.desired, &self.workers),
+            limited_clients: collect::limited_clients(&self.workers),
+            persistence: collect::persistence(&self.workers),
             drops: collect::drops(&self.workers),
             warnings,
         }

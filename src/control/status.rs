@@ -2,12 +2,17 @@
 //!
 //! Owns names and layout. Never collects anything: the control loop fills these.
 
+mod life;
+mod table;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{IoMode, Method, Protocol};
+pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
+use table::Table;
 
 /// Everything about the engine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,10 +29,29 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Local addresses of full NAT, over all services and workers.
     pub local_ports: LocalPortsStatus,
+    /// Client networks that are counted for limits, over all services.
+    #[serde(default)]
+    pub limited_clients: LimitedClientsStatus,
+    /// Persistent clients, over all services and workers.
+    #[serde(default)]
+    pub persistence: PersistenceStatus,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
     /// What someone should look at.
     pub warnings: Vec<String>,
+}
+
+/// Persistent clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersistenceStatus {
+    /// Clients now, those whose time is over but who were not swept yet included.
+    pub clients: u64,
+    /// Most clients.
+    pub capacity: u64,
+    /// Clients that gave way to newer ones before their time.
+    pub gave_way: u32,
+    /// Flows of clients for whom there was no room.
+    pub refused: u32,
 }
 
 /// Local addresses of full NAT and their ports.
@@ -152,6 +176,10 @@ pub struct WorkerStatus {
     pub flows_ipv6: u64,
     /// Most IPv6 flows.
     pub flow_capacity_ipv6: u64,
+    /// Flows of both families among them that their clients have not confirmed yet.
+    pub unproven: u64,
+    /// Packets that were let in without a flow during a flood.
+    pub stateless: u64,
     /// Flows that gave way to newer ones in a full table.
     pub evicted: u64,
     /// Frames handed to the worker that has their flow.
@@ -164,6 +192,24 @@ pub struct WorkerStatus {
     pub unmatched: u64,
     /// ICMP errors sent to clients and servers.
     pub icmp_errors: u64,
+    /// TCP resets sent to clients whose server is gone.
+    #[serde(default)]
+    pub resets: u64,
+    /// SYNs that were answered by a cookie.
+    #[serde(default)]
+    pub cookies_sent: u64,
+    /// Cookies that came back good.
+    #[serde(default)]
+    pub cookies_accepted: u64,
+    /// Packets that brought back none, or a bad one.
+    #[serde(default)]
+    pub cookies_refused: u64,
+    /// Flows now that were opened by a cookie.
+    #[serde(default)]
+    pub cookie_flows: u64,
+    /// Most flows that are opened by a cookie.
+    #[serde(default)]
+    pub cookie_flow_capacity: u64,
     /// Flows that found no room in the directory of all workers: only this worker knows them.
     pub directory_full: u64,
     /// Full NAT: ports of local addresses that this worker uses now.
@@ -199,8 +245,14 @@ pub struct ServiceStatus {
     pub out_bytes: u64,
     /// Flows of all its servers since start.
     pub connections: u64,
+    /// Its limits for new flows, where it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<LimitsStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// Servers that were removed, while flows of them are left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedStatus>,
 }
 
 /// One server of a service.
@@ -225,6 +277,18 @@ pub struct ServerStatus {
     pub inactive: u32,
     /// Flows since start.
     pub connections: u64,
+    /// Flows at which it takes no new ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper_threshold: Option<u32>,
+    /// Flows below which it takes new ones again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower_threshold: Option<u32>,
+    /// Whether it takes no new ones because of that.
+    #[serde(default)]
+    pub overloaded: bool,
+    /// How far it has drained, where it drains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainStatus>,
     /// Packets forwarded to it.
     pub packets: u64,
     /// Bytes forwarded to it.
@@ -287,6 +351,15 @@ pub fn render(status: &Status, now: u64) -> String {
     interfaces(&mut out, status);
     workers(&mut out, status);
     services(&mut out, status);
+    let persistence = &status.persistence;
+    if persistence.clients > 0 || persistence.refused > 0 {
+        let _ = write!(out, "{} of {} persistent clients", persistence.clients, persistence.capacity);
+        let more = [(persistence.gave_way, "gave way early"), (persistence.refused, "flows found no room")];
+        for (count, what) in more.into_iter().filter(|(count, _)| *count > 0) {
+            let _ = write!(out, ", {count} {what}");
+        }
+        out.push_str("\n\n");
+    }
     if !status.drops.is_empty() {
         let mut rows: Vec<(&String, &u64)> = status.drops.iter().collect();
         rows.sort_by(|a, b| b.1.cmp(a.1));
@@ -378,26 +451,63 @@ fn workers(out: &mut String, status: &Status) {
     out.push_str(&table.render());
     out.push('\n');
     shared_work(out, status);
+    cookies(out, status);
 }
 
 /// What workers do besides forwarding; nothing while none of it happens.
 fn shared_work(out: &mut String, status: &Status) {
-    let header = [">Worker", ">Handed", ">Taken over", ">Waited", ">Unmatched", ">ICMP errors", ">Local ports", ">of"];
+    let header = [
+        ">Worker",
+        ">Unproven",
+        ">Stateless",
+        ">Handed",
+        ">Taken over",
+        ">Waited",
+        ">Unmatched",
+        ">ICMP errors",
+        ">Resets",
+        ">Local ports",
+        ">of",
+    ];
     let mut table = Table::new(&header);
     let mut any = false;
     for worker in &status.workers {
         let numbers = [
+            worker.unproven,
+            worker.stateless,
             worker.handed,
             worker.taken_over,
             worker.kept,
             worker.unmatched,
             worker.icmp_errors,
+            worker.resets,
             worker.local_ports,
             worker.local_port_capacity,
         ];
         any |= numbers.iter().any(|number| *number > 0);
-        let [handed, taken_over, kept, unmatched, icmp_errors, ports, of] = numbers.map(|number| number.to_string());
-        table.row([worker.worker.to_string(), handed, taken_over, kept, unmatched, icmp_errors, ports, of]);
+        let cells = std::iter::once(u64::try_from(worker.worker).unwrap_or(0)).chain(numbers);
+        table.cells(cells.map(|number| number.to_string()).collect());
+    }
+    if any {
+        out.push_str(&table.render());
+        out.push('\n');
+    }
+}
+
+/// SYN cookies; nothing while there are none.
+fn cookies(out: &mut String, status: &Status) {
+    let mut table = Table::new(&[">Worker", ">Cookies sent", ">Came back", ">Refused", ">Flows by cookie", ">of"]);
+    let mut any = false;
+    for worker in &status.workers {
+        any |= worker.cookies_sent + worker.cookies_accepted + worker.cookies_refused + worker.cookie_flows > 0;
+        table.row([
+            worker.worker.to_string(),
+            worker.cookies_sent.to_string(),
+            worker.cookies_accepted.to_string(),
+            worker.cookies_refused.to_string(),
+            worker.cookie_flows.to_string(),
+            worker.cookie_flow_capacity.to_string(),
+        ]);
     }
     if any {
         out.push_str(&table.render());
@@ -451,7 +561,7 @@ fn services(out: &mut String, status: &Status) {
             service.out_packets.to_string(),
             service.bytes.to_string(),
             service.out_bytes.to_string(),
-            service.name.clone(),
+            format!("{}{}", service.name, life::of_service(service)),
         ]);
         for server in &service.servers {
             let hop = match (&server.next_hop, &server.unreachable) {
@@ -479,11 +589,27 @@ fn services(out: &mut String, status: &Status) {
                 server.out_packets.to_string(),
                 server.bytes.to_string(),
                 server.out_bytes.to_string(),
-                hop,
+                format!("{hop}{}", life::of_server(server)),
             ]);
+        }
+        for removed in &service.removed {
+            let port = removed.port.map_or_else(|| service.port.clone(), |port| port.to_string());
+            let mut row: [String; 12] = Default::default();
+            row[0] = "  ->".to_owned();
+            row[1] = with_port(&removed.address, &port);
+            row[11] = life::of_removed(removed);
+            table.row(row);
         }
     }
     out.push_str(&table.render());
+    let clients = &status.limited_clients;
+    if clients.uncounted > 0 {
+        let _ = writeln!(
+            out,
+            "limits of clients: {} of {} networks have flows; {} flows were let in without room to count them",
+            clients.networks, clients.capacity, clients.uncounted
+        );
+    }
     out.push('\n');
 }
 
@@ -494,41 +620,6 @@ fn span(seconds: u64) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
-    }
-}
-
-/// Columns as wide as their widest cell; a header says with `<` or `>` to which side its column leans.
-struct Table {
-    right: Vec<bool>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn new(header: &[&str]) -> Table {
-        let right = header.iter().map(|name| name.starts_with('>')).collect();
-        let names = header.iter().map(|name| name.trim_start_matches(['<', '>']).to_owned()).collect();
-        Table { right, rows: vec![names] }
-    }
-
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
-    }
-
-    fn render(&self) -> String {
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
-        let mut out = String::new();
-        for row in &self.rows {
-            let cells = row.iter().zip(&widths).zip(&self.right).map(|((cell, width), right)| {
-                if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
-            let line = cells.collect::<Vec<_>>().join("  ");
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-        out
     }
 }
 

@@ -107,6 +107,7 @@ impl Workers {
         // One hash of a flow for all, so that a word in the directory means the same to each.
         let seeds = Seeds::random();
         let director = Arc::new(Director::new(settings, seeds));
+        director.templates.prefault();
         let mut workers = Workers { list: Vec::new(), director: director.clone(), shared: shared.clone() };
         let peers = peers(ios.len(), settings);
         for (worker, (io, core)) in ios.into_iter().zip(&settings.cores).enumerate() {

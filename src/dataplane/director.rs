@@ -5,7 +5,7 @@
 
 use super::flow::Seeds;
 use super::guard::Guard;
-use super::limits::{Bucket, Clients, Gauge};
+use super::limits::{Bucket, Clients};
 use super::persist::Templates;
 use super::schedule::Cursor;
 use crate::model::{EngineSettings, SynCookies};
@@ -44,8 +44,6 @@ impl Director {
 pub struct ServiceState {
     /// Where its sequence of servers continues.
     pub cursor: Cursor,
-    /// Its flows now, where they are limited.
-    pub flows: Gauge,
     /// Its new flows a second.
     pub rate: Bucket,
 }

@@ -12,6 +12,7 @@ mod fate;
 mod flow_path;
 mod fragment_path;
 mod kit;
+mod listing;
 mod new_flow;
 mod other_path;
 mod path_error;
@@ -19,13 +20,12 @@ mod plain;
 mod plain_methods;
 mod send;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::director::Director;
 use super::directory::Peers;
 use super::flow::state::State;
-use super::flow::{FlowV4, FlowV6, Flows, Ident, Seeds, flag};
+use super::flow::{Budget, FlowTable, FlowV4, FlowV6, Flows, Ident, Seeds};
 use super::fragment::FragmentTable;
 use super::icmp::Limiter;
 use super::io::{BATCH, Frame, FrameMemory};
@@ -35,10 +35,14 @@ use super::ports::PortPool;
 use super::snapshot::{Port, ServerEntry, Snapshot, slot_of};
 use super::split::MOST_PIECES;
 use super::stats::WorkerStats;
+use super::syn_cookie::slab::Slab;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{EngineSettings, HugePages, PortRange, VerifyChecksums};
+use cookie_path::Meter;
 use family::{Family, word64};
 use kit::Kit;
+use listing::Clerk;
+pub use listing::Effort;
 
 /// What the first pass found out about a frame that is not plain.
 #[derive(Clone, Copy)]
@@ -81,6 +85,9 @@ pub struct Pipeline {
     verify: VerifyChecksums,
     kit: Kit,
     local_ports: PortRange,
+    /// Which of the four tables is being swept.
+    sweeping: u8,
+    clerk: Clerk,
 }
 
 /// What a worker's flows and fragments hold at the moment.
@@ -92,6 +99,8 @@ pub struct Holdings {
     pub local_ports: u64,
     /// Fragments that wait for their first one.
     pub waiting: u64,
+    /// Flows that were opened by a SYN cookie.
+    pub spliced: u64,
 }
 
 /// Most frames that a batch can bring forth besides its own.
@@ -115,6 +124,8 @@ impl Pipeline {
             stats,
             verify: settings.verify_checksums,
             local_ports: settings.local_ports,
+            sweeping: 0,
+            clerk: Clerk::default(),
             kit: Kit {
                 hops: LastHops::default(),
                 extra: Vec::with_capacity(MAX_EXTRA),
@@ -129,11 +140,15 @@ impl Pipeline {
                 pieces: Vec::with_capacity(MOST_PIECES),
                 ports: PortPool::new(settings.local_addresses as usize, settings.local_ports, 0, 1),
                 locals: vec![None; settings.local_addresses as usize],
+                ending: Vec::with_capacity(settings.local_addresses as usize),
+                ending_left: 0,
                 generation: 0,
                 limiter: Limiter::default(),
                 next_id: 0,
                 next_id_v6: 0,
                 random: seeds.0[3] as u32 | 1,
+                splices: Slab::new(settings.cookie_flows as usize, huge)?,
+                meter: Meter::default(),
                 director,
             },
         })
@@ -235,17 +250,15 @@ impl Pipeline {
         }
     }
 
-    /// Takes over a new snapshot. Flows of a local address whose slot another one gets end here, at the cost of a look at
-    /// the whole table: the slot has rested for ten minutes, so few operators ever see that.
+    /// Takes over a new snapshot. Flows that are counted in another way than before, by a service's first limit on connections or
+    /// another length of its clients' networks, are counted anew at the cost of a look at both tables: few operators ever see that.
     #[cold]
     fn follow(&mut self, snapshot: &Snapshot, now: u32) {
-        let kit = &mut self.kit;
-        for slot in 0..kit.locals.len() {
-            let Some(old) = kit.displaced(slot, snapshot) else { continue };
-            self.v4.end_where(|entry| asks_from(entry, old), |gone| kit.close(snapshot, &gone, now));
-            self.v6.end_where(|entry| asks_from(entry, old), |gone| kit.close(snapshot, &gone, now));
+        if admission::is_stale(snapshot, self.kit.generation) {
+            admission::recount(&mut self.v4, snapshot, &self.director, self.kit.generation, now);
+            admission::recount(&mut self.v6, snapshot, &self.director, self.kit.generation, now);
         }
-        kit.follow(snapshot);
+        self.kit.follow(snapshot, self.sweep_length());
     }
 
     /// Counts a batch's outcomes once they were acted upon (a transmission may have turned into a drop).
@@ -273,23 +286,38 @@ impl Pipeline {
         }
     }
 
-    /// Ends flows that outlived their timeout, looking at `budget` buckets of each table.
-    pub fn sweep(&mut self, snapshot: &Snapshot, budget: usize, now: u32) {
-        let mut expired = 0;
-        let kit = &mut self.kit;
-        self.v4.sweep(budget, now, snapshot, |gone| {
-            kit.close(snapshot, &gone, now);
-            expired += 1;
-        });
-        self.v6.sweep(budget, now, snapshot, |gone| {
-            kit.close(snapshot, &gone, now);
-            expired += 1;
-        });
-        if expired > 0 {
-            self.stats.expired.add(expired);
+    /// Ends flows that outlived their timeout, looking at the next `buckets` buckets of the flow tables, at most at all of them.
+    pub fn sweep(&mut self, snapshot: &Snapshot, buckets: usize, now: u32) {
+        self.sweep_some(snapshot, Budget { buckets, flows: usize::MAX }, now);
+    }
+
+    /// The same, but it stops when so many flows ended, too. Returns how many buckets it has looked at.
+    pub fn sweep_some(&mut self, snapshot: &Snapshot, budget: Budget, now: u32) -> usize {
+        if snapshot.generation != self.kit.generation {
+            self.follow(snapshot, now);
         }
+        let most = Budget { buckets: budget.buckets.min(self.sweep_length()), ..budget };
+        let mut left = most;
+        while left.buckets > 0 && left.flows > 0 {
+            let (kit, left) = (&mut self.kit, &mut left);
+            let through = match self.sweeping {
+                0 => sweep_table(&mut self.v4.proven, kit, snapshot, left, now),
+                1 => sweep_table(&mut self.v4.unproven, kit, snapshot, left, now),
+                2 => sweep_table(&mut self.v6.proven, kit, snapshot, left, now),
+                _ => sweep_table(&mut self.v6.unproven, kit, snapshot, left, now),
+            };
+            self.sweeping = (self.sweeping + u8::from(through)) % 4;
+        }
+        if left.flows < most.flows {
+            self.stats.expired.add((most.flows - left.flows) as u64);
+        }
+        let swept = most.buckets - left.buckets;
+        self.kit.swept(swept, snapshot);
         self.director.guard.settle(now);
+        let (templates, length) = (&self.director.templates, self.sweep_length().max(1));
+        templates.sweep((templates.slots() * swept).div_ceil(length), now);
         self.publish();
+        swept
     }
 
     /// Touches every page of the flow tables, so that no packet pays for a page fault. Called once, by a worker that
@@ -298,6 +326,7 @@ impl Pipeline {
         self.v4.prefault();
         self.v6.prefault();
         self.kit.fragments.prefault();
+        self.kit.splices.prefault();
     }
 
     /// Publishes the flow tables' fill.
@@ -305,6 +334,7 @@ impl Pipeline {
         self.stats.flows_v4.set(self.v4.len() as u64);
         self.stats.flows_v6.set(self.v6.len() as u64);
         self.stats.unproven.set((self.v4.unproven.len() + self.v6.unproven.len()) as u64);
+        self.stats.cookie_flows.set(u64::from(self.kit.splices.used()));
         self.stats.local_ports.set(u64::from(self.kit.ports.taken()));
     }
 
@@ -314,13 +344,30 @@ impl Pipeline {
             last_hops: self.kit.hops.flows(),
             local_ports: u64::from(self.kit.ports.taken()),
             waiting: self.kit.fragments.waiting() as u64,
+            spliced: u64::from(self.kit.splices.used()),
         }
     }
 
-    /// Buckets of the larger table, for pacing [`Pipeline::sweep`].
+    /// Buckets of all flow tables, for pacing [`Pipeline::sweep`].
     pub fn sweep_length(&self) -> usize {
-        self.v4.buckets().max(self.v6.buckets())
+        self.v4.buckets() + self.v6.buckets()
     }
+}
+
+/// A piece of the sweep over one table. Returns whether it reached its end.
+fn sweep_table<E: Family>(
+    table: &mut FlowTable<E>,
+    kit: &mut Kit,
+    snapshot: &Snapshot,
+    budget: &mut Budget,
+    now: u32,
+) -> bool {
+    // Lent out for as long as the closures live; nothing is allocated.
+    let ending = std::mem::take(&mut kit.ending);
+    let ends = |entry: &E| !ending.is_empty() && kit::asks_from(entry, &ending);
+    let through = table.sweep_some(budget, now, snapshot, ends, |gone| kit.close(snapshot, &gone, now));
+    kit.ending = ending;
+    through
 }
 
 /// The flow tables as the first pass sees them.
@@ -391,11 +438,6 @@ impl Tables<'_> {
         }
         Slot { parsed, hash }
     }
-}
-
-/// Whether this is the entry of a server's packets to an address.
-fn asks_from<E: Family>(entry: &E, address: IpAddr) -> bool {
-    entry.flags() & flag::REVERSE != 0 && E::destination(&entry.key()) == address
 }
 
 /// Full NAT reads both entries of a flow: once the first has come from memory, asks the CPU for the second.

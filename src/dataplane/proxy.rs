@@ -28,6 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::checksum::{adjust, gain, sum};
 use super::io::{Frame, FrameMemory};
 use super::parse::{Kind, Parsed, Part, tcp_flag};
+use super::rewrite::options::{field, put_field};
 use super::rewrite::{mss, options};
 use super::verdict::DropReason;
 
@@ -165,20 +166,6 @@ pub fn insert<M: FrameMemory>(
     Ok(())
 }
 
-/// Puts `new` over the four bytes of a TCP header at `at`, with the checksum.
-fn put(bytes: &mut [u8], l4: usize, at: usize, new: u32) {
-    let new = new.to_be_bytes();
-    let Some(field) = bytes.get_mut(l4 + at..l4 + at + 4) else { return };
-    let change = gain(field, &new);
-    field.copy_from_slice(&new);
-    options::mend(bytes, l4, change);
-}
-
-/// A four-byte field of a TCP header that is there.
-fn field(bytes: &[u8], l4: usize, at: usize) -> u32 {
-    bytes.get(l4 + at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
-}
-
 /// The sequence number of a client's SYN. Ports come again: a SYN that begins a new connection in an old flow's place
 /// begins its ISN and [`Progress`] anew as well. Whether it does, the flow's state tells; this does not.
 pub fn opens(bytes: &[u8], parsed: &Parsed) -> Option<u32> {
@@ -228,7 +215,7 @@ pub fn client_segment(
     if !shift {
         return Ok(Step::Untouched);
     }
-    put(bytes, l4, 4, number.wrapping_add(length));
+    put_field(bytes, l4, 4, number.wrapping_add(length));
     Ok(Step::Shifted)
 }
 
@@ -298,10 +285,10 @@ pub fn server_segment(
     if new == number {
         return Ok(if changed { Step::Shifted } else { Step::Untouched });
     }
-    put(bytes, l4, 8, new);
+    put_field(bytes, l4, 8, new);
     let all = progress == Progress::Acknowledged || number.wrapping_sub(first) >= length;
     Ok(if all { Step::Acknowledged } else { Step::Shifted })
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::dataplane) mod tests;

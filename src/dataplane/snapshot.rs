@@ -11,6 +11,7 @@ use super::access::Table;
 use super::director::ServiceState;
 use super::flow::Lifetimes;
 use super::flow::state::{STATES, State, timeouts_ms};
+use super::limits::Tally;
 use super::parse::NO_VLAN;
 use super::rewrite::plain::{Rewrite4, Rewrite6};
 use super::rewrite::tunnel::Tunnel;
@@ -222,6 +223,33 @@ pub const fn server_id(slot: u16, generation: u16) -> u32 {
     (generation as u32) << 16 | slot as u32
 }
 
+/// Ways to a member of a service, sorted.
+#[derive(Debug, Default)]
+pub struct MemberIndex {
+    reals: Vec<(u32, u16)>,
+    quic: Vec<(Box<[u8]>, u16)>,
+}
+
+impl MemberIndex {
+    /// The index of a service's members.
+    pub fn new(config: &Service, members: &[Member]) -> MemberIndex {
+        let numbered = || (0u16..).zip(members);
+        let mut reals: Vec<(u32, u16)> = numbered().map(|(at, member)| (member.real, at)).collect();
+        reals.sort_unstable();
+        let own_port = config.key.ports.as_single().unwrap_or(0);
+        let with_ids = config.servers.iter().filter_map(|server| Some((server, server.quic_id.as_deref()?)));
+        let mut quic: Vec<(Box<[u8]>, u16)> = with_ids
+            .filter_map(|(server, id)| {
+                let ends = (server.address, server.port.unwrap_or(own_port));
+                let (at, _) = numbered().find(|(_, member)| (member.address, member.port) == ends)?;
+                Some((Box::from(id), at))
+            })
+            .collect();
+        quic.sort_unstable();
+        MemberIndex { reals, quic }
+    }
+}
+
 /// A service of a snapshot.
 #[derive(Debug)]
 pub struct ServiceEntry {
@@ -237,14 +265,32 @@ pub struct ServiceEntry {
     pub stateless: Selector,
     /// Number of the service's group, or of the service itself: what shares persistent clients.
     pub unit: u32,
+    /// Members by their number within the unit and by their QUIC server id.
+    pub index: MemberIndex,
     /// What workers share of it beyond this snapshot.
     pub state: Arc<ServiceState>,
+    /// What is counted of it for its limits.
+    pub tally: Arc<Tally>,
+    /// The first snapshot that has this tally: who comes from an older one counts his flows anew.
+    pub tally_since: u64,
 }
 
 impl ServiceEntry {
     /// What the service matches.
     pub fn key(&self) -> &ServiceKey {
         &self.config.key
+    }
+
+    /// The member with this number within the unit.
+    pub fn real(&self, real: u32) -> Option<&Member> {
+        let at = self.index.reals.binary_search_by_key(&real, |(known, _)| *known).ok()?;
+        self.members.get(usize::from(self.index.reals[at].1))
+    }
+
+    /// The member with this QUIC server id.
+    pub fn quic_member(&self, id: &[u8]) -> Option<&Member> {
+        let at = self.index.quic.binary_search_by(|(known, _)| (**known).cmp(id)).ok()?;
+        self.members.get(usize::from(self.index.quic[at].1))
     }
 
     /// Members and ghosts.
@@ -282,6 +328,8 @@ pub struct Snapshot {
     lifetimes: Vec<[u32; STATES]>,
     /// Which of them each service has.
     service_lifetimes: Vec<u16>,
+    /// By service, see [`Snapshot::cookie_mss`].
+    cookie_mss: Vec<Option<u16>>,
     /// What becomes of a server's flows, by slot, where it does not serve them.
     fates: Vec<Option<Fate>>,
     servers: Vec<ServerEntry>,
@@ -299,6 +347,8 @@ pub struct Snapshot {
     tunnels: Map<IpAddr, Vec<u16>>,
     by_address: Map<(IpAddr, u8), Ports>,
     owned: HashSet<IpAddr, foldhash::fast::RandomState>,
+    /// Numbers of the services' tallies, sorted.
+    tallies: Vec<u32>,
 }
 
 impl Snapshot {
@@ -383,15 +433,19 @@ impl Snapshot {
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
+        let cookie_mss = services.iter().map(|service| cookie_mss(service, &servers, &targets)).collect();
         let has_full_nat = servers.iter().any(|server| server.way == Way::FullNat);
         let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
         let local_slots = slots.collect();
+        let mut tallies: Vec<u32> = services.iter().map(|service| service.tally.id).collect();
+        tallies.sort_unstable();
         Snapshot {
             generation,
             ports,
             services,
             access: Arc::default(),
             lifetimes,
+            cookie_mss,
             service_lifetimes,
             fates,
             servers,
@@ -405,7 +459,18 @@ impl Snapshot {
             tunnels,
             by_address,
             owned,
+            tallies,
         }
+    }
+
+    /// The service of the server with this stable id, ghosts included.
+    pub fn service_of(&self, server: u32) -> Option<&ServiceEntry> {
+        self.services.get(usize::from(self.server(server)?.outcome.service))
+    }
+
+    /// Whether this is the number of a service's tally.
+    pub fn has_tally(&self, id: u32) -> bool {
+        self.tallies.binary_search(&id).is_ok()
     }
 
     /// The server with this stable id, unless it is gone.
@@ -456,6 +521,13 @@ impl Snapshot {
         self.fates.get(slot_of(id)).copied().flatten()
     }
 
+    /// The largest TCP segment that a client may send to any server of a service, if its SYN is answered by a cookie; `None`: it
+    /// must not be, as not all of the servers are behind NAT or none takes new flows.
+    #[inline]
+    pub fn cookie_mss(&self, service: u16) -> Option<u16> {
+        self.cookie_mss.get(usize::from(service)).copied().flatten()
+    }
+
     /// The service for a destination.
     pub fn service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u16> {
         self.by_address.get(&(address, protocol))?.find(port)
@@ -470,6 +542,31 @@ impl Snapshot {
     pub fn owns(&self, address: IpAddr) -> bool {
         self.owned.contains(&address)
     }
+}
+
+/// See [`Snapshot::cookie_mss`].
+fn cookie_mss(service: &ServiceEntry, servers: &[ServerEntry], targets: &[Option<Target>]) -> Option<u16> {
+    let v6 = service.config.key.address.is_ipv6();
+    let (usual, headers) = if v6 { (1440, 74) } else { (1460, 54) };
+    let (mut most, mut any) = (usual, false);
+    for member in &service.members {
+        let server = servers.get(slot_of(member.id))?;
+        let target = targets.get(slot_of(member.id))?.as_ref()?;
+        if !matches!(server.way, Way::Nat | Way::FullNat) {
+            return None;
+        }
+        if server.reachable && member.weight > 0 {
+            any = true;
+            most = most.min(server.max_frame.saturating_sub(headers));
+        }
+        if target.mss != 0 {
+            most = most.min(target.mss);
+        }
+    }
+    if service.config.proxy_protocol {
+        most = most.saturating_sub(super::proxy::length(v6) as u16);
+    }
+    any.then_some(most.max(64))
 }
 
 impl Lifetimes for Snapshot {

@@ -96,6 +96,18 @@ pub struct WorkerStats {
     pub unproven: Counter,
     /// Packets that were let in without state while a flood went on.
     pub stateless: Counter,
+    /// Flows that were let in without a look at their client's limits: there was no room to count it.
+    pub clients_full: Counter,
+    /// TCP resets sent to clients whose server is gone.
+    pub resets: Counter,
+    /// SYNs that were answered by a cookie.
+    pub cookies_sent: Counter,
+    /// Cookies that came back good.
+    pub cookies_accepted: Counter,
+    /// Packets that brought back none, or a bad one.
+    pub cookies_refused: Counter,
+    /// Flows in the table now that were opened by a cookie.
+    pub cookie_flows: Counter,
     /// Flows that ended by their timeout.
     pub expired: Counter,
     /// Flows that gave way to newer ones in a full table.
@@ -164,6 +176,12 @@ impl Default for WorkerStats {
             flows_v6: Counter::default(),
             unproven: Counter::default(),
             stateless: Counter::default(),
+            clients_full: Counter::default(),
+            resets: Counter::default(),
+            cookies_sent: Counter::default(),
+            cookies_accepted: Counter::default(),
+            cookies_refused: Counter::default(),
+            cookie_flows: Counter::default(),
             expired: Counter::default(),
             evicted: Counter::default(),
             generation: Counter::default(),

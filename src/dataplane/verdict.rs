@@ -103,6 +103,8 @@ drop_reasons! {
     BadTcpFlags = "bad-tcp-flags",
     /// A TCP reset for a flow that is not known.
     NoFlow = "no-flow",
+    /// The first packet of a conversation has no Call-ID, and the service tells its clients apart by that.
+    NoCallId = "no-call-id",
     /// A fragment that cannot be forwarded: of a protocol without ports, or of SCTP where NAT changes the port.
     Fragment = "fragment",
     /// Fragments of one packet overlap, which no sane sender makes (RFC 5722): the whole packet is refused.
@@ -129,6 +131,16 @@ drop_reasons! {
     NoServer = "no-server",
     /// The flow's server has no resolved next hop.
     NoNextHop = "no-next-hop",
+    /// The flow's server was removed, is down or has drained, and its service keeps such flows or nobody could be told.
+    ServerGone = "server-gone",
+    /// The service has as many flows as it may have.
+    ServiceConnections = "service-connections",
+    /// The service gets new flows faster than it may.
+    ServiceRate = "service-rate",
+    /// The client's network has as many flows with the service as it may have.
+    ClientConnections = "client-connections",
+    /// The client's network opens flows with the service faster than it may.
+    ClientRate = "client-rate",
     /// The packet is larger than the MTU on its way, and the sender was not told (ICMP is limited in rate).
     TooBig = "too-big",
     /// No room before the frame for the outer header of a tunnel.
@@ -145,6 +157,13 @@ drop_reasons! {
     PeerBusy = "peer-busy",
     /// The flow table has no room and nothing in it can give way.
     FlowTableFull = "flow-table-full",
+    /// While SYN cookies are in force: a packet of no known flow that does not bring back a good one (forged, or too old).
+    BadCookie = "bad-cookie",
+    /// Out of turn in a handshake by SYN cookie: the server has not answered yet (the client sends it again), or the client's
+    /// SYN comes late.
+    HandshakePending = "handshake-pending",
+    /// More flows that were opened by SYN cookies than `engine.cookie_flows`.
+    CookieTableFull = "cookie-table-full",
     /// More VLAN tags than are supported, or no room to push one.
     BadVlan = "bad-vlan",
     /// An ARP packet for an owned address that is malformed.

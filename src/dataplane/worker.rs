@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::flow::Budget;
 use super::handover::{Inbox, PARCELS};
 use super::io::{BATCH, Frame, FrameMemory, PacketIo};
-use super::pipeline::Pipeline;
+use super::pipeline::{Effort, Pipeline};
+use super::query::Desk;
 use super::snapshot::Snapshot;
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::Polling;
@@ -18,9 +20,13 @@ use crate::model::Polling;
 /// Time in which the whole flow table is looked at for expired flows.
 const SWEEP_PERIOD: Duration = Duration::from_secs(4);
 
-/// Most buckets swept in a turn that found frames, and in one that did not.
-const SWEEP_BUSY: usize = 64;
-const SWEEP_IDLE: usize = 65_536;
+/// Most that is swept in a turn that found frames, and in one that did not. The bench `micro -- --stalls` shows what it costs.
+const SWEEP_BUSY: Budget = Budget { buckets: 256, flows: 16 };
+const SWEEP_IDLE: Budget = Budget { buckets: 1024, flows: 32 };
+
+/// Most that is spent on questions about flows, in the same way.
+const ANSWER_BUSY: Effort = Effort { buckets: 64, flows: 8 };
+const ANSWER_IDLE: Effort = Effort { buckets: 512, flows: 32 };
 
 /// Longest sleep: sweeping, the stop flag and new snapshots wait no longer.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
@@ -39,6 +45,8 @@ pub struct Shared {
     start: Instant,
     /// One for each worker, or none where there is one worker only.
     inboxes: Box<[Inbox]>,
+    /// One for each worker: where it is asked about its flows.
+    desks: Box<[Desk]>,
 }
 
 impl Shared {
@@ -54,6 +62,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             start: Instant::now(),
             inboxes,
+            desks: (0..workers).map(|_| Desk::default()).collect(),
         })
     }
 
@@ -65,6 +74,11 @@ impl Shared {
     /// The workers' inboxes, by their numbers.
     pub fn inboxes(&self) -> &[Inbox] {
         &self.inboxes
+    }
+
+    /// The workers' desks, by their numbers.
+    pub fn desks(&self) -> &[Desk] {
+        &self.desks
     }
 }
 
@@ -81,6 +95,7 @@ pub struct Pace {
 /// transmitted, handed over, passed or released when it ends; what lies in an inbox then is lost.
 pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared>, me: usize, pace: Pace) {
     let (inboxes, inbox) = (shared.inboxes(), shared.inboxes().get(me));
+    let desk = shared.desks().get(me);
     let stats = pipeline.stats().clone();
     let mut cache = Cache::new(&shared.snapshot);
     let mut frames = [Frame::default(); BATCH];
@@ -129,18 +144,23 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
         // The debt never exceeds one round: a worker that was stopped for long does not sweep in circles.
         let round = pipeline.sweep_length() as f64;
         sweep_debt = (sweep_debt + round * elapsed.as_secs_f64() / SWEEP_PERIOD.as_secs_f64()).min(round);
-        let budget = (sweep_debt as usize).min(if was_busy { SWEEP_BUSY } else { SWEEP_IDLE });
-        if budget > 0 {
-            sweep_debt -= budget as f64;
-            pipeline.sweep(snapshot, budget, now);
+        let most = if was_busy { SWEEP_BUSY } else { SWEEP_IDLE };
+        let buckets = (sweep_debt as usize).min(most.buckets);
+        if buckets > 0 {
+            sweep_debt -= pipeline.sweep_some(snapshot, Budget { buckets, ..most }, now) as f64;
+        }
+        if let Some(desk) = desk {
+            pipeline.answer(desk, snapshot, if was_busy { ANSWER_BUSY } else { ANSWER_IDLE }, now);
         }
         if time - last_publish >= PUBLISH_PERIOD {
             last_publish = time;
             stats.io.publish(&io.stats());
         }
         if !was_busy {
+            // What a sleep let pile up is swept before the next one, in turns of bounded length.
+            let nothing_left = sweep_debt < SWEEP_IDLE.buckets as f64 && !pipeline.has_questions();
             let asleep = pace.polling == Polling::Adaptive && time - last_frame >= pace.idle && !io.tx_pending();
-            if asleep {
+            if asleep && nothing_left {
                 stats.sleeps.add(1);
                 sleep(io, inbox);
             } else {

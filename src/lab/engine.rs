@@ -121,6 +121,19 @@ impl EngineConfig {
         self.each_server(service, |table| drop(table.insert(key.into(), value.clone())))
     }
 
+    /// Takes one server out of a service.
+    pub fn remove_server(&mut self, service: &str, server: IpAddr) -> &mut Self {
+        let server = server.to_string();
+        if let Some(Value::Array(services)) = self.root.get_mut("service") {
+            let mut tables = services.iter_mut().filter_map(Value::as_table_mut);
+            let named = |table: &&mut Table| table.get("name").and_then(Value::as_str) == Some(service);
+            if let Some(Value::Array(servers)) = tables.find(named).and_then(|table| table.get_mut("server")) {
+                servers.retain(|entry| entry.get("address").and_then(Value::as_str) != Some(&server));
+            }
+        }
+        self
+    }
+
     fn each_server(&mut self, service: &str, change: impl Fn(&mut Table)) -> &mut Self {
         if let Some(Value::Array(services)) = self.root.get_mut("service") {
             let mut tables = services.iter_mut().filter_map(Value::as_table_mut);
@@ -237,6 +250,11 @@ impl Engine {
             .ok_or_else(|| LabError::Unexpected(format!("status has no server {address} of {service}: {status}")))
     }
 
+    /// What `evenkeel persistence` prints, with these arguments.
+    pub fn persistence(&self, arguments: &[&str]) -> Result<String, LabError> {
+        self.command(&[&["persistence"], arguments].concat())
+    }
+
     /// Writes the config and runs `evenkeel reload`; what that says, or an error with what it says.
     pub fn reload(&self, config: &EngineConfig) -> Result<String, LabError> {
         write(&self.file, config, &self.socket)?;
@@ -258,6 +276,11 @@ impl Engine {
     /// Its process.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// The program.
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Its control socket.

@@ -122,6 +122,8 @@ pub struct EngineSettings {
     pub unproven_ipv6: u32,
     /// When SYNs for NAT and full NAT are answered by cookies.
     pub syn_cookies: SynCookies,
+    /// Flows that one worker holds of those that were opened by a SYN cookie.
+    pub cookie_flows: u32,
     /// Persistent clients of all services.
     pub persistent_clients: u32,
     /// Client networks that are counted for limits, over all services.
@@ -158,6 +160,7 @@ impl Default for EngineSettings {
             unproven: 131_072,
             unproven_ipv6: 65_536,
             syn_cookies: SynCookies::Flood,
+            cookie_flows: 262_144,
             persistent_clients: 65_536,
             limited_clients: 65_536,
             verify_checksums: VerifyChecksums::NewFlows,
@@ -254,5 +257,43 @@ impl Default for Timeouts {
             sctp_rejected: 4,
             sctp_closed: 61,
         }
+    }
+}
+
+impl Timeouts {
+    /// Each with its key in the configuration, to change.
+    pub fn each_mut(&mut self) -> [(&'static str, &mut u32); 25] {
+        [
+            ("tcp_established", &mut self.tcp_established),
+            ("tcp_syn_sent", &mut self.tcp_syn_sent),
+            ("tcp_syn_recv", &mut self.tcp_syn_recv),
+            ("tcp_fin_wait", &mut self.tcp_fin_wait),
+            ("tcp_time_wait", &mut self.tcp_time_wait),
+            ("tcp_close", &mut self.tcp_close),
+            ("tcp_close_wait", &mut self.tcp_close_wait),
+            ("tcp_last_ack", &mut self.tcp_last_ack),
+            ("tcp_listen", &mut self.tcp_listen),
+            ("tcp_synack", &mut self.tcp_synack),
+            ("udp", &mut self.udp),
+            ("sctp_none", &mut self.sctp_none),
+            ("sctp_init1", &mut self.sctp_init1),
+            ("sctp_init", &mut self.sctp_init),
+            ("sctp_cookie_sent", &mut self.sctp_cookie_sent),
+            ("sctp_cookie_replied", &mut self.sctp_cookie_replied),
+            ("sctp_cookie_wait", &mut self.sctp_cookie_wait),
+            ("sctp_cookie", &mut self.sctp_cookie),
+            ("sctp_cookie_echoed", &mut self.sctp_cookie_echoed),
+            ("sctp_established", &mut self.sctp_established),
+            ("sctp_shutdown_sent", &mut self.sctp_shutdown_sent),
+            ("sctp_shutdown_received", &mut self.sctp_shutdown_received),
+            ("sctp_shutdown_ack_sent", &mut self.sctp_shutdown_ack_sent),
+            ("sctp_rejected", &mut self.sctp_rejected),
+            ("sctp_closed", &mut self.sctp_closed),
+        ]
+    }
+
+    /// Each with its key in the configuration.
+    pub fn each(mut self) -> [(&'static str, u32); 25] {
+        self.each_mut().map(|(key, seconds)| (key, *seconds))
     }
 }

@@ -263,20 +263,38 @@ impl Rig {
         assert_eq!(self.sum(|worker| worker.pipeline.stats().directory_full.get()), 0, "the directory is too small");
         for (me, worker) in (0u8..).zip(&self.workers) {
             let (v4, v6) = worker.pipeline.tables();
-            let before = (found.entries, found.pairs, found.local_ends);
+            let before = (found.entries, found.pairs, found.local_ends, found.spliced);
             found.look(v4, me, &self.directory, self.workers.len() > 1);
             found.look(v6, me, &self.directory, self.workers.len() > 1);
             assert_eq!(found.entries - before.0, v4.len() + v6.len(), "the tables miscount themselves");
-            assert!(v4.len() <= v4.capacity() && v6.len() <= v6.capacity());
+            assert!(v4.proven.len() <= v4.capacity() && v6.proven.len() <= v6.capacity());
+            assert!(v4.unproven.len() <= v4.unproven.capacity() && v6.unproven.len() <= v6.unproven.capacity());
             let holdings = worker.pipeline.holdings();
             assert_eq!(holdings.last_hops, found.pairs - before.1, "last hops and pairs");
+            assert_eq!(holdings.spliced, found.spliced - before.3, "what is kept of flows by cookie, and those flows");
             assert_eq!(holdings.local_ports, found.local_ends - before.2, "local ports and flows by full NAT");
         }
         if self.workers.len() > 1 {
             assert_eq!(self.directory.len(), found.entries, "the directory has what the tables have");
         }
+        // Who has not seen the newest snapshot counts for an older tally.
+        let all_follow = self.workers.iter().all(|worker| worker.snapshot.generation == self.snapshot.generation);
+        for (index, service) in self.snapshot.services.iter().enumerate().filter(|_| all_follow) {
+            let limited = |flow: &&(u32, u8)| {
+                let of = self.snapshot.server(flow.0).map(|server| usize::from(server.outcome.service));
+                of == Some(index) && flow.1 & flag::LIMITED != 0
+            };
+            let flows = found.flows.iter().filter(limited).count();
+            if service.config.limits.connections.is_some() {
+                assert_eq!(service.tally.flows.get() as usize, flows, "flows of {} for its limit", service.config.name);
+            }
+            if service.config.limits.client_connections.is_some() {
+                let counted = self.sum(|worker| worker.pipeline.director().clients.totals_of(service.tally.id).1);
+                assert_eq!(counted as usize, flows, "flows of the clients of {}", service.config.name);
+            }
+        }
         for service in &self.snapshot.services {
-            for member in &service.members {
+            for member in service.all() {
                 let loads = (member.load.active(), member.load.inactive());
                 let flows = found.loads.get(&member.id).copied().unwrap_or_default();
                 assert_eq!(loads, flows, "server {} in slot {}", member.address, slot_of(member.id));
@@ -327,6 +345,10 @@ struct Found {
     pairs: u64,
     /// Pairs whose server is asked from a local address.
     local_ends: u64,
+    /// Server and flags of each flow.
+    flows: Vec<(u32, u8)>,
+    /// Pairs that a SYN cookie opened.
+    spliced: u64,
 }
 
 impl Found {
@@ -347,6 +369,8 @@ impl Found {
                 return;
             }
             both += u64::from(flow.partner() != 0);
+            self.flows.push((flow.server(), flow.flags()));
+            self.spliced += u64::from(flow.flags() & flag::COOKIE != 0);
             if flow.partner() != 0 {
                 *clients.entry((flow.server(), flow.key().source())).or_insert(0u64) += 1;
             }

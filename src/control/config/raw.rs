@@ -76,6 +76,8 @@ impl Entry {
         mac -> MacAddr, Mac(mac) => *mac;
         /// The ports under a key.
         ports -> PortRange, Ports(ports) => *ports;
+        /// The bytes under a key.
+        bytes -> Vec<u8>, Bytes(bytes) => bytes.clone();
         /// The text under a key.
         text -> String, Text(text) => text.clone();
     }

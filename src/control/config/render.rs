@@ -6,7 +6,11 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use crate::model::{Access, Desired, HugePages, Judgement, Method, Polling, PortRange, Service, VerifyChecksums};
+use crate::dataplane::schedule;
+use crate::model::{
+    Access, Desired, Fate, HugePages, Judgement, Method, PersistBy, Polling, PortRange, Service, SynCookies, Timeouts,
+    VerifyChecksums,
+};
 
 /// The configuration with every default written out.
 pub fn render(desired: &Desired) -> String {
@@ -26,6 +30,11 @@ pub fn render(desired: &Desired) -> String {
         VerifyChecksums::NewFlows => "new-flows",
         VerifyChecksums::All => "all",
         VerifyChecksums::Off => "off",
+    };
+    let syn_cookies = match engine.syn_cookies {
+        SynCookies::Flood => "flood",
+        SynCookies::Always => "always",
+        SynCookies::Off => "off",
     };
     table(
         &mut out,
@@ -49,25 +58,16 @@ pub fn render(desired: &Desired) -> String {
             ("fragments", engine.fragments.to_string()),
             ("fragments_waiting", engine.fragments_waiting.to_string()),
             ("fragment_wait_ms", engine.fragment_wait_ms.to_string()),
+            ("unproven_flows", engine.unproven.to_string()),
+            ("unproven_flows_ipv6", engine.unproven_ipv6.to_string()),
+            ("syn_cookies", text(syn_cookies)),
+            ("cookie_flows", engine.cookie_flows.to_string()),
+            ("limited_clients", engine.limited_clients.to_string()),
+            ("persistent_clients", engine.persistent_clients.to_string()),
         ],
     );
-    let seconds = &desired.timeouts;
-    table(
-        &mut out,
-        "[timeouts]",
-        &[
-            ("tcp_established", seconds.tcp_established.to_string()),
-            ("tcp_syn_sent", seconds.tcp_syn_sent.to_string()),
-            ("tcp_syn_recv", seconds.tcp_syn_recv.to_string()),
-            ("tcp_fin_wait", seconds.tcp_fin_wait.to_string()),
-            ("tcp_time_wait", seconds.tcp_time_wait.to_string()),
-            ("tcp_close", seconds.tcp_close.to_string()),
-            ("tcp_close_wait", seconds.tcp_close_wait.to_string()),
-            ("tcp_last_ack", seconds.tcp_last_ack.to_string()),
-            ("udp", seconds.udp.to_string()),
-            ("sctp_established", seconds.sctp_established.to_string()),
-        ],
-    );
+    let seconds: Vec<_> = desired.timeouts.each().map(|(key, seconds)| (key, seconds.to_string())).into();
+    table(&mut out, "[timeouts]", &seconds);
     access(&mut out, &desired.access);
     table(&mut out, "[control]", &[("socket", text(&desired.control_socket.to_string_lossy()))]);
     for interface in &desired.interfaces {
@@ -91,7 +91,7 @@ pub fn render(desired: &Desired) -> String {
             ("port", port(service.key.ports)),
             ("scheduler", text(service.scheduler.name)),
         ];
-        let flags: Vec<String> = service.scheduler.flags().iter().map(|flag| text(flag)).collect();
+        let flags: Vec<String> = schedule::flags(service.scheduler).iter().map(|flag| text(flag)).collect();
         if !flags.is_empty() {
             keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
         }
@@ -100,12 +100,21 @@ pub fn render(desired: &Desired) -> String {
         }
         keys.push(("method", text(service.method.name())));
         keys.extend(settings(service));
+        keys.extend(life(service, desired.timeouts));
+        keys.extend(persistence(service));
         table(&mut out, "[[service]]", &keys);
         for server in &service.servers {
             let mut keys = vec![("address", text(&server.address.to_string()))];
             keys.extend(server.port.map(|port| ("port", port.to_string())));
             keys.push(("weight", server.weight.to_string()));
             keys.push(("method", text(server.method.name())));
+            keys.push(("drain", server.drain.to_string()));
+            keys.extend(server.upper.map(|flows| ("upper_threshold", flows.to_string())));
+            keys.extend(server.lower.map(|flows| ("lower_threshold", flows.to_string())));
+            if let Some(id) = &server.quic_id {
+                let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+                keys.push(("quic_id", text(&digits)));
+            }
             table(&mut out, "[[service.server]]", &keys);
         }
     }
@@ -148,6 +157,70 @@ fn settings(service: &Service) -> Vec<(&'static str, String)> {
         keys.push(("tunnel_source_spread", tunnel.source_spread_bits.to_string()));
         keys.push(("gue_port", tunnel.gue_port.to_string()));
     }
+    keys
+}
+
+/// The life of a service's flows. `others`: the timeouts of services that say nothing.
+fn life(service: &Service, others: Timeouts) -> Vec<(&'static str, String)> {
+    let fate = |fate| {
+        text(match fate {
+            Fate::Keep => "keep",
+            Fate::Reschedule => "reschedule",
+            Fate::Reset => "reset",
+        })
+    };
+    let (limits, fates) = (&service.limits, &service.fates);
+    let mut keys = vec![("one_packet", service.one_packet.to_string())];
+    keys.extend(limits.connections.map(|most| ("max_connections", most.to_string())));
+    if let Some(rate) = limits.rate {
+        keys.extend([("max_rate", rate.per_second.to_string()), ("max_rate_burst", rate.burst.to_string())]);
+    }
+    keys.extend(limits.client_connections.map(|most| ("client_max_connections", most.to_string())));
+    if let Some(rate) = limits.client_rate {
+        keys.push(("client_max_rate", rate.per_second.to_string()));
+        keys.push(("client_max_rate_burst", rate.burst.to_string()));
+    }
+    if limits.client_connections.is_some() || limits.client_rate.is_some() {
+        keys.push(("client_prefix_ipv4", limits.client_prefix_v4.to_string()));
+        keys.push(("client_prefix_ipv6", limits.client_prefix_v6.to_string()));
+    }
+    keys.push(("flows_of_removed", fate(fates.removed)));
+    keys.push(("flows_of_down", fate(fates.down)));
+    keys.push(("flows_of_drained", fate(fates.drained)));
+    keys.push(("drain_deadline", service.drain_deadline.map_or_else(|| text("off"), |seconds| seconds.to_string())));
+    let pairs = service.timeouts.each().into_iter().zip(others.each());
+    let own: Vec<String> =
+        pairs.filter(|(own, other)| own != other).map(|((key, seconds), _)| format!("{key} = {seconds}")).collect();
+    if !own.is_empty() {
+        keys.push(("timeouts", format!("{{ {} }}", own.join(", "))));
+    }
+    keys
+}
+
+/// How a service keeps its clients.
+fn persistence(service: &Service) -> Vec<(&'static str, String)> {
+    let Some(persistence) = &service.persistence else { return vec![("persistence", text("off"))] };
+    let mut keys = Vec::new();
+    if persistence.seconds > 0 {
+        keys.push(("persistence", persistence.seconds.to_string()));
+    }
+    let by = match persistence.by {
+        PersistBy::Client => "client",
+        PersistBy::SipCallId => "sip-call-id",
+        PersistBy::QuicServerId { .. } => "quic-server-id",
+    };
+    keys.push(("persistence_by", text(by)));
+    // The key of the other family has no meaning.
+    keys.push(match service.key.address {
+        IpAddr::V4(_) => ("persistence_prefix_v4", persistence.prefix_v4.to_string()),
+        IpAddr::V6(_) => ("persistence_prefix_v6", persistence.prefix_v6.to_string()),
+    });
+    keys.push(("persistence_drained", text(if persistence.leave_drained { "leave" } else { "keep" })));
+    if let PersistBy::QuicServerId { rotation, length } = persistence.by {
+        keys.push(("quic_rotation", rotation.to_string()));
+        keys.push(("quic_server_id_length", length.to_string()));
+    }
+    keys.extend(service.group.as_deref().map(|group| ("group", text(group))));
     keys
 }
 

@@ -6,10 +6,11 @@
 
 mod access;
 mod engine;
+mod scheduler;
 mod service;
 
 use access::ACCESS;
-use engine::{ENGINE, TIMEOUTS};
+use engine::{ENGINE, SERVICE_TIMEOUTS, TIMEOUTS};
 use service::{SERVER, SERVICE};
 
 /// Most interfaces that one engine takes.
@@ -98,6 +99,11 @@ pub enum Kind {
     Name,
     /// A name of a kernel interface.
     InterfaceName,
+    /// Bytes in hexadecimal digits.
+    Hex {
+        /// Most bytes.
+        max: usize,
+    },
     /// An absolute path of a file.
     Path,
     /// A list of absolute paths of files, or one.
@@ -262,15 +268,26 @@ pub static FILE: Table = Table {
             also: &["services", "virtual_server", "virtual-server"],
             doc: "A virtual service: what clients connect to. No two services may share an address, a protocol and a port.",
             keys: SERVICE,
-            tables: &[Table {
-                name: "server",
-                form: Form::Many { min: 0, max: 65_536 },
-                also: &["servers", "real_server", "real-server"],
-                doc: "A real server of the service, as `[[service.server]]` after its service, or as \
-                      `server = [{ address = \"10.0.0.11\" }]` in it.",
-                keys: SERVER,
-                tables: &[],
-            }],
+            tables: &[
+                Table {
+                    name: "server",
+                    form: Form::Many { min: 0, max: 65_536 },
+                    also: &["servers", "real_server", "real-server"],
+                    doc: "A real server of the service, as `[[service.server]]` after its service, or as \
+                          `server = [{ address = \"10.0.0.11\" }]` in it.",
+                    keys: SERVER,
+                    tables: &[],
+                },
+                Table {
+                    name: "timeouts",
+                    form: Form::Once,
+                    also: &["timeout"],
+                    doc: "The same as `[timeouts]`, for the flows of this service: as `[service.timeouts]` after its service, \
+                          or as `timeouts = { tcp_established = 7200 }` in it.",
+                    keys: SERVICE_TIMEOUTS,
+                    tables: &[],
+                },
+            ],
         },
     ],
 };

@@ -37,6 +37,8 @@ pub enum Value {
     Mac(MacAddr),
     /// Of [`Kind::Ports`].
     Ports(PortRange),
+    /// Of [`Kind::Hex`].
+    Bytes(Vec<u8>),
     /// Of [`Kind::Name`], [`Kind::InterfaceName`] and [`Kind::Path`].
     Text(String),
     /// Of [`Kind::Paths`], each with its place.
@@ -107,7 +109,10 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             if matches!(other, DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_)) {
                 None
             } else {
-                let quoted = matches!(kind, Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Name | Kind::Path);
+                let quoted = matches!(
+                    kind,
+                    Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Name | Kind::Path | Kind::Hex { .. }
+                );
                 if quoted {
                     problem.help("put it in quotes, if that is what you mean");
                 } else if matches!(kind, Kind::Integers { .. } | Kind::Words(..)) {
@@ -156,6 +161,23 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
             None
         }
         Kind::Path => path(text, at, key, out).map(Value::Text),
+        Kind::Hex { max } => {
+            let digits = text.as_bytes();
+            let nibble = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+            let pair = |pair: &[u8]| Some(nibble(pair.first()?)? << 4 | nibble(pair.get(1)?)?);
+            let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
+            if let Some(bytes) = bytes.filter(|bytes| (1..=*max).contains(&bytes.len())) {
+                return Some(Value::Bytes(bytes));
+            }
+            let problem = out.error(at, key, format!("{} cannot be an id", quote(text)));
+            problem.expected(expectation(kind));
+            if let Some(bare) = text.strip_prefix("0x") {
+                problem.help(format!("leave the `0x` away: {}", quote(bare)));
+            } else if text.contains([':', '-', ' ']) {
+                problem.help("write the digits without anything between them");
+            }
+            None
+        }
         Kind::Boolean | Kind::Integer { .. } | Kind::IntegerOr { .. } | Kind::OneOf(_) | Kind::Integers { .. } => {
             let inner = text.trim();
             let problem = out.error(at, key, format!("the text {} does not belong here", quote(text)));
@@ -452,6 +474,7 @@ pub fn expectation(kind: &Kind) -> String {
         }
         Kind::Name => format!("1 to {MAX_NAME} letters, digits and the characters `. _ - : / @ + [ ]`"),
         Kind::InterfaceName => "the kernel's name of an interface, 1 to 15 characters, such as `\"eth0\"`".to_owned(),
+        Kind::Hex { max } => format!("1 to {max} bytes in hexadecimal, such as `\"0a1b\"`"),
         Kind::Path => "an absolute path, such as `\"/run/evenkeel.sock\"`".to_owned(),
         Kind::Paths => "a list of absolute paths, such as `[\"/etc/evenkeel/list.txt\"]`".to_owned(),
     }

@@ -5,14 +5,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::default_name;
+use super::scheduler::{scheduler, table_holds};
+use super::{default_name, life, persistence};
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
-use crate::model::{Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings};
+use crate::model::{Method, PortRange, Protocol, Server, Service, ServiceKey, Timeouts, TunnelSettings};
 
 /// All services of a file.
 pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collector<'_>) -> Vec<Service> {
-    let mut found = Vec::new();
+    let mut found: Vec<(Service, &Entry)> = Vec::new();
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut taken: HashMap<(IpAddr, Protocol), Vec<(PortRange, usize)>> = HashMap::new();
     for entry in entries {
@@ -30,25 +31,33 @@ pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collecto
         let name = service_name(entry, key.map(|(key, _)| key), &mut names, out);
         let scheduler = scheduler(entry, out);
         let servers = servers(entry, key.map(|(key, _)| key), out);
+        if let Some(scheduler) = scheduler {
+            table_holds(entry, scheduler, servers.len(), out);
+        }
         let uses = Uses::of(entry);
         let local_addresses = local_addresses(entry, uses, out);
         let proxy_protocol = proxy_protocol(entry, uses, out);
         let mss_clamp = mss_clamp(entry, uses, out);
         let tunnel = tunnel(entry, uses, out);
+        let persistence = persistence::persistence(entry, key.map(|(key, _)| key), out);
         let method = method(entry);
         if let (Some(name), Some((key, _)), Some(scheduler), Some(method)) = (name, key, scheduler, method) {
-            found.push(Service {
+            let service = Service {
                 method,
                 local_addresses,
                 proxy_protocol,
                 mss_clamp,
                 tunnel,
+                persistence,
+                group: entry.text("group").map(|group| group.value),
                 timeouts,
                 ..Service::dr(&name, key, scheduler, servers)
-            });
+            };
+            found.push((life::of_service(entry, service, uses.nat, out), entry));
         }
     }
-    found
+    persistence::groups(&found, out);
+    found.into_iter().map(|(service, _)| service).collect()
 }
 
 /// What the service matches, and where its port stands.
@@ -107,27 +116,6 @@ fn service_name(
             .help("choose another, or remove the key to have one made from address, port and protocol");
     }
     Some(name)
-}
-
-fn scheduler(entry: &Entry, out: &mut Collector<'_>) -> Option<Scheduler> {
-    let word = entry.word("scheduler")?.value;
-    let (flags, size) = (entry.words("scheduler_flags"), entry.integer("mh_table_size"));
-    if word != "mh" {
-        let flags_at =
-            flags.as_ref().filter(|flags| !flags.value.is_empty()).map(|flags| ("scheduler_flags", flags.at));
-        for (key, at) in flags_at.into_iter().chain(size.map(|size| ("mh_table_size", size.at))) {
-            out.error(at, entry.key(key), format!("the scheduler `{word}` has no such setting"))
-                .expected("this key only with `scheduler = \"mh\"`")
-                .help("remove the key, or choose the scheduler `mh`");
-        }
-    }
-    let flags = flags?.value;
-    Some(Scheduler {
-        name: word,
-        port: flags.contains(&"mh-port"),
-        fallback: flags.contains(&"mh-fallback"),
-        table_size: size.map_or(0, |size| size.value),
-    })
 }
 
 /// The method of a service or of a server, where it is written or has a default.
@@ -331,14 +319,19 @@ fn servers(service: &Entry, key: Option<ServiceKey>, out: &mut Collector<'_>) ->
         }
         if let (Some(address), Some(weight), Some(method)) = (address, weight, method) {
             let weight = u16::try_from(weight.value).unwrap_or(u16::MAX);
-            found.push(Server::new(address.value, port, weight, method));
+            let quic_id = entry.bytes("quic_id").map(|id| id.value);
+            let server = Server { quic_id, ..Server::new(address.value, port, weight, method) };
+            found.push(life::of_server(entry, server, out));
         }
     }
     if entries.is_empty() {
         out.warning(service.at, service.key("server"), "the service has no servers")
             .help("its clients get no answer; add `[[service.server]]` with `address`");
-    } else if !found.is_empty() && found.len() == entries.len() && found.iter().all(|server| server.weight == 0) {
-        out.warning(service.at, service.key("server"), "every server of the service has weight 0")
+    } else if !found.is_empty()
+        && found.len() == entries.len()
+        && found.iter().all(|server| server.weight == 0 || server.drain)
+    {
+        out.warning(service.at, service.key("server"), "every server of the service has weight 0, or drains")
             .help("new clients get no answer; give one a weight");
     }
     found

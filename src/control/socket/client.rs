@@ -1,4 +1,4 @@
-//! The commands' side of the control socket: `evenkeel status` and `evenkeel reload`.
+//! The commands' side of the control socket: `evenkeel status`, `evenkeel reload` and `evenkeel persistence`.
 //!
 //! Owns one question and its answer, and the words for when there is none. Never waits longer than a deadline.
 
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Command, VERSION};
 use crate::control::config::{Problem, render_all};
+use crate::control::persistence::{Action, Listing, Question, render as render_persistence};
 use crate::control::status::{Status, render};
 
 /// Where the engine's socket is unless the configuration says otherwise.
@@ -59,6 +60,11 @@ pub enum ClientError {
 
 /// Asks the engine.
 pub fn ask(path: &Path, command: Command) -> Result<Value, ClientError> {
+    ask_with(path, command, &json!({}))
+}
+
+/// Asks the engine, with options.
+pub fn ask_with(path: &Path, command: Command, options: &Value) -> Result<Value, ClientError> {
     let talk = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ClientError::Absent(path.to_owned()),
         io::ErrorKind::ConnectionRefused => ClientError::Dead(path.to_owned()),
@@ -67,7 +73,7 @@ pub fn ask(path: &Path, command: Command) -> Result<Value, ClientError> {
     let mut stream = UnixStream::connect(path).map_err(talk)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(talk)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(talk)?;
-    let request = json!({ "version": VERSION, "command": command.name() });
+    let request = json!({ "version": VERSION, "command": command.name(), "options": options });
     stream.write_all(format!("{request}\n").as_bytes()).map_err(talk)?;
     let mut line = Vec::new();
     BufReader::new(stream.take(MAX_ANSWER)).read_until(b'\n', &mut line).map_err(talk)?;
@@ -112,6 +118,52 @@ pub struct ReloadArgs {
     socket: PathBuf,
 }
 
+/// Arguments of `evenkeel persistence`.
+#[derive(Debug, clap::Args)]
+pub struct PersistenceArgs {
+    /// What to do.
+    #[arg(value_enum, default_value = "list")]
+    action: Action,
+    /// Only clients of this service, and of its group.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only clients of this group.
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Only clients whose network touches this address or network.
+    #[arg(long, value_name = "ADDRESS[/BITS]")]
+    client: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// The engine's control socket.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+/// Runs `evenkeel persistence`.
+pub fn persistence(args: PersistenceArgs) -> ExitCode {
+    let PersistenceArgs { action, service, group, client, json, socket } = args;
+    let question = json!(Question { action, service, group, client });
+    let answer = match ask_with(&socket, Command::Persistence, &question) {
+        Ok(answer) => answer,
+        Err(error) => return failed(&error),
+    };
+    let text = match action {
+        _ if json => format!("{answer}\n"),
+        Action::Clear => match answer.get("cleared").and_then(Value::as_u64) {
+            Some(count) => format!("{count} cleared\n"),
+            None => return failed(&ClientError::Foreign(socket)),
+        },
+        Action::List => match serde_json::from_value::<Listing>(answer) {
+            Ok(listing) => render_persistence(&listing),
+            Err(_) => return failed(&ClientError::Foreign(socket)),
+        },
+    };
+    crate::control::print(&text);
+    ExitCode::SUCCESS
+}
+
 /// Runs `evenkeel status`.
 pub fn status(args: StatusArgs) -> ExitCode {
     let answer = match ask(&args.socket, Command::Status) {
@@ -148,7 +200,8 @@ pub fn reload(args: ReloadArgs) -> ExitCode {
     }
 }
 
-fn failed(error: &ClientError) -> ExitCode {
+/// Says why a command failed.
+pub fn failed(error: &ClientError) -> ExitCode {
     if let ClientError::Refused { error, problems } = error {
         // The error begins with the file's name where there are problems: `file: refused: ...`.
         let file = error.split(": ").next().unwrap_or_default();

@@ -1,12 +1,13 @@
 //! The control socket: how other processes speak with the running engine.
 //!
-//! One JSON object a line in, one a line out, over a Unix stream: `{"version":1,"command":"status"}`. Owns the
-//! protocol's words; [`server`] has the engine's side, [`client`] the commands'. Never acts on a request.
+//! One JSON object a line in, one a line out, over a Unix stream: `{"version":1,"command":"status"}`, with `options` where
+//! a command has any. Owns the protocol's words; [`server`] has the engine's side, [`client`] the commands'. Never acts on a
+//! request.
 
 pub mod client;
 pub mod server;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::config::Problem;
 use super::config::problem::nearest;
@@ -24,19 +25,43 @@ pub enum Command {
     Status,
     /// Read the configuration file again.
     Reload,
+    /// List, count or end flows.
+    Flows,
+    /// List or clear persistent clients.
+    Persistence,
 }
 
 impl Command {
     /// All commands.
-    pub const ALL: [Command; 2] = [Command::Status, Command::Reload];
+    pub const ALL: [Command; 4] = [Command::Status, Command::Reload, Command::Flows, Command::Persistence];
 
     /// The word on the wire.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Command::Status => "status",
             Command::Reload => "reload",
+            Command::Flows => "flows",
+            Command::Persistence => "persistence",
         }
     }
+
+    /// Names of the options that it takes.
+    pub const fn options(self) -> &'static [&'static str] {
+        match self {
+            Command::Status | Command::Reload => &[],
+            Command::Flows => super::flows::OPTIONS,
+            Command::Persistence => super::persistence::OPTIONS,
+        }
+    }
+}
+
+/// What a client asks. What the options mean is the command's affair; their names are known to be its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The command.
+    pub command: Command,
+    /// Its options.
+    pub options: Map<String, Value>,
 }
 
 /// What the engine answers.
@@ -79,10 +104,10 @@ fn shortened(text: &str) -> String {
 }
 
 /// Reads a request, or says what is wrong with it.
-pub fn parse_request(line: &[u8]) -> Result<Command, String> {
+pub fn parse_request(line: &[u8]) -> Result<Request, String> {
     let expected = "expected one JSON object on a line, such as {\"version\":1,\"command\":\"status\"}";
     let value: Value = serde_json::from_slice(line).map_err(|error| format!("not JSON ({error}); {expected}"))?;
-    let Value::Object(object) = value else { return Err(format!("not an object; {expected}")) };
+    let Value::Object(mut object) = value else { return Err(format!("not an object; {expected}")) };
     match object.get("version") {
         Some(version) if version.as_u64() == Some(VERSION) => {}
         Some(version) => {
@@ -92,27 +117,45 @@ pub fn parse_request(line: &[u8]) -> Result<Command, String> {
         None => return Err(format!("`version` is missing; {expected}")),
     }
     let names: Vec<&str> = Command::ALL.iter().map(|command| command.name()).collect();
-    if let Some(key) = object.keys().find(|key| !matches!(key.as_str(), "version" | "command")) {
+    if let Some(key) = object.keys().find(|key| !matches!(key.as_str(), "version" | "command" | "options")) {
         return Err(format!("unknown key {:?}; {expected}", shortened(key)));
     }
     let Some(name) = object.get("command").and_then(Value::as_str) else {
         return Err(format!("`command` is missing or no text; it is one of {}", names.join(", ")));
     };
-    Command::ALL.into_iter().find(|command| command.name() == name).ok_or_else(|| {
+    let command = Command::ALL.into_iter().find(|command| command.name() == name).ok_or_else(|| {
         let near = nearest(name, names.iter().copied()).map(|word| format!("did you mean `{word}`? "));
         let shown = shortened(name);
         format!("unknown command {shown:?}; {}it is one of {}", near.unwrap_or_default(), names.join(", "))
-    })
+    })?;
+    let options = match object.remove("options") {
+        None => Map::new(),
+        Some(Value::Object(options)) => options,
+        Some(_) => return Err("`options` is no object; leave it out, or give each option by its name".to_owned()),
+    };
+    let known = command.options();
+    if let Some(key) = options.keys().find(|key| !known.contains(&key.as_str())) {
+        let near = nearest(key, known.iter().copied()).map(|word| format!("did you mean `{word}`? "));
+        let takes = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let (shown, near) = (shortened(key), near.unwrap_or_default());
+        return Err(format!("unknown option {shown:?}; {near}`{}` takes {takes}", command.name()));
+    }
+    Ok(Request { command, options })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::persistence::{Action, Question};
 
     #[test]
     fn requests_are_read_or_explained() {
-        assert_eq!(parse_request(br#"{"version":1,"command":"status"}"#), Ok(Command::Status));
-        assert_eq!(parse_request(br#" {"command":"reload","version":1} "#), Ok(Command::Reload));
+        let plain = |command| Ok(Request { command, options: Map::new() });
+        assert_eq!(parse_request(br#"{"version":1,"command":"status"}"#), plain(Command::Status));
+        assert_eq!(parse_request(br#" {"command":"reload","version":1} "#), plain(Command::Reload));
+        assert_eq!(parse_request(br#"{"version":1,"command":"status","options":{}}"#), plain(Command::Status));
+        let flows = parse_request(br#"{"version":1,"command":"flows","options":{"limit":7}}"#).expect("is read");
+        assert_eq!((flows.command, flows.options.get("limit")), (Command::Flows, Some(&json!(7))));
         for (line, part) in [
             (&b""[..], "not JSON"),
             (b"\xff\xfe", "not JSON"),
@@ -123,12 +166,28 @@ mod tests {
             (br#"{"version":1,"command":7}"#, "`command` is missing"),
             (br#"{"version":1,"command":"statsu"}"#, "did you mean `status`?"),
             (br#"{"version":1,"command":"status","x":1}"#, "unknown key \"x\""),
+            (br#"{"version":1,"command":"status","options":[]}"#, "`options` is no object"),
+            (br#"{"version":1,"command":"status","options":{"limit":1}}"#, "`status` takes none"),
+            (br#"{"version":1,"command":"flows","options":{"limmit":1}}"#, "did you mean `limit`?"),
+            (br#"{"version":1,"command":"persistence","options":{"servce":"web"}}"#, "did you mean `service`?"),
         ] {
             let error = parse_request(line).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+        let asked = br#"{"version":1,"command":"persistence","options":{"action":"clear","client":"10.0.0.0/8"}}"#;
+        let question = Question { action: Action::Clear, client: Some("10.0.0.0/8".to_owned()), ..Question::default() };
+        let request = parse_request(asked).expect("is read");
+        assert_eq!((request.command, Question::read(&request.options)), (Command::Persistence, Ok(question)));
+        let short = parse_request(br#"{"version":1,"command":"persistence"}"#).expect("is read");
+        assert_eq!(Question::read(&short.options), Ok(Question::default()));
         // A fuzzer's find: what was sent came back whole, however long.
-        for word in ["{\"version\":1,\"KEY\":0}", "{\"version\":\"KEY\"}", "{\"version\":1,\"command\":\"KEY\"}"] {
+        for word in [
+            "{\"version\":1,\"KEY\":0}",
+            "{\"version\":\"KEY\"}",
+            "{\"version\":1,\"command\":\"KEY\"}",
+            "{\"version\":1,\"command\":\"flows\",\"options\":{\"KEY\":0}}",
+            "{\"version\":1,\"command\":\"persistence\",\"options\":{\"KEY\":1}}",
+        ] {
             let error = parse_request(word.replace("KEY", &"\u{1}".repeat(5000)).as_bytes()).unwrap_err();
             assert!(error.len() < 1000, "{} bytes", error.len());
             let error = parse_request(word.replace("KEY", &"x".repeat(5000)).as_bytes()).unwrap_err();

@@ -1,18 +1,20 @@
 //! The engine's side of the control socket, as a part of a poll loop.
 //!
 //! Owns the listening socket, its file, and the clients' buffers. A slow client, a flood or garbage costs the loop a
-//! bounded piece of work a turn and never blocks it. Never knows what a command means: a handler answers.
+//! bounded piece of work a turn and never blocks it. Never knows what a command means: a handler answers, at once or later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Answer, Command, MAX_LINE, parse_request};
+use super::{Answer, MAX_LINE, Request, parse_request};
 
 /// Most clients at once; more are told so and closed.
 const MAX_CLIENTS: usize = 256;
@@ -48,6 +50,26 @@ pub enum SocketError {
     },
 }
 
+/// A client, for an answer that is given later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub(in crate::control) usize);
+
+/// What a handler says to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The answer.
+    Now(Answer),
+    /// The answer comes by [`Server::complete`]. Until then the client waits, and nothing more is read from it. The handler
+    /// sees to it that it comes.
+    Later,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Reply {
+        Reply::Now(answer)
+    }
+}
+
 #[derive(Debug)]
 struct Client {
     stream: UnixStream,
@@ -57,6 +79,8 @@ struct Client {
     active: Instant,
     /// No more is read: what is in `output` is sent, then the client is closed.
     closing: bool,
+    /// Its answer comes later.
+    waiting: bool,
 }
 
 /// The listening socket and its clients.
@@ -129,11 +153,26 @@ impl Server {
         if !self.ready.is_empty() {
             return Some(now);
         }
-        self.clients.values().map(|client| client.active + PATIENCE).min()
+        self.clients.values().filter(|client| !client.waiting).map(|client| client.active + PATIENCE).min()
+    }
+
+    /// Gives the answer to a request that was left for later. `false`: its client is gone.
+    pub fn complete(&mut self, client: ClientId, answer: &Answer, now: Instant) -> bool {
+        let Some(waiting) = self.clients.get_mut(&client.0).filter(|client| client.waiting) else { return false };
+        waiting.waiting = false;
+        waiting.active = now;
+        waiting.output = answer.line();
+        self.ready.insert(client.0);
+        true
+    }
+
+    /// Whether a client still waits for its answer.
+    pub fn waits(&self, client: ClientId) -> bool {
+        self.clients.get(&client.0).is_some_and(|client| client.waiting)
     }
 
     /// Does a bounded piece of work for every client that has something to do. `handle` answers requests.
-    pub fn turn(&mut self, registry: &Registry, now: Instant, mut handle: impl FnMut(Command) -> Answer) {
+    pub fn turn(&mut self, registry: &Registry, now: Instant, mut handle: impl FnMut(Request, ClientId) -> Reply) {
         let ready = std::mem::take(&mut self.ready);
         for token in ready {
             if token == self.listening.0 {
@@ -141,7 +180,7 @@ impl Server {
                 continue;
             }
             let Some(client) = self.clients.get_mut(&token) else { continue };
-            match client.turn(now, &mut handle) {
+            match client.turn(now, |request| handle(request, ClientId(token))) {
                 Turn::Waiting => {}
                 Turn::More => {
                     self.ready.insert(token);
@@ -152,7 +191,7 @@ impl Server {
         let tired: Vec<usize> = self
             .clients
             .iter()
-            .filter(|(_, client)| now >= client.active + PATIENCE)
+            .filter(|(_, client)| !client.waiting && now >= client.active + PATIENCE)
             .map(|(token, _)| *token)
             .collect();
         for token in tired {
@@ -184,7 +223,8 @@ impl Server {
                 continue;
             }
             let (input, output) = (Vec::new(), Vec::new());
-            self.clients.insert(token, Client { stream, input, output, sent: 0, active: now, closing: false });
+            let client = Client { stream, input, output, sent: 0, active: now, closing: false, waiting: false };
+            self.clients.insert(token, client);
             self.ready.insert(token);
         }
     }
@@ -220,7 +260,7 @@ enum Turn {
 impl Client {
     /// Sends what waits, then reads and answers, a bounded number of requests. A client that does not read its
     /// answers is not read from either.
-    fn turn(&mut self, now: Instant, handle: &mut impl FnMut(Command) -> Answer) -> Turn {
+    fn turn(&mut self, now: Instant, mut handle: impl FnMut(Request) -> Reply) -> Turn {
         for _ in 0..REQUESTS_A_TURN {
             match self.flush(now) {
                 Ok(true) => {}
@@ -230,9 +270,12 @@ impl Client {
             if self.closing {
                 return Turn::Gone;
             }
+            if self.waiting {
+                return if self.hung_up() { Turn::Gone } else { Turn::Waiting };
+            }
             if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.input.drain(..=end).collect();
-                self.answer(line.trim_ascii(), handle);
+                self.answer(line.trim_ascii(), &mut handle);
                 continue;
             }
             if self.input.len() > MAX_LINE {
@@ -255,19 +298,30 @@ impl Client {
         Turn::More
     }
 
-    fn answer(&mut self, line: &[u8], handle: &mut impl FnMut(Command) -> Answer) {
+    /// Whether the other end is closed in both directions.
+    fn hung_up(&self) -> bool {
+        let mut ends = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let asked = poll(&mut ends, PollTimeout::ZERO);
+        let ended = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+        asked.is_ok() && ends[0].revents().is_some_and(|events| events.intersects(ended))
+    }
+
+    fn answer(&mut self, line: &[u8], handle: &mut impl FnMut(Request) -> Reply) {
         if line.is_empty() {
             return;
         }
-        let answer = if line.len() > MAX_LINE {
-            Answer::refused(format!("a request is at most {MAX_LINE} bytes"))
+        let reply = if line.len() > MAX_LINE {
+            Answer::refused(format!("a request is at most {MAX_LINE} bytes")).into()
         } else {
             match parse_request(line) {
-                Ok(command) => handle(command),
-                Err(error) => Answer::refused(error),
+                Ok(request) => handle(request),
+                Err(error) => Answer::refused(error).into(),
             }
         };
-        self.output = answer.line();
+        match reply {
+            Reply::Now(answer) => self.output = answer.line(),
+            Reply::Later => self.waiting = true,
+        }
     }
 
     /// Sends what waits. Returns whether all is sent.

@@ -1,6 +1,7 @@
 //! The status for people, as a whole, and its way through JSON.
 
 use super::*;
+use crate::model::Fate;
 
 fn example() -> Status {
     let server = |address: &str, reach: bool| ServerStatus {
@@ -18,6 +19,10 @@ fn example() -> Status {
         active: 12,
         inactive: 3,
         connections: 40,
+        upper_threshold: None,
+        lower_threshold: None,
+        overloaded: false,
+        drain: None,
         packets: 1000,
         bytes: 64_000,
         out_packets: 0,
@@ -69,9 +74,13 @@ fn example() -> Status {
             out_packets: 0,
             out_bytes: 0,
             connections: 80,
+            limits: None,
+            removed: Vec::new(),
             servers: vec![server("10.0.0.11", true), server("10.0.0.12", false)],
         }],
         local_ports: LocalPortsStatus::default(),
+        limited_clients: LimitedClientsStatus::default(),
+        persistence: PersistenceStatus::default(),
         drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),
         warnings: vec!["server 10.0.0.12 of web: no route to it".to_owned()],
     }
@@ -82,6 +91,14 @@ fn json_gives_the_same_back() {
     let text = serde_json::to_string(&example()).unwrap();
     assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), example());
     assert!(text.contains(r#""protocol":"tcp""#) && text.contains(r#""mode":"copy""#), "{text}");
+}
+
+#[test]
+fn persistent_clients_are_counted_in_a_line() {
+    let persistence = PersistenceStatus { clients: 12, capacity: 65_536, gave_way: 3, refused: 0 };
+    let text = render(&Status { persistence, ..example() }, 1090);
+    assert!(text.contains("\n12 of 65536 persistent clients, 3 gave way early\n\n"), "{text}");
+    assert!(!render(&example(), 1090).contains("persistent"));
 }
 
 #[test]
@@ -128,9 +145,51 @@ fn what_workers_share_is_shown_when_there_is_any() {
     };
     let text = render(&status, 1090);
     let expected = "\
-Worker  Handed  Taken over  Waited  Unmatched  ICMP errors  Local ports     of
-     0       5           0       0          0            0            7  64512
+Worker  Unproven  Stateless  Handed  Taken over  Waited  Unmatched  ICMP errors  Resets  Local ports     of
+     0         0          0       5           0       0          0            0       0            7  64512
 ";
     assert!(text.contains(expected), "{text}");
     assert!(text.contains("Local                 1") && text.contains("this machine"), "{text}");
+}
+
+#[test]
+fn limits_thresholds_and_drains_are_told() {
+    let mut status = example();
+    let drain = |flows, seconds_left| DrainStatus { flows, of: 40, seconds_left, fate: Fate::Reset };
+    let service = &mut status.services[0];
+    service.limits = Some(LimitsStatus {
+        connections: Some(15),
+        max_connections: Some(100),
+        client_max_rate: Some(5),
+        refused: 7,
+        ..LimitsStatus::default()
+    });
+    let removed = |fate| RemovedStatus { address: "10.0.0.13".to_owned(), port: None, flows: 3, fate };
+    service.removed = vec![removed(Fate::Keep), removed(Fate::Reset)];
+    let (upper_threshold, overloaded) = (Some(15), true);
+    service.servers[0] = ServerStatus { upper_threshold, overloaded, path_mtu: None, ..service.servers[0].clone() };
+    service.servers[1].drain = Some(drain(12, Some(25)));
+    let text = render(&status, 1090);
+    for words in [
+        " web (at most 15 of 100 connections, 5 new a second a client; 7 refused)\n",
+        " eth0 vlan 100, 15 of 15 flows, OVERLOADED\n",
+        ", draining: 12 of 40 flows left, 25 s to the deadline\n",
+        "10.0.0.13:80 ",
+        " removed: 3 flows left, dropped until it is back\n",
+        " removed: 3 flows left, reset with their next packet\n",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    for (drain, words) in [
+        (drain(12, None), ", draining: 12 of 40 flows left\n"),
+        (drain(3, Some(0)), ", drained: 3 of 40 flows left, reset with their next packet\n"),
+        (drain(0, Some(9)), ", drained: no flows left\n"),
+    ] {
+        status.services[0].servers[1].drain = Some(drain);
+        let text = render(&status, 1090);
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["services"][0]["limits"]["max_connections"], 100);
+    assert_eq!(json["services"][0]["removed"][0]["fate"], "keep");
 }

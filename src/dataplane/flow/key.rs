@@ -107,7 +107,7 @@ pub trait Entry: Copy {
 /// 64 x 64 -> 128 bit multiplication, folded. One round alone would be multiplicative hashing, which lays keys that
 /// differ in few bits in heaps under unlucky seeds: every hash here ends with a second one.
 #[inline(always)]
-const fn mix(a: u64, b: u64) -> u64 {
+pub(in crate::dataplane) const fn mix(a: u64, b: u64) -> u64 {
     let product = (a as u128) * (b as u128);
     (product as u64) ^ ((product >> 64) as u64)
 }

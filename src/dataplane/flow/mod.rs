@@ -11,9 +11,12 @@
 mod key;
 mod parts;
 pub mod state;
+mod walk;
 
+pub(in crate::dataplane) use key::mix;
 pub use key::{Entry, FlowV4, FlowV6, Ident, KeyV4, KeyV6, Seeds};
 pub use parts::{Flows, Stage};
+pub use walk::{Budget, Step};
 
 use self::state::{STATES, State};
 use super::sys;
@@ -254,8 +257,9 @@ impl<E: Entry> FlowTable<E> {
     }
 
     #[inline(always)]
-    fn find_from(&self, key: &E::Key, mut at: usize) -> Option<Place> {
-        loop {
+    fn find_from(&self, key: &E::Key, home: usize) -> Option<Place> {
+        // No entry lies further from its home, whatever the overflow counts say.
+        for at in home..home + MAX_PROBE {
             let bucket = self.buckets.get(at)?;
             let entries = E::entries(bucket);
             let second = E::matches(&entries[1], key);
@@ -265,8 +269,8 @@ impl<E: Entry> FlowTable<E> {
             if E::overflow(&entries[0]) == 0 {
                 return None;
             }
-            at += 1;
         }
+        None
     }
 
     /// The entry at a place that [`FlowTable::find`] or [`FlowTable::insert`] gave.
@@ -446,44 +450,6 @@ impl<E: Entry> FlowTable<E> {
         expired
     }
 
-    /// Looks at the next `budget` buckets for expired flows and lets them go; returns whether it reached the end of
-    /// the table and started over.
-    pub fn sweep(
-        &mut self,
-        budget: usize,
-        now: u32,
-        lifetimes: &impl Lifetimes,
-        mut each: impl FnMut(Gone<E>),
-    ) -> bool {
-        let end = (self.sweep_at + budget).min(self.buckets.len());
-        for bucket in self.sweep_at..end {
-            for way in 0..WAYS {
-                let entry = &E::entries(&self.buckets[bucket])[way];
-                let place = Place { bucket, way };
-                if E::is_live(entry) && is_expired(entry, now, lifetimes) && self.partner_expired(place, now, lifetimes)
-                {
-                    each(self.remove(place));
-                }
-            }
-        }
-        let wrapped = end == self.buckets.len();
-        self.sweep_at = if wrapped { 0 } else { end };
-        wrapped
-    }
-
-    /// Lets every flow go one of whose entries is `chosen`. Looks at the whole table.
-    #[cold]
-    pub fn end_where(&mut self, chosen: impl Fn(&E) -> bool, mut each: impl FnMut(Gone<E>)) {
-        for bucket in 0..self.buckets.len() {
-            for way in 0..WAYS {
-                let entry = &E::entries(&self.buckets[bucket])[way];
-                if E::is_live(entry) && chosen(entry) {
-                    each(self.remove(Place { bucket, way }));
-                }
-            }
-        }
-    }
-
     /// Writes to every page of an empty table, so that later no packet pays for a page fault.
     pub fn prefault(&mut self) {
         let stride = (4096 / size_of::<E::Bucket>()).max(1);
@@ -499,10 +465,11 @@ impl<E: Entry> FlowTable<E> {
         self.buckets.len()
     }
 
-    /// Calls `each` for every flow.
-    pub fn for_each(&self, mut each: impl FnMut(&E)) {
-        for bucket in self.buckets.iter() {
-            E::entries(bucket).iter().filter(|e| E::is_live(e)).for_each(&mut each);
+    /// Calls `each` for every entry, to change what the pipeline keeps in it.
+    #[cold]
+    pub fn for_each_mut(&mut self, mut each: impl FnMut(&mut E)) {
+        for bucket in self.buckets.iter_mut() {
+            E::entries_mut(bucket).iter_mut().filter(|e| E::is_live(e)).for_each(&mut each);
         }
     }
 }

@@ -115,6 +115,16 @@ impl<E: Entry> Flows<E> {
         self.unproven.for_each(&mut each);
     }
 
+    /// Calls `each` for every entry, to change what the pipeline keeps in it.
+    #[cold]
+    pub fn for_each_mut(&mut self, mut each: impl FnMut(&mut E)) {
+        for part in [&mut self.proven, &mut self.unproven] {
+            if !part.is_empty() {
+                part.for_each_mut(&mut each);
+            }
+        }
+    }
+
     /// Asks the CPU for a flow's home in both parts.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) {
@@ -122,22 +132,9 @@ impl<E: Entry> Flows<E> {
         self.unproven.prefetch(hash);
     }
 
-    /// Looks at the next `budget` buckets of each part for expired flows and lets them go.
-    pub fn sweep(&mut self, budget: usize, now: u32, lifetimes: &impl Lifetimes, mut each: impl FnMut(Gone<E>)) {
-        self.proven.sweep(budget, now, lifetimes, &mut each);
-        self.unproven.sweep(budget, now, lifetimes, &mut each);
-    }
-
-    /// Lets every flow go one of whose entries is `chosen`. Looks at everything.
-    #[cold]
-    pub fn end_where(&mut self, chosen: impl Fn(&E) -> bool, mut each: impl FnMut(Gone<E>)) {
-        self.proven.end_where(&chosen, &mut each);
-        self.unproven.end_where(&chosen, &mut each);
-    }
-
-    /// Buckets of the larger part, for pacing [`Flows::sweep`].
+    /// Buckets of both parts.
     pub fn buckets(&self) -> usize {
-        self.proven.buckets().max(self.unproven.buckets())
+        self.proven.buckets() + self.unproven.buckets()
     }
 
     /// Proven flows that there is room for.
@@ -156,3 +153,6 @@ impl<E: Entry> Flows<E> {
         self.unproven.prefault();
     }
 }
+
+#[cfg(test)]
+mod tests;

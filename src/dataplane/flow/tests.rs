@@ -1,5 +1,7 @@
 //! The flow table against a plain map, and its limits.
 
+mod collisions;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;

@@ -18,6 +18,8 @@ pub(super) trait Family: Entry {
     fn destination(key: &Self::Key) -> IpAddr;
     /// Source and destination port, host order.
     fn ports(key: &Self::Key) -> (u16, u16);
+    /// IP protocol number.
+    fn protocol(key: &Self::Key) -> u8;
     /// The key of packets between two ends of this family, both with their ports.
     fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<Self::Key>;
 
@@ -84,6 +86,10 @@ impl Family for FlowV4 {
         split_ports(key.ports)
     }
 
+    fn protocol(key: &KeyV4) -> u8 {
+        key.protocol
+    }
+
     fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<KeyV4> {
         let (IpAddr::V4(from), IpAddr::V4(to)) = (source.address, destination.address) else { return None };
         let ([a, b, c, d], [e, f, g, h]) = (from.octets(), to.octets());
@@ -139,6 +145,10 @@ impl Family for FlowV6 {
 
     fn ports(key: &KeyV6) -> (u16, u16) {
         split_ports(key.ports)
+    }
+
+    fn protocol(key: &KeyV6) -> u8 {
+        key.protocol
     }
 
     fn key_from(source: Endpoint, destination: Endpoint, protocol: u8) -> Option<KeyV6> {

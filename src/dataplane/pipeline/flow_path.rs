@@ -48,14 +48,17 @@ impl Context<'_> {
         let Some(server) = self.snapshot.server(entry.server()) else {
             return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
         };
-        if !reverse && starts_anew(entry.state(), parsed) {
+        if !kit.ending.is_empty() && entry.partner() != 0 && self.is_of_ended_address(table, kit, place) {
+            return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
+        }
+        if !reverse && starts_anew(entry.state(), parsed) && !kit.knows_syn(&entry, bytes, parsed) {
             return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
         }
         if !reverse
             && !server.reachable
             && let Some(fate) = self.snapshot.fate(server.id)
         {
-            return self.meet_fate(fate, flows, kit, (stage, place), memory, frame, parsed, &key, hash);
+            return self.meet_fate(fate, flows, kit, (stage, place), server, memory, frame, parsed, &key, hash);
         }
         if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
             if table.expired(place, self.now, self.snapshot) {
@@ -80,6 +83,19 @@ impl Context<'_> {
         {
             return Outcome { verdict: Verdict::Drop(reason), ..outcome };
         }
+        let mut changed = *parsed;
+        let parsed = if entry.flags() & flag::COOKIE == 0 {
+            parsed
+        } else {
+            let met = self.cookie_flow(flows, kit, (stage, place), server, memory, frame, &mut changed, (&key, hash));
+            match met {
+                Some(outcome) => return outcome,
+                None => &changed,
+            }
+        };
+        let table = flows.part(stage);
+        let bytes = memory.bytes(frame);
+        let entry = *table.entry(place);
         let side = match (reverse, entry.partner()) {
             (true, _) => Side::Server,
             (false, 0) => Side::Only,
@@ -88,7 +104,7 @@ impl Context<'_> {
         let after = after(side, entry.state(), bytes, parsed);
         // A new connection in the place of one that has ended has a stream of its own.
         if after == State::TCP_SYN_RECV
-            && entry.flags() & flag::PROXY != 0
+            && entry.flags() & (flag::PROXY | flag::COOKIE) == flag::PROXY
             && side == Side::Client
             && let Some(isn) = proxy::opens(bytes, parsed).filter(|isn| *isn != entry.extra())
         {
@@ -98,7 +114,7 @@ impl Context<'_> {
         let plan = if reverse {
             self.plan_to_client(table, kit, place, server)
         } else {
-            self.plan_to_server(table, place, server, &key)
+            self.plan_to_server(table, kit, place, server, &key)
         };
         let outcome = match plan {
             Ok(plan) => self.send::<E, M>(table, kit, memory, frame, parsed, &plan, hash),
@@ -122,9 +138,20 @@ impl Context<'_> {
         outcome
     }
 
+    /// Whether a flow has a port of a local address that lost its slot.
+    #[cold]
+    fn is_of_ended_address<E: Family>(&self, table: &mut FlowTable<E>, kit: &Kit, place: Place) -> bool {
+        let partner = table.partner(place);
+        kit.is_ending(table.entry(place)) || partner.is_some_and(|partner| kit.is_ending(table.entry(partner)))
+    }
+
     /// Moves a flow to those that are proven. Where these are full it stays where it is.
     #[inline(never)]
     fn promote<E: Family>(&self, flows: &mut Flows<E>, kit: &mut Kit, place: Place) {
+        let entry = *flows.unproven.entry(place);
+        if entry.flags() & flag::PERSISTENT != 0 {
+            self.assure(&entry);
+        }
         let _ = flows.promote(place, self.now, self.snapshot, |gone| {
             kit.close(self.snapshot, &gone, self.now);
             self.stats.evicted.add(1);
@@ -135,16 +162,18 @@ impl Context<'_> {
     pub(super) fn plan_to_server<E: Family>(
         &self,
         table: &mut FlowTable<E>,
+        kit: &Kit,
         place: Place,
         server: &ServerEntry,
         key: &E::Key,
     ) -> Result<Plan<'_>, DropReason> {
         let mut plan = self.plan_without_flow(server, E::destination(key))?;
+        plan.splice = kit.splice_of(table.entry(place)).map(|splice| (splice, true));
         if server.way == Way::FullNat {
             let partner = table.partner(place).ok_or(DropReason::NoReturnHop)?;
             let reverse = table.entry(partner).key();
             plan.source = Some(E::destination_end(&reverse));
-            plan.proxy = Proxy::of(table, place, true);
+            plan.proxy = Proxy::of(table, kit, place, true);
         }
         Ok(plan)
     }
@@ -183,11 +212,16 @@ impl Context<'_> {
         plan.exit(&hop, port);
         plan.source = Some(target.service);
         plan.mss = target.mss;
+        if table.entry(place).flags() & flag::COOKIE != 0
+            && let Some(partner) = table.partner(place)
+        {
+            plan.splice = kit.splice_of(table.entry(partner)).map(|splice| (splice, false));
+        }
         if server.way == Way::FullNat {
             let partner = table.partner(place).ok_or(DropReason::NoReturnHop)?;
             let forward = table.entry(partner).key();
             plan.destination = Some(E::source_end(&forward));
-            plan.proxy = Proxy::of(table, partner, false);
+            plan.proxy = Proxy::of(table, kit, partner, false);
         }
         Ok(plan)
     }

@@ -187,7 +187,7 @@ impl Context<'_> {
     }
 
     /// Counts kept fragments that end without a frame: each was a frame, and is one that was dropped.
-    fn count_lost(&self, reason: DropReason, count: u32) {
+    pub(super) fn count_lost(&self, reason: DropReason, count: u32) {
         self.stats.frames.add(u64::from(count));
         self.stats.drops[reason as usize].add(u64::from(count));
     }
@@ -204,6 +204,9 @@ impl Pipeline {
     /// counted, the others go on as they are, with [`Pipeline::take_extra`]. Forgets packets that never became whole. A
     /// bounded number of either.
     pub fn expire_fragments<M: FrameMemory>(&mut self, snapshot: &Snapshot, memory: &mut M, now: u32) {
+        if snapshot.generation != self.kit.generation {
+            self.follow(snapshot, now);
+        }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, director: &self.director, now };
         let kit = &mut self.kit;
         for _ in 0..BUDGET {

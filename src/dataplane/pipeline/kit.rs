@@ -6,18 +6,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::admission;
+use super::cookie_path::Meter;
 use super::family::Family;
 use crate::dataplane::director::Director;
 use crate::dataplane::directory::{Peers, Refused};
-use crate::dataplane::flow::Gone;
 use crate::dataplane::flow::state::State;
+use crate::dataplane::flow::{Gone, flag};
 use crate::dataplane::fragment::FragmentTable;
 use crate::dataplane::icmp::Limiter;
 use crate::dataplane::io::Frame;
 use crate::dataplane::last_hop::LastHops;
+use crate::dataplane::parse::Parsed;
 use crate::dataplane::ports::PortPool;
+use crate::dataplane::proxy;
 use crate::dataplane::snapshot::{Endpoint, Snapshot};
 use crate::dataplane::stats::WorkerStats;
+use crate::dataplane::syn_cookie::slab::{Phase, Slab, Splice};
 use crate::dataplane::verdict::Outcome;
 
 /// The worker's own things.
@@ -38,6 +42,11 @@ pub(super) struct Kit {
     pub ports: PortPool,
     /// The local addresses for which they are.
     pub locals: Vec<Option<IpAddr>>,
+    /// Addresses that lost their slot to others, in order, while flows may have ports of them: these end with the next sweep
+    /// over everything, and a packet of theirs finds none. Memory for as many as there are slots.
+    pub ending: Vec<IpAddr>,
+    /// Buckets of that sweep that are left.
+    pub ending_left: usize,
     /// Generation of the snapshot that was seen last.
     pub generation: u64,
     /// IPv4 identification of the next outer header that may be fragmented.
@@ -48,6 +57,10 @@ pub(super) struct Kit {
     pub random: u32,
     /// What all workers share.
     pub director: Arc<Director>,
+    /// What is kept of flows that SYN cookies opened.
+    pub splices: Slab,
+    /// How many cookies nobody answers.
+    pub meter: Meter,
 }
 
 impl Kit {
@@ -77,6 +90,9 @@ impl Kit {
                 peers.directory.remove(hash, peers.me);
             }
         }
+        if gone.entry.flags() & flag::COOKIE != 0 {
+            self.splices.give(gone.entry.extra());
+        }
         if let Some((reverse, _)) = &gone.reverse {
             self.hops.give(reverse.extra() as u16);
             // A flow that its two ends closed needs its port no more; one that was cut off may live on at the server.
@@ -90,6 +106,20 @@ impl Kit {
         }
     }
 
+    /// The two ends of a flow that a SYN cookie opened, once both are known. `entry` is that of the client's direction.
+    pub fn splice_of<E: Family>(&self, entry: &E) -> Option<Splice> {
+        if entry.flags() & flag::COOKIE == 0 {
+            return None;
+        }
+        self.splices.get(entry.extra()).copied().filter(|splice| splice.phase() == Phase::Open)
+    }
+
+    /// Whether a client's SYN is the one that opened its flow, as far as that is known: a flow that a SYN cookie opened.
+    pub fn knows_syn<E: Family>(&self, entry: &E, bytes: &[u8], parsed: &Parsed) -> bool {
+        entry.flags() & flag::COOKIE != 0
+            && self.splices.get(entry.extra()).is_some_and(|splice| proxy::opens(bytes, parsed) == Some(splice.isn))
+    }
+
     /// Gives back a local port of full NAT.
     pub fn give_local(&mut self, end: Endpoint, now: u32, rest: bool) {
         let slot = self.locals.iter().position(|local| *local == Some(end.address));
@@ -98,24 +128,53 @@ impl Kit {
         }
     }
 
-    /// The local address that loses its slot to another one in a new snapshot. Its flows must end before [`Kit::follow`].
-    pub fn displaced(&self, slot: usize, snapshot: &Snapshot) -> Option<IpAddr> {
-        let new = snapshot.locals.get(slot).copied().flatten()?;
-        self.locals.get(slot).copied().flatten().filter(|known| *known != new)
+    /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew; flows of the
+    /// old one end with the sweep, which takes `round` buckets for everything.
+    #[cold]
+    pub fn follow(&mut self, snapshot: &Snapshot, round: usize) {
+        self.generation = snapshot.generation;
+        for (slot, known) in self.locals.iter_mut().enumerate() {
+            // An address that went keeps its ports, in case it comes back while flows of it are left.
+            let new = snapshot.locals.get(slot).copied().flatten();
+            let Some(old) = known.filter(|old| new.is_some_and(|new| new != *old)) else { continue };
+            let Err(at) = self.ending.binary_search(&old) else { continue };
+            if self.ending.len() < self.ending.capacity() {
+                *known = None;
+                self.ending.insert(at, old);
+                self.ending_left = round;
+            }
+        }
+        self.adopt(snapshot);
     }
 
-    /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew.
-    #[cold]
-    pub fn follow(&mut self, snapshot: &Snapshot) {
-        self.generation = snapshot.generation;
+    /// Gives slots without an address the snapshot's, but for those of which flows are left.
+    fn adopt(&mut self, snapshot: &Snapshot) {
         for (slot, known) in (0u16..).zip(&mut self.locals) {
-            // An address that went keeps its ports, in case it comes back while flows of it are left.
-            let local = snapshot.locals.get(usize::from(slot)).copied().flatten();
-            if local.is_some() && local != *known {
-                *known = local;
+            let new = snapshot.locals.get(usize::from(slot)).copied().flatten();
+            if known.is_none() && new.is_some_and(|new| self.ending.binary_search(&new).is_err()) {
+                *known = new;
                 self.ports.reset(slot);
             }
         }
+    }
+
+    /// Notes that the sweep has looked at some buckets.
+    #[inline]
+    pub fn swept(&mut self, buckets: usize, snapshot: &Snapshot) {
+        if self.ending.is_empty() {
+            return;
+        }
+        self.ending_left = self.ending_left.saturating_sub(buckets);
+        if self.ending_left == 0 {
+            self.ending.clear();
+            self.adopt(snapshot);
+        }
+    }
+
+    /// Whether this is the entry of a server's packets to an address that lost its slot.
+    #[inline]
+    pub fn is_ending<E: Family>(&self, entry: &E) -> bool {
+        !self.ending.is_empty() && asks_from(entry, &self.ending)
     }
 
     /// Enters a key of a flow of this worker. `Err`: another worker has it.
@@ -144,4 +203,9 @@ impl Kit {
         const MOST_HOPS: u8 = 2;
         self.peers.as_ref().filter(|_| frame.hops < MOST_HOPS)?.other(hash)
     }
+}
+
+/// Whether this is the entry of a server's packets to one of these addresses, which are in order.
+pub(super) fn asks_from<E: Family>(entry: &E, addresses: &[IpAddr]) -> bool {
+    entry.flags() & flag::REVERSE != 0 && addresses.binary_search(&E::destination(&entry.key())).is_ok()
 }

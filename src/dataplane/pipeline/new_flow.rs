@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use super::Context;
+use super::choose::Choice;
 use super::family::Family;
 use super::flow_path::{after, ip_length};
 use super::kit::Kit;
@@ -24,7 +25,7 @@ use crate::model::VerifyChecksums;
 /// What became of a packet without a flow.
 enum Made<'s> {
     /// It has one now.
-    Flow { place: Place, stage: Stage, member: &'s Member, flags: u8 },
+    Flow { place: Place, choice: Choice<'s> },
     /// It goes to this server and leaves none behind.
     Once(&'s Member),
 }
@@ -100,7 +101,7 @@ impl Context<'_> {
             return answered;
         }
         if stateless && opens && self.director.guard.is_on(self.now) {
-            match self.choose_stateless(service, &request) {
+            match self.choose_stateless::<E>(service, key, &request) {
                 Some(member) if !self.is_nat(member) => {
                     self.stats.stateless.add(1);
                     return self.forward_once::<E, M>(flows, kit, memory, frame, parsed, key, hash, member);
@@ -108,19 +109,49 @@ impl Context<'_> {
                 _ => {}
             }
         }
+        self.open_flow(flows, kit, memory, frame, parsed, key, hash, index, &request, stateless, None)
+    }
+
+    /// Chooses a server for a packet that may open a flow, remembers the flow, forwards. `splice`: the place of what is kept
+    /// of a flow that a SYN cookie opened, which is proven by that.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn open_flow<E: Family, M: FrameMemory>(
+        &self,
+        flows: &mut Flows<E>,
+        kit: &mut Kit,
+        memory: &mut M,
+        frame: &mut Frame,
+        parsed: &Parsed,
+        key: &E::Key,
+        hash: u64,
+        index: u16,
+        request: &Request,
+        stateless: bool,
+        splice: Option<u32>,
+    ) -> Outcome {
+        let mut outcome = Outcome { service: index, ..Outcome::drop(DropReason::NotOurs) };
+        let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
+        let service = &self.snapshot.services[usize::from(index)];
+        let no_splice = |kit: &mut Kit| splice.into_iter().for_each(|splice| kit.splices.give(splice));
         let admitted = match self.within_limits::<E>(service, key) {
             Ok(flags) => flags,
-            Err(reason) => return refuse(reason),
+            Err(reason) => {
+                no_splice(kit);
+                return refuse(reason);
+            }
         };
-        let made =
-            self.make_flow(flows, kit, memory.bytes(frame), frame, parsed, key, hash, service, &request, stateless);
-        let (place, stage, member, flags) = match made {
-            Ok(Made::Flow { place, stage, member, flags }) => (place, stage, member, flags),
+        let stage = if splice.is_some() { Stage::Proven } else { Stage::Unproven };
+        let bytes = memory.bytes(frame);
+        let made = self.make_flow(flows, kit, bytes, frame, parsed, key, hash, service, request, stateless, stage);
+        let (place, choice) = match made {
+            Ok(Made::Flow { place, choice }) => (place, choice),
             Ok(Made::Once(member)) => {
+                no_splice(kit);
                 self.give_up_limits::<E>(service, key, admitted);
                 return self.forward_once::<E, M>(flows, kit, memory, frame, parsed, key, hash, member);
             }
             Err(refusal) => {
+                no_splice(kit);
                 self.give_up_limits::<E>(service, key, admitted);
                 return match refusal {
                     Refusal::Drop(reason) => refuse(reason),
@@ -130,14 +161,27 @@ impl Context<'_> {
         };
         let table = flows.part(stage);
         let entry = table.entry(place);
-        entry.set_flags(entry.flags() | flags | admitted);
+        entry.set_flags(entry.flags() | choice.flags | admitted);
+        if choice.ticket != 0 {
+            entry.set_extra(choice.ticket);
+        }
+        if let Some(splice) = splice {
+            entry.set_flags(entry.flags() | flag::COOKIE);
+            entry.set_extra(splice);
+            if let Some(partner) = table.partner(place) {
+                let entry = table.entry(partner);
+                entry.set_flags(entry.flags() | flag::COOKIE);
+            }
+        }
+        let member = choice.member;
         let server = self.snapshot.server(member.id);
         outcome.server = slot_of(member.id) as u16;
         let refuse = |reason| Outcome { verdict: Verdict::Drop(reason), ..outcome };
-        let sent = match server.ok_or(DropReason::NoNextHop).and_then(|s| self.plan_to_server(table, place, s, key)) {
-            Ok(plan) => self.send::<E, M>(table, kit, memory, frame, parsed, &plan, hash),
-            Err(reason) => refuse(reason),
-        };
+        let sent =
+            match server.ok_or(DropReason::NoNextHop).and_then(|s| self.plan_to_server(table, kit, place, s, key)) {
+                Ok(plan) => self.send::<E, M>(table, kit, memory, frame, parsed, &plan, hash),
+                Err(reason) => refuse(reason),
+            };
         if let Verdict::Drop(_) | Verdict::Reply(_) = sent.verdict {
             let gone = table.remove(place);
             kit.close(self.snapshot, &gone, self.now);
@@ -166,7 +210,7 @@ impl Context<'_> {
         self.snapshot.server(member.id).is_some_and(|server| matches!(server.way, Way::Nat | Way::FullNat))
     }
 
-    /// Chooses a server, counts the flow there, and makes its entries, in the unproven part.
+    /// Chooses a server, counts the flow there, and makes its entries, in this part of the table.
     #[allow(clippy::too_many_arguments)]
     fn make_flow<'s, E: Family>(
         &'s self,
@@ -180,36 +224,44 @@ impl Context<'_> {
         service: &'s ServiceEntry,
         request: &Request,
         stateless: bool,
+        stage: Stage,
     ) -> Result<Made<'s>, Refusal> {
         /// How often another server is asked for when the chosen one reached its threshold at the same moment.
         const TRIES: usize = 4;
         for _ in 0..TRIES {
-            let (member, flags) = self.choose::<E>(service, bytes, parsed, key, request, stateless)?;
-            let server = self.snapshot.server(member.id).filter(|s| s.reachable).ok_or(DropReason::NoNextHop)?;
+            let choice = self.choose::<E>(service, bytes, parsed, key, request, stateless)?;
+            let member = choice.member;
+            let Some(server) = self.snapshot.server(member.id).filter(|s| s.reachable) else {
+                self.unchoose(&choice);
+                return Err(DropReason::NoNextHop.into());
+            };
             // What comes in pieces has a flow all the same: the later ones must follow the first.
             if service.config.one_packet && parsed.part == Part::Whole && !self.is_nat(member) {
+                self.went_once(&choice);
                 return Ok(Made::Once(member));
             }
             let nat = matches!(server.way, Way::Nat | Way::FullNat);
             let side = if nat { Side::Client } else { Side::Only };
             let state = after(side, State::initial(parsed.protocol), bytes, parsed);
-            if !member.load.try_open(state.is_active(), member.upper) {
-                self.unchoose::<E>(service, bytes, parsed, key, flags);
+            // A client that has its server already comes to it whatever its threshold.
+            let upper = if choice.fixed { 0 } else { member.upper };
+            if !member.load.try_open(state.is_active(), upper) {
+                self.unchoose(&choice);
                 continue;
             }
             let made = if nat {
                 let hop = Hop::of(bytes, parsed, frame.port);
                 hop.ok_or(Refusal::Drop(DropReason::MartianSource))
-                    .and_then(|hop| self.insert_pair(flows, kit, bytes, parsed, key, hash, server, state, hop))
+                    .and_then(|hop| self.insert_pair(flows, kit, bytes, parsed, key, hash, server, state, hop, stage))
             } else {
                 self.insert_one(flows, kit, key, hash, server, state)
             };
             return match made {
-                Ok(place) => Ok(Made::Flow { place, stage: Stage::Unproven, member, flags }),
+                Ok(place) => Ok(Made::Flow { place, choice }),
                 Err(refusal) => {
                     member.load.close(state.is_active());
                     member.load.relieve(member.upper, member.lower);
-                    self.unchoose::<E>(service, bytes, parsed, key, flags);
+                    self.unchoose(&choice);
                     Err(refusal)
                 }
             };
@@ -300,6 +352,7 @@ impl Context<'_> {
         server: &ServerEntry,
         state: State,
         hop: Hop,
+        stage: Stage,
     ) -> Result<Place, Refusal> {
         let target = self.snapshot.target(server.id).ok_or(DropReason::NoNextHop)?;
         let reverse = self.reverse_key::<E>(flows, kit, parsed, key, server, target)?;
@@ -319,10 +372,15 @@ impl Context<'_> {
             undo(kit);
             return Err(Refusal::Taken(worker));
         }
-        let table = &mut flows.unproven;
+        let table = flows.part(stage);
         let keys = [(key, hash), (&reverse, reverse_hash)];
         let inserted = table.insert_pair(keys, server.id, state, self.now, self.snapshot, |gone| {
-            self.gave_way(kit, &gone);
+            if stage == Stage::Unproven {
+                self.gave_way(kit, &gone);
+            } else {
+                kit.close(self.snapshot, &gone, self.now);
+                self.stats.evicted.add(1);
+            }
         });
         match inserted {
             Ok([first, second]) => {
@@ -390,6 +448,8 @@ impl Context<'_> {
         (0..count).find_map(|at| {
             let slot = target.locals[(first % count + at) % count];
             let address = self.snapshot.locals.get(usize::from(slot)).copied().flatten()?;
+            // Flows of another address, or of its own former place, may not have ended yet.
+            kit.locals.get(usize::from(slot)).filter(|local| **local == Some(address))?;
             let port = kit.ports.take(slot, self.now)?;
             Some(Endpoint { address, port: Some(port) })
         })

@@ -104,7 +104,7 @@ impl Context<'_> {
         let plan = if reverse {
             self.plan_to_client(table, kit, place, server)
         } else {
-            self.plan_to_server(table, place, server, &key)
+            self.plan_to_server(table, kit, place, server, &key)
         };
         let drop = |reason| Outcome { verdict: Verdict::Drop(reason), ..server.outcome };
         let plan = match plan {
@@ -128,6 +128,9 @@ impl Context<'_> {
             );
             if let Err(reason) = done {
                 return drop(reason);
+            }
+            if let Some((splice, to_server)) = &plan.splice {
+                splice.quoted(memory.bytes_mut(frame), parsed, l4, *to_server);
             }
         }
         let outcome = self.send::<E, M>(table, kit, memory, frame, parsed, &plan, hash);

@@ -1,7 +1,8 @@
 //! The short way of NAT, full NAT and tunnels: untagged packets without options, of flows that need no attention.
 //!
 //! What needs a look at more than the flow's own entries goes the long way: a state that changes, an entry that may have
-//! expired, SYNs (whose options may be changed), VLANs, packets that do not fit, streams with a PROXY protocol header.
+//! expired, SYNs (whose options may be changed), VLANs, packets that do not fit, streams with a PROXY
+//! protocol header, and those that a SYN cookie opened.
 
 use super::flow_path::wants_hop_check;
 use super::kit::Kit;
@@ -93,7 +94,12 @@ impl Context<'_> {
     ) -> Option<Outcome> {
         let Some(PlainNat::V4 { to_server, to_client }) = self.snapshot.plain_nat(server.id) else { return None };
         let protocol = lane.ident.protocol();
-        if entry.flags() & flag::REVERSE == 0 {
+        // The two ends of a flow that a cookie opened count from different numbers.
+        let flags = entry.flags();
+        if flags & flag::COOKIE != 0 {
+            return None;
+        }
+        if flags & flag::REVERSE == 0 {
             let exit = self.exit_to_server(server, frame)?;
             if !self.undisturbed(entry, Side::Client, lane) {
                 return None;
@@ -125,7 +131,12 @@ impl Context<'_> {
     ) -> Option<Outcome> {
         let Some(PlainNat::V6 { to_server, to_client }) = self.snapshot.plain_nat(server.id) else { return None };
         let protocol = lane.ident.protocol();
-        if entry.flags() & flag::REVERSE == 0 {
+        // The two ends of a flow that a cookie opened count from different numbers.
+        let flags = entry.flags();
+        if flags & flag::COOKIE != 0 {
+            return None;
+        }
+        if flags & flag::REVERSE == 0 {
             let exit = self.exit_to_server(server, frame)?;
             if !self.undisturbed(entry, Side::Client, lane) {
                 return None;
@@ -155,6 +166,10 @@ impl Context<'_> {
         frame: &Frame,
         lane: &Lane,
     ) -> Option<(Exit, bool)> {
+        // A local address has just lost its slot: the long way sees which flows that ends.
+        if !kit.ending.is_empty() {
+            return None;
+        }
         let reverse = entry.flags() & flag::REVERSE != 0;
         let exit = if reverse {
             self.exit_to_client(server, kit, entry.extra(), frame)?
@@ -181,7 +196,7 @@ impl Context<'_> {
         let other = *table.entry(partner);
         let entry = table.entry(place);
         // The client's entry says so, whichever of the two that is.
-        if (entry.flags() | other.flags()) & flag::PROXY != 0 {
+        if (entry.flags() | other.flags()) & (flag::PROXY | flag::COOKIE) != 0 {
             return None;
         }
         let (exit, reverse) = self.full_nat_exit(entry, server, kit, frame, lane)?;
@@ -207,7 +222,7 @@ impl Context<'_> {
         let partner = table.partner(place)?;
         let other = *table.entry(partner);
         let entry = table.entry(place);
-        if (entry.flags() | other.flags()) & flag::PROXY != 0 {
+        if (entry.flags() | other.flags()) & (flag::PROXY | flag::COOKIE) != 0 {
             return None;
         }
         let (exit, reverse) = self.full_nat_exit(entry, server, kit, frame, lane)?;

@@ -19,6 +19,7 @@ use crate::dataplane::rewrite::tunnel::Tunnel;
 use crate::dataplane::rewrite::{self, mss, nat, tunnel};
 use crate::dataplane::snapshot::{Endpoint, Port, ServerEntry, Way};
 use crate::dataplane::split::{self, MOST_PIECES};
+use crate::dataplane::syn_cookie::slab::Splice;
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 
 /// How one packet is to leave.
@@ -36,6 +37,8 @@ pub(super) struct Plan<'a> {
     pub mss: u16,
     /// How sequence numbers make room for a PROXY protocol header.
     pub proxy: Option<Proxy>,
+    /// The two ends of a flow that a SYN cookie opened, and whether the packet goes to the server.
+    pub splice: Option<(Splice, bool)>,
     /// In whose name ICMP errors about it are sent: the service address.
     pub service: IpAddr,
 }
@@ -56,7 +59,7 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// That of a flow, if it is one. `forward` is the place of the client's entry.
-    pub fn of<E: Family>(table: &mut FlowTable<E>, forward: Place, to_server: bool) -> Option<Proxy> {
+    pub fn of<E: Family>(table: &mut FlowTable<E>, kit: &Kit, forward: Place, to_server: bool) -> Option<Proxy> {
         let entry = *table.entry(forward);
         let flags = entry.flags();
         if flags & flag::PROXY == 0 {
@@ -69,14 +72,24 @@ impl Proxy {
         };
         let key = entry.key();
         let ends = (E::source_end(&key), E::destination_end(&key));
-        Some(Proxy { forward, to_server, isn: entry.extra(), progress, ends })
+        let isn = if flags & flag::COOKIE == 0 { entry.extra() } else { kit.splices.get(entry.extra())?.isn };
+        Some(Proxy { forward, to_server, isn, progress, ends })
     }
 }
 
 impl Plan<'_> {
     /// As it is, to a server.
     pub fn direct(server: &ServerEntry, service: IpAddr) -> Self {
-        Plan { source: None, destination: None, tunnel: None, exit: *server, mss: 0, proxy: None, service }
+        Plan {
+            source: None,
+            destination: None,
+            tunnel: None,
+            exit: *server,
+            mss: 0,
+            proxy: None,
+            splice: None,
+            service,
+        }
     }
 
     /// Lets it leave towards a neighbour instead.
@@ -294,6 +307,12 @@ pub(super) fn rewrite_for<M: FrameMemory>(
     }
     if plan.mss != 0 && parsed.tcp_flags & tcp_flag::SYN != 0 {
         mss::clamp(memory.bytes_mut(frame), parsed, plan.mss);
+    }
+    if let Some((splice, to_server)) = &plan.splice
+        && matches!(parsed.kind, Kind::Flow4 | Kind::Flow6)
+    {
+        let bytes = memory.bytes_mut(frame);
+        if *to_server { splice.client_segment(bytes, parsed) } else { splice.server_segment(bytes, parsed) }?;
     }
     if (plan.source.is_some() || plan.destination.is_some()) && matches!(parsed.kind, Kind::Flow4 | Kind::Flow6) {
         nat::translate(memory.bytes_mut(frame), parsed, plan.source, plan.destination)?;

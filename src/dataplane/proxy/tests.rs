@@ -17,23 +17,26 @@ const RST: u8 = tcp_flag::RST;
 
 /// A TCP segment as the model's ends see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Segment {
-    number: u32,
-    ack: u32,
-    flags: u8,
-    urgent: u16,
-    options: Vec<u8>,
-    payload: Vec<u8>,
+pub struct Segment {
+    pub number: u32,
+    pub ack: u32,
+    pub flags: u8,
+    pub window: u16,
+    pub urgent: u16,
+    pub options: Vec<u8>,
+    pub payload: Vec<u8>,
 }
 
-fn ends(v6: bool) -> (IpAddr, IpAddr) {
+pub fn ends(v6: bool) -> (IpAddr, IpAddr) {
     if v6 { ([1; 16].into(), [2; 16].into()) } else { ([192, 0, 2, 1].into(), [198, 51, 100, 2].into()) }
 }
 
 impl Segment {
-    fn frame(&self, v6: bool, tags: u8) -> Vec<u8> {
+    pub fn frame(&self, v6: bool, tags: u8) -> Vec<u8> {
         let mut body = [self.number.to_be_bytes(), self.ack.to_be_bytes()].concat();
-        body.extend([0x50 + (self.options.len() as u8 / 4 * 16), self.flags, 1, 0, 0, 0]);
+        body.extend([0x50 + (self.options.len() as u8 / 4 * 16), self.flags]);
+        body.extend(self.window.to_be_bytes());
+        body.extend([0, 0]);
         body.extend(self.urgent.to_be_bytes());
         body.extend(&self.options);
         body.extend(&self.payload);
@@ -52,7 +55,7 @@ impl Segment {
     }
 
     /// What a frame carries; every checksum in it must be right.
-    fn read(frame: &[u8]) -> Segment {
+    pub fn read(frame: &[u8]) -> Segment {
         let parsed = parse(frame).expect("parses");
         assert_eq!(verify_transport(frame, &parsed), Ok(()));
         let l4 = usize::from(parsed.l4);
@@ -61,6 +64,7 @@ impl Segment {
             number: field(frame, l4, 4),
             ack: field(frame, l4, 8),
             flags: frame[l4 + 13],
+            window: u16::from_be_bytes([frame[l4 + 14], frame[l4 + 15]]),
             urgent: u16::from_be_bytes([frame[l4 + 18], frame[l4 + 19]]),
             options: frame[l4 + 20..end].to_vec(),
             payload: frame[end..l4 + usize::from(parsed.l4_len)].to_vec(),
@@ -429,6 +433,7 @@ impl Model {
             number: 5001,
             ack: self.server.ack(),
             flags: ACK,
+            window: 0,
             urgent: 0,
             options: self.server.sack(),
             payload: payload.to_vec(),

@@ -223,7 +223,7 @@ fn quoted(quote: &[u8], l3: usize, l4: usize, v6: bool) -> Option<Place> {
 }
 
 /// Bytes of an ICMP message up to the end of what it quotes: extensions may follow (RFC 4884, section 5).
-fn quote_end(message: &[u8], v6: bool) -> usize {
+pub fn quote_end(message: &[u8], v6: bool) -> usize {
     let length = match (v6, message) {
         (false, [3 | 11 | 12, _, _, _, _, words, ..]) => usize::from(*words) * 4,
         (true, [1 | 3, _, _, _, words, ..]) => usize::from(*words) * 8,

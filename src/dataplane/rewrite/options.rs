@@ -55,6 +55,37 @@ pub fn edit(bytes: &mut [u8], parsed: &Parsed, mut visit: impl FnMut(&mut [u8]))
     true
 }
 
+/// Shows each option with a length to `visit`; the walk ends as that of [`edit`]. `None`: no whole TCP header.
+pub fn visit(bytes: &[u8], parsed: &Parsed, mut visit: impl FnMut(&[u8])) -> Option<()> {
+    let end = header_end(bytes, parsed)?;
+    let mut rest = bytes.get(usize::from(parsed.l4) + 20..end)?;
+    loop {
+        match *rest {
+            [NOP, ..] => rest = &rest[1..],
+            [kind, len, ..] if kind != END && len >= 2 && usize::from(len) <= rest.len() => {
+                let (option, behind) = rest.split_at(usize::from(len));
+                visit(option);
+                rest = behind;
+            }
+            _ => return Some(()),
+        }
+    }
+}
+
+/// A four-byte field of a TCP header at `l4`; 0 if it is not there.
+pub fn field(bytes: &[u8], l4: usize, at: usize) -> u32 {
+    bytes.get(l4 + at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b))
+}
+
+/// Puts `new` over the four bytes of a TCP header at `at`, with the checksum.
+pub fn put_field(bytes: &mut [u8], l4: usize, at: usize, new: u32) {
+    let new = new.to_be_bytes();
+    let Some(field) = bytes.get_mut(l4 + at..l4 + at + 4) else { return };
+    let change = gain(field, &new);
+    field.copy_from_slice(&new);
+    mend(bytes, l4, change);
+}
+
 /// Gives the TCP checksum of a header at `l4` what the words that it covers gained.
 pub fn mend(bytes: &mut [u8], l4: usize, change: u64) {
     if let Some(check) = bytes.get_mut(l4 + 16..l4 + 18).and_then(|check| check.first_chunk_mut::<2>()) {

@@ -3,6 +3,7 @@
 //! Owns the list and the stages. The traffic and its checks are in [`traffic`], the narrated demo in [`demo`].
 
 pub mod demo;
+pub mod flood;
 pub mod forward;
 pub mod report;
 pub mod tour;
@@ -12,6 +13,7 @@ pub mod web_nat;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::client::flood::{self as flooder, Packets};
 use super::engine::{Engine, EngineConfig};
 use super::error::LabError;
 use super::netlink::Wire;
@@ -44,6 +46,8 @@ pub enum Traffic {
     Workers,
     /// The rows of the deployment `web-nat`.
     WebNat,
+    /// Web traffic through a flood.
+    Flood(Packets),
 }
 
 /// A network with a purpose.
@@ -72,7 +76,7 @@ const fn web(name: &'static str, summary: &'static str, site: SiteOptions, metho
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 15] = [
+pub const SCENARIOS: [Scenario; 19] = [
     web(
         "web-dr-one-arm",
         "HTTP by direct routing; client, appliance and three nginx servers share one segment",
@@ -171,6 +175,32 @@ pub const SCENARIOS: [Scenario; 15] = [
             Method::Nat,
         )
     },
+    Scenario {
+        traffic: Traffic::Flood(Packets::Syns),
+        ..web("syn-flood", "SYNs from everywhere beside real clients, by direct routing", TWO_ARM, Method::Dr)
+    },
+    Scenario {
+        traffic: Traffic::Flood(Packets::Syns),
+        ..web(
+            "syn-flood-nat",
+            "SYNs from everywhere beside real clients, by NAT",
+            SiteOptions { reach: Reach::Nat, ..TWO_ARM },
+            Method::Nat,
+        )
+    },
+    Scenario {
+        traffic: Traffic::Flood(Packets::Syns),
+        ..web(
+            "syn-flood-full-nat",
+            "SYNs from everywhere beside real clients, by NAT of both addresses",
+            SiteOptions { reach: Reach::FullNat, ..TWO_ARM },
+            Method::FullNat,
+        )
+    },
+    Scenario {
+        traffic: Traffic::Flood(Packets::Datagrams),
+        ..web("udp-flood", "datagrams from everywhere beside real clients, by direct routing", TWO_ARM, Method::Dr)
+    },
 ];
 
 /// Finds a scenario by name.
@@ -227,7 +257,7 @@ impl Stage {
 
     /// Builds the network and its configuration, and starts nothing.
     pub fn prepare(scenario: &'static Scenario, options: &RunOptions) -> Result<(Site, EngineConfig), LabError> {
-        let site = Site::build(scenario.site)?;
+        let mut site = Site::build(scenario.site)?;
         let mut config = base_config(&site, scenario.family);
         if let Some(mode) = options.mode {
             config.set("engine", "mode", vec![mode.name()]);
@@ -242,10 +272,19 @@ impl Stage {
             }
             Traffic::Udp | Traffic::Fragments => &[("echo", Protocol::Udp, UDP, "rr")],
             Traffic::Workers => &[("transfer", Protocol::Tcp, TRANSFER, "rr")],
+            Traffic::Flood(_) => &[
+                ("web", Protocol::Tcp, HTTP, "wlc"),
+                ("transfer", Protocol::Tcp, TRANSFER, "wlc"),
+                ("echo", Protocol::Udp, UDP, "wlc"),
+            ],
         };
         for &(name, protocol, port, scheduler) in services {
             config.service(name, vip, protocol, &port.to_string(), scheduler, &servers);
             forward::by(&mut config, &site, scenario.family, name, scenario.method);
+        }
+        if let Traffic::Flood(_) = scenario.traffic {
+            flooder::attach(&mut site)?;
+            config.set("engine", "unproven_flows", flood::ROOM).set("engine", "unproven_flows_ipv6", flood::ROOM);
         }
         if scenario.traffic == Traffic::Workers {
             config.set("engine", "cores", queues::cores());
@@ -262,11 +301,14 @@ impl Stage {
 pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Result<(), LabError> {
     decap::start_all(site, program)?;
     match scenario.traffic {
-        Traffic::Web | Traffic::WebNat => {
+        Traffic::Web | Traffic::WebNat | Traffic::Flood(_) => {
             for server in &site.servers {
                 let inside = matches!(server.reach, Reach::Nat | Reach::FullNat);
                 let port = if inside { HTTP_INSIDE } else { HTTP };
                 nginx::start_on(site, std::slice::from_ref(server), port, false)?;
+            }
+            if let Traffic::Flood(_) = scenario.traffic {
+                udp::start_all(site, scenario.family, UDP)?;
             }
             transfer::start_all(site, scenario.family, TRANSFER)
         }

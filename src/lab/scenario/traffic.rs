@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::report::Report;
-use super::{HTTP, Stage, TRANSFER, Traffic, UDP, web_nat};
+use super::{HTTP, Stage, TRANSFER, Traffic, UDP, flood, web_nat};
 use crate::lab::bytes::Bytes;
 use crate::lab::client::load::{Load, LoadPlan, Tally};
 use crate::lab::client::stream::{Speech, Streams};
@@ -28,6 +28,7 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         Traffic::Fragments => fragments(stage, duration)?,
         Traffic::Workers => workers(stage, duration)?,
         Traffic::WebNat => web_nat::run(stage, duration)?,
+        Traffic::Flood(packets) => flood::run(stage, packets, duration)?,
     };
     let client = stage.site.lab.node(CLIENT)?;
     let service = stage.site.vip(stage.scenario.family);

@@ -81,8 +81,18 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         there: "not measured",
         here: format!("{}, {}", micros(report.latency_p50_us), micros(report.latency_max_us)),
     });
+    let mut config = stage.config.clone();
+    config.change_service("web", "persistence", 50);
+    stage.engine.reload(&config)?;
+    let tally = requests(client, &plan, 20)?;
+    let kept = tally.failures == 0 && tally.answers.len() == 1 && tally.answered() == 20;
+    report.check("with persistence a client keeps its server", kept, format!("{:?}", tally.answers));
+    rows.push(Row {
+        what: "persistence_timeout 50: a client keeps its server",
+        there: "yes",
+        here: format!("{} of 20 requests at one server", tally.answers.values().max().unwrap_or(&0)),
+    });
     for (what, there) in [
-        ("persistence_timeout 50: a client keeps its server", "yes"),
         ("TCP_CHECK every 6 s: a stopped web server leaves the table", "yes, more than 10 s for another service"),
         ("it comes back when it runs again", "yes, about 3 s for another service"),
         ("VRRP: the master's adverts carry VRID 32, priority 254, 1 s", "yes"),

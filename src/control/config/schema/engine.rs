@@ -1,5 +1,7 @@
 //! The keys of `[engine]` and `[timeouts]`. Pure.
 
+use crate::dataplane::persist::MOST_CLIENTS;
+
 use super::{Key, Kind, MODES, Presence, integer, word};
 
 pub(super) const ENGINE: &[Key] = &[
@@ -151,21 +153,102 @@ pub(super) const ENGINE: &[Key] = &[
         also: &["ipfrag_time"],
         doc: "Milliseconds that a fragment waits for the first one of its packet.",
     },
+    Key {
+        name: "unproven_flows",
+        kind: integer(1024, 100_000_000),
+        presence: Presence::Default("131_072"),
+        also: &["unproven", "half_open", "max_half_open"],
+        doc: "IPv4 flows that one worker can hold besides `flows` while their clients have not confirmed them: a flood of \
+              SYNs or datagrams fills these, and no others.",
+    },
+    Key {
+        name: "unproven_flows_ipv6",
+        kind: integer(1024, 100_000_000),
+        presence: Presence::Default("65_536"),
+        also: &["unproven_ipv6", "unproven6"],
+        doc: "The same for IPv6.",
+    },
+    Key {
+        name: "syn_cookies",
+        kind: Kind::Word(
+            &[
+                word("flood", "while unproven flows come faster than there is room for them", &["auto", "1", "on"]),
+                word("always", "every SYN", &["2"]),
+                word("off", "never", &["0", "never"]),
+            ],
+            None,
+        ),
+        presence: Presence::Default("\"flood\""),
+        also: &["tcp_syncookies", "syncookies", "syn_proxy", "synproxy"],
+        doc: "NAT and full NAT: which SYNs the appliance answers itself, before it remembers anything of the client.",
+    },
+    Key {
+        name: "cookie_flows",
+        kind: integer(1024, 100_000_000),
+        presence: Presence::Default("262_144"),
+        also: &["synproxy_flows"],
+        doc: "NAT and full NAT: flows that one worker can hold of those that a SYN cookie opened; they are among `flows` and \
+              `flows_ipv6`, and their numbers are translated for as long as they live.",
+    },
+    Key {
+        name: "limited_clients",
+        kind: integer(64, 16_777_216),
+        presence: Presence::Default("65_536"),
+        also: &["max_clients", "client_table", "stick_table_size"],
+        doc: "Client networks that are counted for `client_max_connections` and `client_max_rate`, over all services and \
+              workers, at 32 bytes each. A network without flows gives way; where none does, a new one is not limited, and \
+              `status` counts that.",
+    },
+    Key {
+        name: "persistent_clients",
+        kind: integer(1024, MOST_CLIENTS as i64),
+        presence: Presence::Default("65_536"),
+        also: &["max_persistent_clients", "persistence_table", "templates"],
+        doc: "Persistent clients over all services and workers, at 204 bytes each. The memory is taken at start. Where it is full, \
+              clients give way of which no flow was ever confirmed, then those without flows.",
+    },
 ];
 
 const fn timeout(name: &'static str, default: &'static str, also: &'static [&'static str], doc: &'static str) -> Key {
     Key { name, kind: integer(1, 2_000_000), presence: Presence::Default(default), also, doc }
 }
 
-pub(super) const TIMEOUTS: &[Key] = &[
-    timeout("tcp_established", "900", &["tcp", "tcp_timeout"], "TCP ESTABLISHED (the first of `ipvsadm --set`)."),
-    timeout("tcp_syn_sent", "120", &[], "TCP SYN_SENT."),
-    timeout("tcp_syn_recv", "60", &["tcp_syn"], "TCP SYN_RECV: the client's SYN was forwarded."),
-    timeout("tcp_fin_wait", "120", &["tcpfin", "tcp_fin"], "TCP FIN_WAIT (the second of `ipvsadm --set`)."),
-    timeout("tcp_time_wait", "120", &[], "TCP TIME_WAIT."),
-    timeout("tcp_close", "10", &["tcp_rst"], "TCP CLOSE."),
-    timeout("tcp_close_wait", "60", &[], "TCP CLOSE_WAIT."),
-    timeout("tcp_last_ack", "30", &[], "TCP LAST_ACK."),
-    timeout("udp", "300", &["udp_timeout"], "UDP (the third of `ipvsadm --set`)."),
-    timeout("sctp_established", "900", &["sctp"], "SCTP ESTABLISHED."),
-];
+const fn service_timeout(name: &'static str, also: &'static [&'static str], doc: &'static str) -> Key {
+    Key { name, kind: integer(1, 2_000_000), presence: Presence::Otherwise("that of `[timeouts]`"), also, doc }
+}
+
+/// Every timeout, once for all services and once for one of them.
+macro_rules! timeouts {
+    ($($name:literal, $default:literal, $also:expr, $doc:literal;)*) => {
+        pub(super) const TIMEOUTS: &[Key] = &[$(timeout($name, $default, $also, $doc)),*];
+        pub(super) const SERVICE_TIMEOUTS: &[Key] = &[$(service_timeout($name, $also, $doc)),*];
+    };
+}
+
+timeouts! {
+    "tcp_established", "900", &["tcp", "tcp_timeout"], "TCP ESTABLISHED (the first of `ipvsadm --set`).";
+    "tcp_syn_sent", "120", &[], "TCP SYN_SENT.";
+    "tcp_syn_recv", "60", &["tcp_syn"], "TCP SYN_RECV: the client's SYN was forwarded.";
+    "tcp_fin_wait", "120", &["tcpfin", "tcp_fin"], "TCP FIN_WAIT (the second of `ipvsadm --set`).";
+    "tcp_time_wait", "120", &[], "TCP TIME_WAIT.";
+    "tcp_close", "10", &["tcp_rst"], "TCP CLOSE.";
+    "tcp_close_wait", "60", &[], "TCP CLOSE_WAIT.";
+    "tcp_last_ack", "30", &[], "TCP LAST_ACK.";
+    "tcp_listen", "120", &[], "TCP LISTEN.";
+    "tcp_synack", "120", &["tcp_syn_ack"], "TCP SYNACK.";
+    "udp", "300", &["udp_timeout"], "UDP (the third of `ipvsadm --set`).";
+    "sctp_none", "2", &[], "SCTP NONE.";
+    "sctp_init1", "4", &[], "SCTP INIT1: the client's first INIT was forwarded.";
+    "sctp_init", "61", &[], "SCTP INIT.";
+    "sctp_cookie_sent", "61", &[], "SCTP C-SENT.";
+    "sctp_cookie_replied", "61", &[], "SCTP C-REPLIED.";
+    "sctp_cookie_wait", "61", &[], "SCTP C-WAIT.";
+    "sctp_cookie", "61", &[], "SCTP COOKIE.";
+    "sctp_cookie_echoed", "61", &[], "SCTP C-ECHOED.";
+    "sctp_established", "900", &["sctp"], "SCTP ESTABLISHED.";
+    "sctp_shutdown_sent", "61", &[], "SCTP S-SENT.";
+    "sctp_shutdown_received", "61", &[], "SCTP S-RECEIVED.";
+    "sctp_shutdown_ack_sent", "61", &[], "SCTP S-ACK-SENT.";
+    "sctp_rejected", "4", &[], "SCTP REJECTED.";
+    "sctp_closed", "61", &[], "SCTP CLOSED.";
+}

@@ -1,17 +1,14 @@
 //! The keys of `[[service]]` and `[[service.server]]`. Pure.
 
-use super::{Absent, Key, Kind, Presence, Word, integer, word};
-use crate::model::MAGLEV_SIZES;
+use super::scheduler;
+use super::{Key, Kind, Presence, Word, integer, word};
+use crate::dataplane::limits::MOST_PER_CLIENT;
+use crate::dataplane::persist::MOST_SECONDS;
 
 /// The smallest MSS clamp: what every IPv4 host must take (RFC 9293, section 3.7.1).
 const MIN_MSS: i64 = 536;
 /// The largest MSS clamp: 65,535 bytes of IPv4 packet less two headers.
 const MAX_MSS: i64 = 65_495;
-
-const ABSENT_SCHEDULERS: Absent = Absent {
-    words: &["lblc", "lblcr", "sh", "dh", "fo", "ovf", "sed", "nq", "twos"],
-    instead: "take `wlc` for uneven connections, or `mh` where a client must keep its server",
-};
 
 /// Methods, as [`crate::model::Method`].
 const METHODS: &[Word] = &[
@@ -38,6 +35,28 @@ const METHODS: &[Word] = &[
     ),
     word("gue", "generic UDP encapsulation (`ipvsadm -i --tun-type gue`), the same otherwise", &["udp", "fou"]),
     word("gre", "GRE without options (`ipvsadm -i --tun-type gre`), the same otherwise", &[]),
+];
+
+/// The highest rate and the largest burst.
+const MOST_RATE: i64 = 10_000_000;
+
+/// Fates, as [`crate::model::Fate`].
+const FATES: &[Word] = &[
+    word(
+        "keep",
+        "their packets are dropped as `server-gone` or `no-next-hop`, and they go on when the server is back",
+        &["0", "no", "false", "none", "drop", "wait"],
+    ),
+    word(
+        "reschedule",
+        "their next packet is treated as one without a flow, and goes to another server",
+        &["move", "rebalance", "failover", "redispatch"],
+    ),
+    word(
+        "reset",
+        "their next packet is answered by a TCP reset, or by ICMP port unreachable, and they end",
+        &["1", "yes", "true", "expire", "rst", "close", "shutdown-sessions"],
+    ),
 ];
 
 pub(super) const SERVICE: &[Key] = &[
@@ -71,39 +90,26 @@ pub(super) const SERVICE: &[Key] = &[
     },
     Key {
         name: "scheduler",
-        kind: Kind::Word(
-            &[
-                word("rr", "round robin: weights only tell 0 from more", &[]),
-                word("wrr", "weighted round robin", &[]),
-                word("lc", "least connections", &[]),
-                word("wlc", "weighted least connections", &[]),
-                word("mh", "Maglev hashing: a client keeps its server, on every appliance alike", &[]),
-            ],
-            Some(&ABSENT_SCHEDULERS),
-        ),
+        kind: Kind::Word(scheduler::NAMES, None),
         presence: Presence::Default("\"wlc\""),
         also: &["lb_algo", "lvs_sched", "sched", "algorithm"],
-        doc: "How a server is chosen for a new flow, by its IPVS name.",
+        doc: "How a server is chosen for a new flow, by its IPVS name if it has one. Workers choose as one: sequences and counts are those \
+              of the whole appliance. No scheduler takes a server of weight 0 or one at its threshold.",
     },
     Key {
         name: "scheduler_flags",
-        kind: Kind::Words(
-            &[
-                word("mh-port", "hash the client's port too, not only its address", &[]),
-                word("mh-fallback", "pick another server when the hashed one has weight 0", &[]),
-            ],
-            None,
-        ),
+        kind: Kind::Words(scheduler::FLAGS, None),
         presence: Presence::Default("[]"),
         also: &["flags", "sched_flags"],
-        doc: "Flags of the scheduler `mh`.",
+        doc: "Flags of the scheduler; they begin with its name.",
     },
     Key {
         name: "mh_table_size",
-        kind: Kind::OneOf(&MAGLEV_SIZES),
-        presence: Presence::Otherwise("4093, as in a stock kernel"),
-        also: &["table_size"],
-        doc: "Slots of the table of the scheduler `mh`; take at least a hundred for each server.",
+        kind: Kind::OneOf(scheduler::TABLE_SIZES),
+        presence: Presence::Otherwise("the scheduler's own, which its line tells"),
+        also: &["table_size", "maglev_table_size"],
+        doc: "Slots of the table of the schedulers that have one, `mh` and `maglev`; take at least a hundred for each server. \
+              Not each takes every size: `mh` has those of the kernel.",
     },
     Key {
         name: "method",
@@ -172,6 +178,184 @@ pub(super) const SERVICE: &[Key] = &[
         also: &["tun_port", "tun-port", "tunnel_port"],
         doc: "Tunnel `gue`: UDP port on which the servers take packets.",
     },
+    Key {
+        name: "one_packet",
+        kind: Kind::Boolean,
+        presence: Presence::Default("false"),
+        also: &["ops", "one-packet", "one_packet_scheduling"],
+        doc: "UDP: every datagram is scheduled by itself, and no flow is remembered (`ipvsadm --ops`). By direct routing and \
+              tunnel only.",
+    },
+    Key {
+        name: "max_connections",
+        kind: integer(1, 1_000_000_000),
+        presence: Presence::Otherwise("no limit"),
+        also: &["connection_limit", "maxconn", "connlimit"],
+        doc: "Flows of the service at a time, over all workers; a new one beyond is dropped as `service-connections`.",
+    },
+    Key {
+        name: "max_rate",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("no limit"),
+        also: &["rate_limit", "max_connection_rate", "maxconnrate", "connection_rate"],
+        doc: "New flows of the service a second, over all workers; one beyond is dropped as `service-rate`.",
+    },
+    Key {
+        name: "max_rate_burst",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("`max_rate`: what comes in a second"),
+        also: &["rate_burst"],
+        doc: "New flows at once after a pause.",
+    },
+    Key {
+        name: "client_max_connections",
+        kind: integer(1, MOST_PER_CLIENT as i64),
+        presence: Presence::Otherwise("no limit"),
+        also: &["client_connection_limit", "max_connections_per_client", "per_client_connections"],
+        doc: "Flows of one client network with the service at a time, over all workers; a new one beyond is dropped as \
+              `client-connections`.",
+    },
+    Key {
+        name: "client_max_rate",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("no limit"),
+        also: &["client_rate_limit", "max_rate_per_client", "per_client_rate"],
+        doc: "New flows of one client network a second, over all workers; one beyond is dropped as `client-rate`.",
+    },
+    Key {
+        name: "client_max_rate_burst",
+        kind: integer(1, MOST_RATE),
+        presence: Presence::Otherwise("`client_max_rate`: what comes in a second"),
+        also: &["client_rate_burst"],
+        doc: "New flows of one client network at once after a pause.",
+    },
+    Key {
+        name: "client_prefix_ipv4",
+        kind: integer(1, 32),
+        presence: Presence::Default("32"),
+        also: &["client_prefix", "client_mask", "client_netmask", "client_prefix_v4"],
+        doc: "Leading bits of IPv4 addresses that make a client network: 32 limits each address, 24 all of a /24 together.",
+    },
+    Key {
+        name: "client_prefix_ipv6",
+        kind: integer(1, 128),
+        presence: Presence::Default("64"),
+        also: &["client_prefix_v6", "client_prefix6"],
+        doc: "The same for IPv6. A site has a /64 at least, and may choose any address in it.",
+    },
+    Key {
+        name: "flows_of_removed",
+        kind: Kind::Word(FATES, None),
+        presence: Presence::Default("\"reset\""),
+        also: &["expire_nodest_conn", "on_removed", "on_remove"],
+        doc: "What becomes of the flows of a server that was removed from the service.",
+    },
+    Key {
+        name: "flows_of_down",
+        kind: Kind::Word(FATES, None),
+        presence: Presence::Default("\"keep\""),
+        also: &["on_marked_down", "on-marked-down", "on_down"],
+        doc: "What becomes of the flows of a server that cannot be reached.",
+    },
+    Key {
+        name: "flows_of_drained",
+        kind: Kind::Word(FATES, None),
+        presence: Presence::Default("\"reset\""),
+        also: &["on_drained", "on_deadline"],
+        doc: "What becomes of the flows that a draining server has left at the deadline; with `\"keep\"` it goes on to serve \
+              them.",
+    },
+    Key {
+        name: "drain_deadline",
+        kind: Kind::IntegerOr { min: 1, max: 31_536_000, word: "off" },
+        presence: Presence::Default("\"off\""),
+        also: &["drain_timeout", "drain_time", "deadline"],
+        doc: "Seconds from the moment at which a server begins to drain to that at which `flows_of_drained` is applied to what \
+              is left; `\"off\"` lets its flows end by themselves.",
+    },
+    Key {
+        name: "persistence",
+        kind: Kind::IntegerOr { min: 1, max: MOST_SECONDS as i64, word: "off" },
+        presence: Presence::Default("\"off\""),
+        also: &["persistence_timeout", "persistent", "persistent_timeout", "sticky"],
+        doc: "Seconds for which a client keeps its server after its last new flow (`ipvsadm -p`). While flows are open at the \
+              end of that time, it is 60 seconds more, again and again, as in IPVS.",
+    },
+    Key {
+        name: "persistence_by",
+        kind: Kind::Word(
+            &[
+                word("client", "by their addresses, or networks", &["source", "source-ip", "ip", "src"]),
+                word(
+                    "sip-call-id",
+                    "by the Call-ID of SIP over UDP, and by their addresses or networks (`ipvsadm --pe sip`); with a prefix of \
+                     0 by nothing but the Call-ID; a first packet without one is dropped",
+                    &["sip", "call-id", "callid"],
+                ),
+                word(
+                    "quic-server-id",
+                    "by the server id in QUIC connection ids (draft-ietf-quic-load-balancers, plaintext), so that a connection \
+                     survives a change of its client's address; `persistence` is not needed, and holds for packets without \
+                     such an id",
+                    &["quic", "quic-lb", "quic-cid", "connection-id"],
+                ),
+            ],
+            None,
+        ),
+        presence: Presence::Default("\"client\""),
+        also: &["persistence_engine", "pe", "pe_name"],
+        doc: "What tells clients apart.",
+    },
+    Key {
+        name: "persistence_prefix_v4",
+        kind: integer(0, 32),
+        presence: Presence::Default("32"),
+        also: &["persistence_granularity", "persistence_mask", "persistence_netmask", "persistence_prefix", "netmask"],
+        doc: "Leading bits of an IPv4 client's address that count (`ipvsadm -M`: 24 is 255.255.255.0): clients that have them in \
+              common share a server.",
+    },
+    Key {
+        name: "persistence_prefix_v6",
+        kind: integer(0, 128),
+        presence: Presence::Default("128"),
+        also: &["persistence_granularity_v6", "persistence_mask_v6", "persistence_prefix6", "netmask6"],
+        doc: "The same for IPv6 clients; most providers give a client a network of 56 or 64 bits.",
+    },
+    Key {
+        name: "persistence_drained",
+        kind: Kind::Word(
+            &[
+                word("keep", "they keep it until their time is over", &["stay"]),
+                word("leave", "their next flow goes to another one (`expire_quiescent_template`)", &["expire", "move"]),
+            ],
+            None,
+        ),
+        presence: Presence::Default("\"keep\""),
+        also: &["expire_quiescent_template", "quiescent"],
+        doc: "What becomes of the persistent clients of a server with weight 0.",
+    },
+    Key {
+        name: "group",
+        kind: Kind::Name,
+        presence: Presence::Otherwise("the service's clients are its own"),
+        also: &["fwmark", "virtual_server_group", "service_group"],
+        doc: "Services of one group share their persistent clients: who has a server in one has it in all, for example over the \
+              ports 80 and 443, or over TCP and UDP. They must have the same servers and the same persistence.",
+    },
+    Key {
+        name: "quic_rotation",
+        kind: integer(0, 6),
+        presence: Presence::Default("0"),
+        also: &["quic_config_id", "config_rotation", "config_id"],
+        doc: "QUIC-LB: config rotation bits (the three highest of a connection id's first octet) of the ids that are looked at.",
+    },
+    Key {
+        name: "quic_server_id_length",
+        kind: integer(1, 15),
+        presence: Presence::Otherwise("the length of the servers' `quic_id`"),
+        also: &["server_id_length", "quic_id_length"],
+        doc: "QUIC-LB: bytes of a server id.",
+    },
 ];
 
 pub(super) const SERVER: &[Key] = &[
@@ -203,5 +387,43 @@ pub(super) const SERVER: &[Key] = &[
         presence: Presence::Otherwise("the `method` of the service"),
         also: &["lb_kind", "lvs_method", "forwarding"],
         doc: "How packets reach this server.",
+    },
+    Key {
+        name: "drain",
+        kind: Kind::Boolean,
+        presence: Presence::Default("false"),
+        also: &["draining", "drained", "maintenance", "disabled", "quiescent"],
+        doc: "Whether the server takes no new flows, keeps those it has until the service's `drain_deadline`, and has its \
+              progress shown by `status`. Its weight waits.",
+    },
+    Key {
+        name: "upper_threshold",
+        kind: integer(1, 1_000_000_000),
+        presence: Presence::Otherwise("no threshold"),
+        also: &[
+            "u-threshold",
+            "u_threshold",
+            "uthreshold",
+            "upper_connection_limit",
+            "max_connections",
+            "maxconn",
+            "x",
+        ],
+        doc: "Flows at which the server takes no new ones (`ipvsadm -x`): never more, whatever the number of workers. Inactive \
+              ones count, too.",
+    },
+    Key {
+        name: "lower_threshold",
+        kind: integer(1, 1_000_000_000),
+        presence: Presence::Otherwise("three quarters of `upper_threshold`"),
+        also: &["l-threshold", "l_threshold", "lthreshold", "lower_connection_limit", "y"],
+        doc: "Flows below which it takes new ones again (`ipvsadm -y`).",
+    },
+    Key {
+        name: "quic_id",
+        kind: Kind::Hex { max: 15 },
+        presence: Presence::Otherwise("an error, if clients are told apart by `quic-server-id`"),
+        also: &["server_id", "quic_server_id"],
+        doc: "QUIC-LB: the server's id in its connection ids, as the server itself is configured.",
     },
 ];

@@ -381,7 +381,11 @@ fn the_fragments_of_a_removed_server_go_nowhere() {
     let mut services: Vec<Service> = rig.snapshot.services.iter().map(|s| s.config.clone()).collect();
     services[0].servers.retain(|s| s.address != IpAddr::from([10, 0, 0, gone]));
     rig.swap(services);
-    assert_eq!(rig.each(&pieces[2..]), [Verdict::Drop(DropReason::Fragment); 2]);
+    assert_eq!(rig.each(&pieces[2..]), [Verdict::Drop(DropReason::ServerGone); 2]);
+    // The next packet's first one is answered, and the flow ends.
+    let next = cut(&udp4(CLIENT, 5000, 120), 2, 32);
+    assert_eq!(rig.each(&next[..1]), [Verdict::Reply(0)]);
+    assert_eq!(rig.each(&next[1..]), [Verdict::Drop(DropReason::Fragment); 3]);
     assert!(rig.pipeline.tables().0.is_empty());
 }
 

@@ -18,7 +18,15 @@ fn service(vip: &str, protocol: Protocol, server: &str, port: Option<u16>, local
 }
 
 fn settings(ports: PortRange) -> EngineSettings {
-    EngineSettings { flows: 3000, flows_ipv6: 1000, local_ports: ports, ..EngineSettings::default() }
+    let (unproven, unproven_ipv6) = (3000, 1000);
+    EngineSettings {
+        flows: 3000,
+        flows_ipv6: 1000,
+        unproven,
+        unproven_ipv6,
+        local_ports: ports,
+        ..EngineSettings::default()
+    }
 }
 
 #[test]
@@ -147,6 +155,8 @@ fn flows_of_an_address_whose_place_another_takes_end() {
         let kept = IpAddr::from([10, 0, 0, if minutes == 12 { 51 } else { 50 }]);
         assert_eq!(from.ip(), kept, "after {minutes} minutes");
     }
+    assert_eq!(rig.counts(0), [(1, 1)], "one flow was picked up again, the other one waits for the sweep");
+    rig.pipeline.sweep(&rig.snapshot, usize::MAX / 2, rig.now);
     assert_eq!(rig.counts(0), [(0, 1)], "the flow that was picked up again; the other one is gone");
     let Holdings { last_hops, local_ports, .. } = rig.pipeline.holdings();
     assert_eq!((last_hops, local_ports), (1, 1));

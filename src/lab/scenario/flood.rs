@@ -1,0 +1,124 @@
+//! Floods: packets from sources that nobody has, beside connections that are open and clients that come.
+//!
+//! Owns what must hold then: no open connection breaks, and 99 of 100 new ones succeed at a hundred times the rate of the
+//! legitimate ones; no open connection breaks at whatever rate the machine gives.
+
+use std::time::{Duration, Instant};
+
+use super::report::{Report, millis};
+use super::{HTTP, Stage, TRANSFER, UDP};
+use crate::lab::client::flood::{Flood, Packets, Sent};
+use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
+use crate::lab::client::stream::{Speech, Streams};
+use crate::lab::client::transfer::{Plan, at_once};
+use crate::lab::error::LabError;
+use crate::lab::site::CLIENT;
+
+/// Unproven flows that the engine has room for: so few that the flood fills them within a second.
+pub const ROOM: i64 = 4096;
+
+/// New connections a second of legitimate clients.
+const LEGITIMATE: u32 = 200;
+
+/// How many packets of the flood there are for each of them.
+const TIMES: u32 = 100;
+
+/// Connections that are open all the time.
+const OPEN: usize = 40;
+
+/// Patience with clients and connections.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What became of everybody.
+struct Seen {
+    sent: Sent,
+    tally: Tally,
+    broken: Vec<String>,
+    exchanges: u64,
+    transfers: String,
+}
+
+/// Floods the stage's service, judges, and reports. `duration` is that of either flood.
+pub fn run(stage: &Stage, packets: Packets, duration: Duration) -> Result<Report, LabError> {
+    let steady = endure(stage, packets, u64::from(LEGITIMATE * TIMES), duration)?;
+    let mut report = Report::new(stage.scenario.name, &steady.tally);
+    let tried = steady.tally.answered() + steady.tally.failures;
+    let told = |seen: &Seen| {
+        let (median, slow) = (seen.tally.percentile(0.5), seen.tally.percentile(0.99));
+        let (failed, tried) = (seen.tally.failures, seen.tally.answered() + seen.tally.failures);
+        let sent = format!("{:.0} packets/s for {:.1} s", seen.sent.rate(), seen.sent.seconds);
+        format!("{sent}: {tried} new connections, {failed} failed, median {}, 99 % {}", millis(median), millis(slow))
+    };
+    let kept = |report: &mut Report, what: &str, seen: &Seen| {
+        let words =
+            if seen.broken.is_empty() { format!("{} exchanges", seen.exchanges) } else { seen.broken.join("; ") };
+        report.check(what, seen.broken.is_empty() && seen.exchanges > 0, words);
+    };
+    let rate = f64::from(LEGITIMATE * TIMES);
+    report.check(
+        format!("the flood is {TIMES} times the legitimate rate"),
+        steady.sent.rate() > rate * 0.5,
+        told(&steady),
+    );
+    let enough = tried >= u64::from(LEGITIMATE) * duration.as_secs().max(1) / 4;
+    let in_time = enough && steady.tally.failures * 100 <= tried;
+    report.check("99 of 100 new connections succeed", in_time, steady.tally.reasons.join("; "));
+    kept(&mut report, "no open connection breaks", &steady);
+    report.check("transfers through the flood arrive byte for byte", !steady.transfers.is_empty(), &steady.transfers);
+    let status = stage.engine.status()?;
+    let unproven = status["workers"][0]["unproven"].as_u64().unwrap_or(0);
+    let stateless = status["workers"][0]["stateless"].as_u64().unwrap_or(0);
+    let bounded = unproven <= 2 * ROOM.unsigned_abs();
+    let seen = format!("{unproven} unproven flows now, {stateless} packets without state");
+    report.check("what nobody confirmed stays in its bounds", bounded && unproven > 0, seen);
+
+    let flat_out = endure(stage, packets, 0, duration / 2)?;
+    report.check("then as many packets as the machine gives", flat_out.sent.packets > 0.0, told(&flat_out));
+    kept(&mut report, "no open connection breaks then", &flat_out);
+    let after = endure_nothing(stage)?;
+    report.check("afterwards all is as before", after.failures == 0, format!("{} requests", after.answered()));
+    Ok(report)
+}
+
+/// Lets connections, transfers and new clients live through a flood.
+fn endure(stage: &Stage, packets: Packets, rate: u64, lasting: Duration) -> Result<Seen, LabError> {
+    let family = stage.scenario.family;
+    let (client, web) = (stage.site.lab.node(CLIENT)?, stage.site.vip_port(family, HTTP));
+    let open = Streams::open(client, web, Speech::Http, OPEN, Duration::from_millis(20))?;
+    if !open.settled(PATIENCE) {
+        return Err(LabError::Unexpected(format!("connections before the flood: {:?}", open.broken())));
+    }
+    let target = if packets == Packets::Syns { web } else { stage.site.vip_port(family, UDP) };
+    let flood = Flood::start(&stage.site, stage.engine.program(), target, packets, rate, lasting)?;
+    let load = Load::start(client, &LoadPlan { rate: LEGITIMATE, ..LoadPlan::new(web) })?;
+    let plan = Plan { seed: 17, up: 2 << 20, down: 2 << 20 };
+    let mut transfers = Vec::new();
+    for outcome in at_once(client, stage.site.vip_port(family, TRANSFER), plan, 2)? {
+        let moved = outcome.map_err(|error| LabError::Unexpected(format!("a transfer in the flood: {error}")))?;
+        transfers.push(moved.to_string());
+    }
+    let sent = flood.ended(lasting + PATIENCE)?;
+    let tally = load.stop();
+    // Each connection must still speak after the flood. At full rate rings lose packets of everybody, and TCP waits longer from
+    // loss to loss.
+    let (before, start) = (open.states(), Instant::now());
+    let mute = loop {
+        let pairs = before.iter().zip(open.states());
+        let mute = pairs.filter(|(before, after)| before.exchanges == after.exchanges).count();
+        if mute == 0 || start.elapsed() > PATIENCE {
+            break mute;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let mut broken = open.broken();
+    if mute > 0 && broken.is_empty() {
+        broken.push(format!("{mute} connections are silent"));
+    }
+    Ok(Seen { sent, tally, broken, exchanges: open.exchanges(), transfers: transfers.join("; ") })
+}
+
+/// Requests when nothing disturbs them.
+fn endure_nothing(stage: &Stage) -> Result<Tally, LabError> {
+    let plan = LoadPlan::new(stage.site.vip_port(stage.scenario.family, HTTP));
+    requests(stage.site.lab.node(CLIENT)?, &plan, 50)
+}
