@@ -133,7 +133,7 @@ fn pick(random: &mut Random, v6: bool, count: usize, wanted: impl Fn(IpAddr) -> 
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let rounds = if args.iter().any(|a| a == "--quick") { 5 } else { 21 };
+    let rounds = if args.iter().any(|a| a == "--quick") { 5 } else { 11 };
     let mut rows = Vec::new();
     for v6 in [false, true] {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
