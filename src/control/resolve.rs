@@ -122,7 +122,6 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
         cookie_flows: entry.integer("cookie_flows")?.value,
         limited_clients: entry.integer("limited_clients")?.value,
         persistent_clients: entry.integer("persistent_clients")?.value,
-        ..EngineSettings::default()
     })
 }
 

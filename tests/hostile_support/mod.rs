@@ -15,8 +15,8 @@ use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
-    Desired, EngineSettings, Fate, Fates, Limits, MacAddr, Method, PortRange, Protocol, Rate, Scheduler, Server,
-    Service, ServiceKey, Timeouts, TunnelSettings,
+    Desired, EngineSettings, Fate, Fates, Limits, MacAddr, Method, PersistBy, Persistence, PortRange, Protocol, Rate,
+    Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings,
 };
 
 pub const MTU: u32 = 1500;
@@ -91,6 +91,7 @@ fn settings(workers: u8) -> EngineSettings {
         fragments_waiting: 64,
         local_ports: PortRange { first: 2000, last: 2039 },
         local_addresses: 4,
+        persistent_clients: 64,
         ..EngineSettings::default()
     }
 }
@@ -134,6 +135,13 @@ fn services() -> Vec<Service> {
             local_addresses: locals(address).into_iter().take(1).collect(),
             proxy_protocol: protocol == Tcp && (ports == one(25) || address == v6),
             mss_clamp: (ports == one(443)).then_some(1200),
+            persistence: (ports == one(80) || ports == one(25) || protocol == Sctp).then_some(Persistence {
+                by: PersistBy::Client,
+                seconds: 30,
+                prefix_v4: 28,
+                prefix_v6: 56,
+                leave_drained: address == v6,
+            }),
             tunnel: TunnelSettings {
                 source_spread_bits: if address == v4 { 4 } else { 0 },
                 ..TunnelSettings::default()
@@ -196,10 +204,8 @@ impl Site {
     /// comes to another one begins anew.
     pub fn directory(&self, workers: u8) -> Arc<Directory> {
         let engine = settings(workers);
-        Arc::new(Directory::new(
-            2 * (engine.flows + engine.flows_ipv6 + engine.unproven + engine.unproven_ipv6) as usize
-                * usize::from(workers),
-        ))
+        let flows = engine.flows + engine.flows_ipv6 + engine.unproven + engine.unproven_ipv6;
+        Arc::new(Directory::new(2 * flows as usize * usize::from(workers)))
     }
 
     /// Servers 30 to 39 are this machine, 40 to 49 lie behind the second interface, those from 50 to 69 in VLAN 7, those

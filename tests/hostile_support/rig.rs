@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel::control::persistence;
 use evenkeel::dataplane::checksum;
 use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::{Entry, Flows, flag};
@@ -307,6 +308,8 @@ impl Rig {
         for worker in &mut self.workers {
             worker.snapshot = self.snapshot.clone();
         }
+        let units = persistence::units(&self.snapshot);
+        self.workers.iter().for_each(|worker| persistence::settle(worker.pipeline.director(), &units));
         for _ in 0..20 {
             self.pass_time(1_000_000, usize::MAX / 2);
         }
@@ -315,6 +318,9 @@ impl Rig {
         for worker in &self.workers {
             let (v4, v6) = worker.pipeline.tables();
             assert!(v4.is_empty() && v6.is_empty(), "flows that do not end");
+            let templates = &worker.pipeline.director().templates;
+            assert!(templates.is_empty(), "{} templates that do not end", templates.len());
+
             assert_eq!(worker.pipeline.holdings(), Holdings::default());
         }
         let handed = self.sum(|worker| worker.pipeline.stats().handed.get());

@@ -305,7 +305,8 @@ impl Selector {
             return own.clone();
         }
         let table_size = maglev::Table::size_for(members.len());
-        let maglev = Scheduler { fallback: true, table_size, ..Scheduler::named(maglev::DESCRIPTION.name) };
+        // With the port: many clients may have one address.
+        let maglev = Scheduler { port: true, fallback: true, table_size, ..Scheduler::named(maglev::DESCRIPTION.name) };
         Selector::new(maglev, members)
     }
 
