@@ -158,8 +158,8 @@ fn slips_are_recognised() {
         assert_eq!(only_error(&in_service(line)).suggestion.as_deref(), Some(suggestion), "{line}");
     }
     assert_eq!(only_error(&in_service("prot = 80")).suggestion.as_deref(), Some("port"), "and `port` is not missing");
-    let problem = only_error(&in_service("port = 80\nflows = 4096"));
-    assert_eq!(problem.help.as_deref(), Some("`flows` belongs in `[engine]`"));
+    let problem = only_error(&in_service("port = 80\nidle_us = 4096"));
+    assert_eq!(problem.help.as_deref(), Some("`idle_us` belongs in `[engine]`"));
 }
 
 #[test]
