@@ -266,12 +266,14 @@ fn limits_of_service_and_client_are_exact_over_two_workers() {
         assert!(people.contains(" refused)"), "{people}");
         // What has ended makes room, for as many again.
         drop(connections);
-        rig.await_status("their flows have ended", |status| {
+        // A second in their states, and up to four until the sweep comes by.
+        let ended = rig.engine.await_status(3 * PATIENCE, "their flows have ended", |status| {
             let services = status["services"].as_array().unwrap();
             let web = services.iter().find(|service| service["name"] == "web").unwrap();
             let servers = web["servers"].as_array().unwrap();
             servers.iter().all(|server| server["active"] == 0 && server["inactive"] == 0)
         });
+        ended.unwrap_or_else(|error| panic!("{error}\n{}", rig.story()));
         assert_eq!(connect_at_once(&rig, 40).len(), 12, "{method:?}\n{}", rig.story());
     }
 }
