@@ -25,6 +25,8 @@ test: lint xdp-objects licences unit short-demo
 lint:
 	@.ci/need $(BUILD_TOOLS)
 	$(CARGO) fmt --check
+	@# Their modules come from a list that only the compiler reads.
+	rustfmt --check --edition 2024 src/dataplane/schedule/*.rs
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 # The committed XDP objects must be what their sources build to.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
+use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::model::{
-    Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MAGLEV_SIZES,
-    MacAddr, Method, Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate,
-    Scheduler, Server, Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums,
+    Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MacAddr, Method,
+    Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Scheduler, Server,
+    Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -30,12 +31,17 @@ fn ports() -> impl Strategy<Value = PortRange> {
     ]
 }
 
+/// Any scheduler, with the flags and tables that it takes.
 fn scheduler() -> impl Strategy<Value = Scheduler> {
-    prop_oneof![
-        select(vec![Scheduler::RR, Scheduler::WRR, Scheduler::LC, Scheduler::WLC]),
-        (any::<bool>(), any::<bool>(), select(MAGLEV_SIZES.to_vec()))
-            .prop_map(|(port, fallback, table_size)| Scheduler { port, fallback, table_size, ..Scheduler::MH }),
-    ]
+    (select(SCHEDULERS), any::<bool>(), any::<bool>(), any::<usize>()).prop_map(|(known, first, second, size)| {
+        let mut scheduler = Scheduler::named(known.name);
+        for (flag, _) in known.flags.iter().zip([first, second]).filter(|(_, set)| *set) {
+            flag.set(&mut scheduler);
+        }
+        // 0: not written.
+        let sizes = known.table.map_or(&[][..], |table| table.sizes);
+        Scheduler { table_size: sizes.get(size % (sizes.len() + 1)).copied().unwrap_or(0), ..scheduler }
+    })
 }
 
 /// How a service of a protocol keeps its clients; nothing at all, where that does not fit.
@@ -204,7 +210,6 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
                     cookie_flows,
                     limited_clients,
                     persistent_clients: fragments.3,
-                    ..EngineSettings::default()
                 }
             },
         )

@@ -20,7 +20,9 @@ use hostile_support::rig::Rig;
 const FRAMES: u64 = 1_000_000;
 
 /// Reasons that this traffic cannot bring about.
-const UNREACHED: [DropReason; 1] = [
+const UNREACHED: [DropReason; 2] = [
+    // No service tells calls apart here: hardly any of these frames is SIP.
+    DropReason::NoCallId,
     // Every backend leaves more room before a frame than the largest outer header and PROXY header take together; only a
     // frame that was handed in without it meets this.
     DropReason::NoHeadroom,

@@ -12,6 +12,7 @@ use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::io::memory::MemoryIo;
 use evenkeel::dataplane::io::{BATCH, Frame, PacketIo};
 use evenkeel::dataplane::pipeline::Pipeline;
+use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::dataplane::verdict::{Outcome, Verdict};
 use evenkeel::dataplane::worker::{self, Pace, Shared};
@@ -68,13 +69,9 @@ fn settings() -> EngineSettings {
 #[test]
 fn no_packet_allocates() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-    for scheduler in [
-        Scheduler::RR,
-        Scheduler::WRR,
-        Scheduler::LC,
-        Scheduler::WLC,
-        Scheduler { port: true, fallback: true, ..Scheduler::MH },
-    ] {
+    for known in SCHEDULERS {
+        let flags = !known.flags.is_empty();
+        let scheduler = Scheduler { port: flags, fallback: flags, ..Scheduler::named(known.name) };
         // The counts are the whole process's, and the test harness has a thread that allocates now and then. What the
         // pipeline allocates, it allocates on every attempt: each begins with a new one.
         let attempts: Vec<usize> = (0..5).map(|_| allocations(scheduler)).collect();

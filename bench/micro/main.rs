@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench micro` prints tables; `-- --json` one JSON object instead, `-- --out FILE` writes it beside the
 //! tables; `-- --quick` fewer sizes and rounds;
-//! `-- --hits` only hits of flows; `-- --methods` only the comparison of forwarding methods; `-- --stalls` only how long turns of the worker's loop are;
+//! `-- --hits` only hits of flows; `-- --methods` only the comparison of forwarding methods; `-- --stalls` only how long turns
+//! of the worker's loop are; `-- --maglev` only the tables of `mh` and `maglev`: what they move, how long they take to build;
 //! `-- --count CASE` runs one case for an instruction counter (see `bench/instructions.sh`).
 //!
 //! Headers are written into the same 64 frames before each batch, outside the measured time, so packet bytes are hot
@@ -33,6 +34,10 @@ fn main() {
     let json = args.iter().any(|a| a == "--json");
     let (sizes, rounds): (&[usize], usize) =
         if quick { (&[1_000, 1_000_000], 5) } else { (&[1_000, 100_000, 1_000_000, 10_000_000], 9) };
+    if args.iter().any(|a| a == "--maglev") {
+        maglev(json);
+        return;
+    }
     if args.iter().any(|a| a == "--methods") {
         methods::run(quick, json);
         return;
@@ -184,19 +189,36 @@ fn stages(rounds: usize, json: bool) -> Vec<serde_json::Value> {
     rows
 }
 
-/// How much of mh's table changes hands needlessly when one of ten servers leaves: slots of servers that stay.
+/// How much of a Maglev table changes hands needlessly when one of ten servers leaves (slots of servers that stay), and how
+/// long a table for a thousand servers takes.
 fn maglev(json: bool) -> Vec<serde_json::Value> {
     let mut rows = Vec::new();
-    for size in [251, 4093, 65_521, 131_071] {
-        let shares = support::maglev_moves(size);
+    for (name, size) in
+        [("mh", 251), ("mh", 4093), ("mh", 65_521), ("mh", 131_071), ("maglev", 4093), ("maglev", 65_537)]
+    {
+        let shares = support::maglev_moves(name, size);
         let worst = shares.iter().copied().fold(0.0, f64::max);
         let mean = shares.iter().sum::<f64>() / shares.len() as f64;
         if !json {
             println!(
-                "mh    table {size:>6}  one of 10 servers leaves: {mean:4.2} % moved needlessly, at most {worst:4.2} %"
+                "{name:<6} table {size:>6}  one of 10 servers leaves: {mean:4.2} % moved needlessly, at most {worst:4.2} %"
             );
         }
-        rows.push(serde_json::json!({"case": "mh-moves", "table": size, "mean_percent": mean, "worst_percent": worst}));
+        let case = format!("{name}-moves");
+        rows.push(serde_json::json!({"case": case, "table": size, "mean_percent": mean, "worst_percent": worst}));
+    }
+    for (name, size, equal) in [("mh", 65_521, true), ("maglev", 65_537, true), ("maglev", 65_537, false)] {
+        let mut times: Vec<f64> = (0..21).map(|_| support::maglev_build(name, size, equal)).collect();
+        let ms = median(&mut times);
+        let worst = times.last().copied().unwrap_or(f64::NAN);
+        if !json {
+            let weights = if equal { "one weight" } else { "100 weights" };
+            println!(
+                "{name:<6} table {size:>6}  built for 1000 servers, {weights}: {ms:5.2} ms, at most {worst:5.2} ms"
+            );
+        }
+        let case = format!("{name}-build");
+        rows.push(serde_json::json!({"case": case, "table": size, "equal": equal, "ms": ms, "worst_ms": worst}));
     }
     rows
 }

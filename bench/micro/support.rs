@@ -11,8 +11,7 @@ use evenkeel::dataplane::io::{BATCH, Frame, FrameMemory};
 use evenkeel::dataplane::parse;
 use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::rewrite;
-use evenkeel::dataplane::schedule::maglev::Table;
-use evenkeel::dataplane::schedule::{Cursor, Request, Selector};
+use evenkeel::dataplane::schedule::{Cursor, Member, Request, Selector, description, maglev, mh};
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::dataplane::stats::WorkerStats;
 use evenkeel::dataplane::sys;
@@ -269,13 +268,8 @@ impl Rig {
                 }
             }
             scheduler => {
-                let kind = match scheduler {
-                    "schedule-rr" => Scheduler::RR,
-                    "schedule-wrr" => Scheduler::WRR,
-                    "schedule-lc" => Scheduler::LC,
-                    "schedule-wlc" => Scheduler::WLC,
-                    _ => Scheduler { port: true, ..Scheduler::MH },
-                };
+                let known = scheduler.strip_prefix("schedule-").and_then(description).expect("a scheduler");
+                let kind = Scheduler { port: !known.flags.is_empty(), ..Scheduler::named(known.name) };
                 thread_local! {
                     static PREPARED: std::cell::RefCell<Option<(Scheduler, Selector, Cursor)>> =
                         const { std::cell::RefCell::new(None) };
@@ -287,7 +281,8 @@ impl Rig {
                     }
                     let Some((_, selector, cursor)) = slot else { return };
                     for n in 0..BATCH as u32 {
-                        let client = Request { client: black_box(n), port: n as u16, ..Request::default() };
+                        let random = n.wrapping_mul(0x9e37_79b9);
+                        let client = Request { client: black_box(n), port: n as u16, random, ..Request::default() };
                         sum += selector.select(members, cursor, &client).unwrap_or(0) as u64;
                     }
                 });
@@ -397,8 +392,22 @@ impl Bare {
 }
 
 /// Stages that can be measured by themselves, IPv4 and 1000 flows.
-pub const STAGES: [&str; 8] =
-    ["parse", "lookup", "schedule-rr", "schedule-wrr", "schedule-lc", "schedule-wlc", "schedule-mh", "rewrite"];
+pub const STAGES: [&str; 14] = [
+    "parse",
+    "lookup",
+    "schedule-rr",
+    "schedule-wrr",
+    "schedule-lc",
+    "schedule-wlc",
+    "schedule-sed",
+    "schedule-sh",
+    "schedule-mh",
+    "schedule-lblcr",
+    "schedule-twos",
+    "schedule-p2c",
+    "schedule-maglev",
+    "rewrite",
+];
 
 /// Runs one case for an instruction counter: `hits-v4-1000000`, `new-v6-100000`, `bare-v4-1000`, or a stage.
 pub fn count(case: &str) {
@@ -467,32 +476,52 @@ impl Rig {
     }
 }
 
-/// For each of ten equal servers: the percentage of slots that move from one server that stays to another when it
-/// leaves.
-pub fn maglev_moves(size: u32) -> Vec<f64> {
-    let member = |n: u8| evenkeel::dataplane::schedule::Member {
-        id: u32::from(n),
-        weight: 1,
-        last_weight: 1,
+fn server(n: u32, weight: u32) -> Member {
+    Member {
+        id: n,
+        weight,
+        last_weight: weight,
         reachable: true,
-        address: IpAddr::from([10, 0, 0, n]),
+        address: IpAddr::from((0x0a00_0000 + n).to_be_bytes()),
         port: 80,
-        real: u32::from(n),
+        real: n,
         upper: 0,
         lower: 0,
         load: Arc::default(),
-    };
-    let all: Vec<_> = (1..=10).map(member).collect();
-    let before = Table::new(&all, false, false, size);
+    }
+}
+
+/// The table of `mh` or `maglev`.
+pub fn table(name: &str, members: &[Member], size: u32) -> Box<[u16]> {
+    let scheduler = Scheduler { table_size: size, ..Scheduler::MH };
+    match name {
+        "mh" => mh::Table::new(members, scheduler).slots().into(),
+        _ => maglev::Table::new(members, scheduler).slots().into(),
+    }
+}
+
+/// For each of ten equal servers: the percentage of slots that move from one server that stays to another when it
+/// leaves.
+pub fn maglev_moves(name: &str, size: u32) -> Vec<f64> {
+    let all: Vec<_> = (1..=10).map(|n| server(n, 1)).collect();
+    let before = table(name, &all, size);
     (0..all.len())
         .map(|gone| {
             let mut left = all.clone();
             left.remove(gone);
-            let after = Table::new(&left, false, false, size);
-            let pairs = before.slots().iter().zip(after.slots());
+            let after = table(name, &left, size);
+            let pairs = before.iter().zip(&after);
             let needless = pairs
                 .filter(|(b, a)| usize::from(**b) != gone && all[usize::from(**b)].id != left[usize::from(**a)].id);
             needless.count() as f64 * 100.0 / f64::from(size)
         })
         .collect()
+}
+
+/// Milliseconds to build a table for a thousand servers: of equal weights, or of a hundred different ones.
+pub fn maglev_build(name: &str, size: u32, equal: bool) -> f64 {
+    let all: Vec<_> = (0..1000).map(|n| server(n, if equal { 1 } else { 1 + n % 100 })).collect();
+    let start = std::time::Instant::now();
+    black_box(table(name, black_box(&all), size));
+    start.elapsed().as_secs_f64() * 1000.0
 }

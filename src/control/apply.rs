@@ -46,6 +46,8 @@ pub struct Applied {
     pub baselines: HashMap<u32, Baseline>,
     /// Who has persistent clients, and how they are told apart.
     units: persistence::Units,
+    /// Clients of what is gone are forgotten once every worker has this generation.
+    forgetting: Option<u64>,
     /// What the filters shall take once every worker has this generation.
     narrowing: Option<(u64, FilterTable)>,
 }
@@ -124,7 +126,10 @@ impl Applied {
         let compiled = registry.compile_at(desired, machine.ports, machine.now, whereabouts)?;
         let baselines = compiled.added.iter().map(|id| (*id, [0; 5])).collect();
         let units = persistence::units(&compiled.snapshot);
-        Ok((Applied { registry, gates, groups, baselines, units, narrowing: None }, compiled.snapshot))
+        Ok((
+            Applied { registry, gates, groups, baselines, units, forgetting: None, narrowing: None },
+            compiled.snapshot,
+        ))
     }
 
     /// Opens the filters: from here on packets are taken from the kernel.
@@ -180,8 +185,8 @@ impl Applied {
         let units = persistence::units(&compiled.snapshot);
         shared.snapshot.store(Arc::new(compiled.snapshot));
         if units != self.units {
-            persistence::settle(&workers.director, &units);
             self.units = units;
+            self.forgetting = Some(generation);
         }
         if !same {
             self.narrowing = Some((generation, table));
@@ -204,13 +209,17 @@ impl Applied {
         self.registry.drains()
     }
 
-    /// Whether filters wait to be narrowed.
+    /// Whether filters wait to be narrowed, or clients to be forgotten.
     pub fn is_settling(&self) -> bool {
-        self.narrowing.is_some()
+        self.narrowing.is_some() || self.forgetting.is_some()
     }
 
-    /// Narrows the filters if every worker has taken the newest snapshot. To be called from time to time.
+    /// Narrows the filters and forgets clients if every worker has taken the newest snapshot. To be called from time to time.
     pub fn settle(&mut self, workers: &Workers) {
+        if self.forgetting.is_some_and(|generation| workers.oldest_generation() >= generation) {
+            self.forgetting = None;
+            persistence::settle(&workers.director, &self.units);
+        }
         if let Some((generation, table)) = self.narrowing.take() {
             if workers.oldest_generation() >= generation {
                 self.narrow(&table);

@@ -16,7 +16,7 @@ use super::status::{
 };
 use super::workers::Workers;
 use crate::dataplane::io::open::IoReport;
-use crate::dataplane::schedule::Member;
+use crate::dataplane::schedule::{self, Member};
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::dataplane::verdict::DropReason;
 use crate::model::{Desired, IoMode, PortRange, Server, Service};
@@ -185,7 +185,7 @@ pub fn services(
                 ServerStatus { path_mtu, drain, ..server(configured, member, desired, applied, workers, reach) }
             })
             .collect();
-        let flags = config.scheduler.flags();
+        let flags = schedule::flags(config.scheduler).into_iter().map(str::to_owned).collect();
         let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
         all.push(ServiceStatus {
             name: config.name.clone(),

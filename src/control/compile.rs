@@ -17,7 +17,7 @@ use crate::dataplane::director::ServiceState;
 use crate::dataplane::limits::Tally;
 use crate::dataplane::path_mtu::PathMtu;
 use crate::dataplane::rewrite::tunnel::Tunnel;
-use crate::dataplane::schedule::{Load, Member, Selector};
+use crate::dataplane::schedule::{Basis, Load, Member, Selector};
 use crate::dataplane::snapshot::{
     Endpoint, MemberIndex, NextHop, Placed, Port, ServiceEntry, Snapshot, Target, Way, server_id, slot_of,
 };
@@ -133,6 +133,23 @@ struct ServiceRecord {
     counted: Counted,
     tally: Arc<Tally>,
     tally_since: u64,
+    /// The selectors of the last snapshot, and what they were made from.
+    built: Option<(Basis, Selector, Selector)>,
+}
+
+impl ServiceRecord {
+    /// The scheduler for these members, and the one for flows without state. A change that does not touch them, such as a
+    /// next hop or another service, builds no table anew.
+    fn selectors(&mut self, members: &[Member]) -> (Selector, Selector) {
+        let basis = Basis::new(self.scheduler, members);
+        let built = self.built.take().filter(|(known, ..)| *known == basis).unwrap_or_else(|| {
+            let own = Selector::new(self.scheduler, members);
+            let stateless = Selector::stateless(self.scheduler, members, &own);
+            (basis, own, stateless)
+        });
+        let (_, own, stateless) = self.built.insert(built);
+        (own.clone(), stateless.clone())
+    }
 }
 
 /// What outlives snapshots.
@@ -221,7 +238,7 @@ impl Registry {
         self.next_deadline = None;
         for service in &desired.services {
             let old = before.remove(&service.key);
-            let record = self.carry_service(service, old, &gone, &mut added, now);
+            let mut record = self.carry_service(service, old, &gone, &mut added, now);
             let port = service.key.ports.as_single().unwrap_or(0);
             let mut member = |known: &Record, ghost: bool| {
                 let server = &known.server;
@@ -246,9 +263,10 @@ impl Registry {
             };
             let members: Vec<Member> = record.servers.iter().map(|known| member(known, false)).collect();
             let ghosts: Vec<Member> = record.ghosts.iter().map(|known| member(known, true)).collect();
+            let (selector, stateless) = record.selectors(&members);
             entries.push(ServiceEntry {
-                selector: Selector::new(service.scheduler, &members),
-                stateless: Selector::new(Scheduler::MH, &members),
+                selector,
+                stateless,
                 ghosts,
                 unit: self.units.unit(service),
                 index: MemberIndex::new(service, &members),

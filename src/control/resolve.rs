@@ -6,6 +6,7 @@
 mod access;
 mod life;
 mod persistence;
+mod scheduler;
 mod services;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -121,7 +122,6 @@ fn engine(entry: &Entry, last_core: usize, out: &mut Collector<'_>) -> Option<En
         cookie_flows: entry.integer("cookie_flows")?.value,
         limited_clients: entry.integer("limited_clients")?.value,
         persistent_clients: entry.integer("persistent_clients")?.value,
-        ..EngineSettings::default()
     })
 }
 

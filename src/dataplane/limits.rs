@@ -253,6 +253,14 @@ impl Clients {
         counts.filter(|count| *count > 0).fold((0, 0), |(networks, flows), count| (networks + 1, flows + count))
     }
 
+    /// The same for the networks of one tally.
+    pub fn totals_of(&self, tally: u32) -> (u64, u64) {
+        let slots = self.slots.iter().filter(|slot| slot.tally.load(Relaxed) == tally);
+        let words = slots.map(|slot| slot.word.load(Relaxed)).filter(|word| word & PENDING == 0);
+        let counts = words.map(|word| word & COUNT).filter(|count| *count > 0);
+        counts.fold((0, 0), |(networks, flows), count| (networks + 1, flows + count))
+    }
+
     /// Counts a flow in the network's entry, which is put in where it is missing.
     fn open(&self, network: Network, most: u32, now: u32, alive: &impl Fn(u32) -> bool) -> Result<&Slot, Admission> {
         let (group, tag) = (self.group(network), network.tag());

@@ -121,6 +121,19 @@ impl EngineConfig {
         self.each_server(service, |table| drop(table.insert(key.into(), value.clone())))
     }
 
+    /// Takes one server out of a service.
+    pub fn remove_server(&mut self, service: &str, server: IpAddr) -> &mut Self {
+        let server = server.to_string();
+        if let Some(Value::Array(services)) = self.root.get_mut("service") {
+            let mut tables = services.iter_mut().filter_map(Value::as_table_mut);
+            let named = |table: &&mut Table| table.get("name").and_then(Value::as_str) == Some(service);
+            if let Some(Value::Array(servers)) = tables.find(named).and_then(|table| table.get_mut("server")) {
+                servers.retain(|entry| entry.get("address").and_then(Value::as_str) != Some(&server));
+            }
+        }
+        self
+    }
+
     fn each_server(&mut self, service: &str, change: impl Fn(&mut Table)) -> &mut Self {
         if let Some(Value::Array(services)) = self.root.get_mut("service") {
             let mut tables = services.iter_mut().filter_map(Value::as_table_mut);

@@ -104,12 +104,6 @@ pub struct Scheduler {
     pub table_size: u32,
 }
 
-/// The Maglev table sizes that IPVS permits: the largest primes below powers of two from 2^8 to 2^17.
-pub const MAGLEV_SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071];
-
-/// The Maglev table size of a stock IPVS kernel.
-pub const MAGLEV_DEFAULT_SIZE: u32 = 4093;
-
 impl Scheduler {
     /// Round robin.
     pub const RR: Scheduler = Scheduler::named("rr");
@@ -125,12 +119,6 @@ impl Scheduler {
     /// A scheduler without flags.
     pub const fn named(name: &'static str) -> Scheduler {
         Scheduler { name, port: false, fallback: false, table_size: 0 }
-    }
-
-    /// Its flags as IPVS writes them, such as `sh-port`.
-    pub fn flags(&self) -> Vec<String> {
-        let flags = [(self.port, "port"), (self.fallback, "fallback")];
-        flags.iter().filter(|(set, _)| *set).map(|(_, flag)| format!("{}-{flag}", self.name)).collect()
     }
 }
 

@@ -12,10 +12,11 @@ use evenkeel::control::compile::{Registry, Whereabouts};
 use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::pipeline::Pipeline;
+use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
-    Desired, EngineSettings, MacAddr, Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
-    TunnelSettings,
+    Desired, EngineSettings, Fate, Fates, Limits, MacAddr, Method, PersistBy, Persistence, PortRange, Protocol, Rate,
+    Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings,
 };
 
 pub const MTU: u32 = 1500;
@@ -85,11 +86,12 @@ fn settings(workers: u8) -> EngineSettings {
         flows_ipv6: 400 / u32::from(workers),
         unproven: 600 / u32::from(workers),
         unproven_ipv6: 200 / u32::from(workers),
-        cookie_flows: 60 / u32::from(workers),
+        cookie_flows: 18 / u32::from(workers),
         fragments: 100,
         fragments_waiting: 64,
         local_ports: PortRange { first: 2000, last: 2039 },
         local_addresses: 4,
+        persistent_clients: 64,
         ..EngineSettings::default()
     }
 }
@@ -129,9 +131,17 @@ fn services() -> Vec<Service> {
         let servers = servers.into_iter().map(|(n, method, port)| server(address, n, method, port)).collect();
         let service = Service::dr(&format!("{address}-{protocol}-{ports}"), key, scheduler, servers);
         Service {
+            limits: limits(protocol, ports),
             local_addresses: locals(address).into_iter().take(1).collect(),
             proxy_protocol: protocol == Tcp && (ports == one(25) || address == v6),
             mss_clamp: (ports == one(443)).then_some(1200),
+            persistence: (ports == one(80) || ports == one(25) || protocol == Sctp).then_some(Persistence {
+                by: PersistBy::Client,
+                seconds: 30,
+                prefix_v4: 28,
+                prefix_v6: 56,
+                leave_drained: address == v6,
+            }),
             tunnel: TunnelSettings {
                 source_spread_bits: if address == v4 { 4 } else { 0 },
                 ..TunnelSettings::default()
@@ -140,6 +150,21 @@ fn services() -> Vec<Service> {
         }
     })
     .collect()
+}
+
+/// Small ones, so that they are reached.
+fn limits(protocol: Protocol, ports: PortRange) -> Limits {
+    let rate = |per_second, burst| Some(Rate { per_second, burst });
+    match (protocol, ports.first) {
+        (Protocol::Tcp, 443) => Limits { connections: Some(60), rate: rate(20, 3), ..Limits::NONE },
+        (Protocol::Tcp, 8000) => {
+            Limits { client_connections: Some(4), client_rate: rate(1, 6), client_prefix_v4: 16, ..Limits::NONE }
+        }
+        (Protocol::Udp, 5000) => {
+            Limits { connections: Some(150), client_connections: Some(8), client_rate: rate(2, 10), ..Limits::NONE }
+        }
+        _ => Limits::NONE,
+    }
 }
 
 fn locals(family: IpAddr) -> Vec<IpAddr> {
@@ -179,10 +204,8 @@ impl Site {
     /// comes to another one begins anew.
     pub fn directory(&self, workers: u8) -> Arc<Directory> {
         let engine = settings(workers);
-        Arc::new(Directory::new(
-            2 * (engine.flows + engine.flows_ipv6 + engine.unproven + engine.unproven_ipv6) as usize
-                * usize::from(workers),
-        ))
+        let flows = engine.flows + engine.flows_ipv6 + engine.unproven + engine.unproven_ipv6;
+        Arc::new(Directory::new(2 * flows as usize * usize::from(workers)))
     }
 
     /// Servers 30 to 39 are this machine, 40 to 49 lie behind the second interface, those from 50 to 69 in VLAN 7, those
@@ -238,6 +261,18 @@ impl Site {
         let at = random.index(self.services.len());
         let service = &mut self.services[at];
         let family = service.key.address;
+        if random.one_in(6) {
+            let fate = |random: &mut Random| [Fate::Keep, Fate::Reschedule, Fate::Reset][random.index(3)];
+            service.fates = Fates { removed: fate(random), down: fate(random), drained: fate(random) };
+            service.limits.client_prefix_v4 = [8, 16, 24, 32][random.index(4)];
+            service.limits.connections = if random.one_in(2) { Some(20 + random.below(60) as u32) } else { None };
+            for server in &mut service.servers {
+                server.drain = random.one_in(6);
+                server.upper = if random.one_in(3) { Some(1 + random.below(40) as u32) } else { None };
+            }
+            service.drain_deadline = Some(1 + random.below(100) as u32);
+            return;
+        }
         match random.below(8) {
             0 if service.servers.len() > 1 => {
                 let gone = random.index(service.servers.len());
@@ -258,13 +293,14 @@ impl Site {
                 }
             }
             4 => {
-                service.scheduler = [
-                    Scheduler::RR,
-                    Scheduler::WRR,
-                    Scheduler::LC,
-                    Scheduler::WLC,
-                    Scheduler { port: random.one_in(2), fallback: random.one_in(2), table_size: 251, ..Scheduler::MH },
-                ][random.index(5)];
+                let known = &SCHEDULERS[random.index(SCHEDULERS.len())];
+                let table_size = known.table.map_or(0, |table| table.sizes[0]);
+                service.scheduler = Scheduler { table_size, ..Scheduler::named(known.name) };
+                for flag in known.flags {
+                    if random.one_in(2) {
+                        flag.set(&mut service.scheduler);
+                    }
+                }
             }
             5 if !service.servers.is_empty() => {
                 // Another method for a server that stays.

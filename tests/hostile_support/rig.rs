@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel::control::persistence;
 use evenkeel::dataplane::checksum;
 use evenkeel::dataplane::directory::{Directory, Peers};
 use evenkeel::dataplane::flow::{Entry, Flows, flag};
@@ -277,8 +278,24 @@ impl Rig {
         if self.workers.len() > 1 {
             assert_eq!(self.directory.len(), found.entries, "the directory has what the tables have");
         }
+        // Who has not seen the newest snapshot counts for an older tally.
+        let all_follow = self.workers.iter().all(|worker| worker.snapshot.generation == self.snapshot.generation);
+        for (index, service) in self.snapshot.services.iter().enumerate().filter(|_| all_follow) {
+            let limited = |flow: &&(u32, u8)| {
+                let of = self.snapshot.server(flow.0).map(|server| usize::from(server.outcome.service));
+                of == Some(index) && flow.1 & flag::LIMITED != 0
+            };
+            let flows = found.flows.iter().filter(limited).count();
+            if service.config.limits.connections.is_some() {
+                assert_eq!(service.tally.flows.get() as usize, flows, "flows of {} for its limit", service.config.name);
+            }
+            if service.config.limits.client_connections.is_some() {
+                let counted = self.sum(|worker| worker.pipeline.director().clients.totals_of(service.tally.id).1);
+                assert_eq!(counted as usize, flows, "flows of the clients of {}", service.config.name);
+            }
+        }
         for service in &self.snapshot.services {
-            for member in &service.members {
+            for member in service.all() {
                 let loads = (member.load.active(), member.load.inactive());
                 let flows = found.loads.get(&member.id).copied().unwrap_or_default();
                 assert_eq!(loads, flows, "server {} in slot {}", member.address, slot_of(member.id));
@@ -291,6 +308,8 @@ impl Rig {
         for worker in &mut self.workers {
             worker.snapshot = self.snapshot.clone();
         }
+        let units = persistence::units(&self.snapshot);
+        self.workers.iter().for_each(|worker| persistence::settle(worker.pipeline.director(), &units));
         for _ in 0..20 {
             self.pass_time(1_000_000, usize::MAX / 2);
         }
@@ -299,6 +318,9 @@ impl Rig {
         for worker in &self.workers {
             let (v4, v6) = worker.pipeline.tables();
             assert!(v4.is_empty() && v6.is_empty(), "flows that do not end");
+            let templates = &worker.pipeline.director().templates;
+            assert!(templates.is_empty(), "{} templates that do not end", templates.len());
+
             assert_eq!(worker.pipeline.holdings(), Holdings::default());
         }
         let handed = self.sum(|worker| worker.pipeline.stats().handed.get());
@@ -329,6 +351,8 @@ struct Found {
     pairs: u64,
     /// Pairs whose server is asked from a local address.
     local_ends: u64,
+    /// Server and flags of each flow.
+    flows: Vec<(u32, u8)>,
     /// Pairs that a SYN cookie opened.
     spliced: u64,
 }
@@ -351,6 +375,7 @@ impl Found {
                 return;
             }
             both += u64::from(flow.partner() != 0);
+            self.flows.push((flow.server(), flow.flags()));
             self.spliced += u64::from(flow.flags() & flag::COOKIE != 0);
             if flow.partner() != 0 {
                 *clients.entry((flow.server(), flow.key().source())).or_insert(0u64) += 1;

@@ -172,3 +172,31 @@ fn local_addresses_keep_their_slots_and_rest_before_another_gets_one() {
     assert_eq!(compile(&[103, 102], 639), Err(CompileError::TooManyLocals { wanted: 2, most: 2 }));
     assert_eq!(compile(&[103, 102], 640), Ok((vec![Some(local(103)), Some(local(102))], vec![0, 1])));
 }
+
+#[test]
+fn selectors_are_built_anew_only_for_other_members() {
+    let mut registry = Registry::default();
+    let selectors = |compiled: &Compiled| {
+        let service = &compiled.snapshot.services[0];
+        (service.selector.clone(), service.stateless.clone())
+    };
+    let first = selectors(&compile(&mut registry, &[(1, 1), (2, 1)]));
+    // The same servers, another next hop.
+    let port = Port::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500, true);
+    let hop = NextHop { port: 0, vlan: Some(7), mac: MacAddr([2, 0, 0, 0, 0, 8]) };
+    let moved = registry.compile(&desired(&[(1, 1), (2, 1)]), vec![port], |_| Some(hop)).expect("compiles");
+    let second = selectors(&moved);
+    assert!(first.0.is(&second.0) && first.1.is(&second.1));
+    for servers in [&[(1, 1), (2, 3)][..], &[(1, 1)], &[(1, 1), (3, 1)], &[(1, 1), (3, 0)]] {
+        let before = selectors(&compile(&mut registry, servers));
+        assert!(!before.0.is(&second.0));
+        let unreachable = registry.compile(&desired(servers), vec![port], |_| None).expect("compiles");
+        let after = selectors(&unreachable);
+        assert!(!after.0.is(&before.0) && !after.1.is(&before.1));
+    }
+    // Another scheduler.
+    let mut other = desired(&[(1, 1), (3, 0)]);
+    other.services[0].scheduler = Scheduler::named("maglev");
+    let maglev = selectors(&registry.compile(&other, vec![port], |_| None).expect("compiles"));
+    assert!(maglev.0.is(&maglev.1), "one table serves both");
+}

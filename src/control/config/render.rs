@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use crate::dataplane::schedule;
 use crate::model::{
     Access, Desired, Fate, HugePages, Judgement, Method, PersistBy, Polling, PortRange, Service, SynCookies, Timeouts,
     VerifyChecksums,
@@ -90,7 +91,7 @@ pub fn render(desired: &Desired) -> String {
             ("port", port(service.key.ports)),
             ("scheduler", text(service.scheduler.name)),
         ];
-        let flags: Vec<String> = service.scheduler.flags().iter().map(|flag| text(flag)).collect();
+        let flags: Vec<String> = schedule::flags(service.scheduler).iter().map(|flag| text(flag)).collect();
         if !flags.is_empty() {
             keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
         }

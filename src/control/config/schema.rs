@@ -6,6 +6,7 @@
 
 mod access;
 mod engine;
+mod scheduler;
 mod service;
 
 use access::ACCESS;

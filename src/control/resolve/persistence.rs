@@ -166,14 +166,10 @@ fn compare(
     let line = out.line(first_entry.at);
     let mut differs = |key: &str, is: bool, theirs: String| {
         if is {
-            let at = entry.at;
-            out.error(
-                at,
-                entry.key(key),
-                format!("the group `{name}` has another `{key}` in the service on line {line}"),
-            )
-            .expected(format!("`{key} = {theirs}`, as there"))
-            .help("the services of a group share their clients: write the same in all of them");
+            let text = format!("the group `{name}` has another `{key}` in the service on line {line}");
+            out.error(written_at(entry, key), entry.key(key), text)
+                .expected(format!("`{key} = {theirs}`, as there"))
+                .help("the services of a group share their clients: write the same in all of them");
         }
     };
     differs("persistence", own.seconds != first.seconds, first.seconds.to_string());
@@ -204,6 +200,12 @@ fn compare(
             .expected("the same servers in all services of a group: a client has one server for all of them")
             .help("write the server in both; with `weight = 0` it takes no new clients");
     }
+}
+
+/// Where a key stands; its table where it is not written.
+fn written_at(entry: &Entry, key: &str) -> usize {
+    let time = entry.integer_or(key).map(|at| at.at);
+    time.or(entry.integer(key).map(|at| at.at)).or(entry.word(key).map(|at| at.at)).unwrap_or(entry.at)
 }
 
 /// In a group a server is one by its address, whatever its port.

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::scheduler::{scheduler, table_holds};
 use super::{default_name, life, persistence};
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
-use crate::model::{Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts, TunnelSettings};
+use crate::model::{Method, PortRange, Protocol, Server, Service, ServiceKey, Timeouts, TunnelSettings};
 
 /// All services of a file.
 pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collector<'_>) -> Vec<Service> {
@@ -30,6 +31,9 @@ pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collecto
         let name = service_name(entry, key.map(|(key, _)| key), &mut names, out);
         let scheduler = scheduler(entry, out);
         let servers = servers(entry, key.map(|(key, _)| key), out);
+        if let Some(scheduler) = scheduler {
+            table_holds(entry, scheduler, servers.len(), out);
+        }
         let uses = Uses::of(entry);
         let local_addresses = local_addresses(entry, uses, out);
         let proxy_protocol = proxy_protocol(entry, uses, out);
@@ -112,27 +116,6 @@ fn service_name(
             .help("choose another, or remove the key to have one made from address, port and protocol");
     }
     Some(name)
-}
-
-fn scheduler(entry: &Entry, out: &mut Collector<'_>) -> Option<Scheduler> {
-    let word = entry.word("scheduler")?.value;
-    let (flags, size) = (entry.words("scheduler_flags"), entry.integer("mh_table_size"));
-    if word != "mh" {
-        let flags_at =
-            flags.as_ref().filter(|flags| !flags.value.is_empty()).map(|flags| ("scheduler_flags", flags.at));
-        for (key, at) in flags_at.into_iter().chain(size.map(|size| ("mh_table_size", size.at))) {
-            out.error(at, entry.key(key), format!("the scheduler `{word}` has no such setting"))
-                .expected("this key only with `scheduler = \"mh\"`")
-                .help("remove the key, or choose the scheduler `mh`");
-        }
-    }
-    let flags = flags?.value;
-    Some(Scheduler {
-        name: word,
-        port: flags.contains(&"mh-port"),
-        fallback: flags.contains(&"mh-fallback"),
-        table_size: size.map_or(0, |size| size.value),
-    })
 }
 
 /// The method of a service or of a server, where it is written or has a default.

@@ -11,7 +11,9 @@
 //! two prefixes is longer covers the change of the other. What only says where to look (the summary, [`CLOSER`]) has both
 //! lists' bits as long as the change lasts: to look in vain does no harm.
 
-use std::os::fd::{AsFd, AsRawFd};
+mod batch;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -63,6 +65,8 @@ pub(super) struct Lists {
     words: Words,
     blocks: HashMap<MapData, u32, Block>,
     prefixes: LpmTrie<MapData, [u8; 16], u32>,
+    /// The last two once more, for many elements at once.
+    whole: [OwnedFd; 2],
     table: Arc<Table>,
 }
 
@@ -77,6 +81,14 @@ fn long_key((length, address, _): &Long) -> LongKey<[u8; 16]> {
     LongKey::new(u32::from(*length), address.to_be_bytes())
 }
 
+/// A descriptor of its own for a map.
+fn fd_of(name: &'static str, map: &Map) -> Result<OwnedFd, Failure> {
+    let (Map::HashMap(data) | Map::LpmTrie(data)) = map else {
+        return Err((name, MapError::InvalidName { name: name.to_owned() }));
+    };
+    data.fd().as_fd().try_clone_to_owned().map_err(|error| (name, MapError::IoError(error)))
+}
+
 impl Lists {
     /// The maps of a loaded object: they say that everybody is admitted.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Lists, Failure> {
@@ -87,9 +99,11 @@ impl Lists {
             return Err(("access", MapError::InvalidName { name: "access".to_owned() }));
         };
         let words = Words::new(words).map_err(|error| ("access", MapError::IoError(error)))?;
-        let blocks = HashMap::try_from(take("blocks")?).map_err(|error| ("blocks", error))?;
-        let prefixes = LpmTrie::try_from(take("prefixes")?).map_err(|error| ("prefixes", error))?;
-        Ok(Lists { words, blocks, prefixes, table: Arc::default() })
+        let (blocks, prefixes) = (take("blocks")?, take("prefixes")?);
+        let whole = [fd_of("blocks", &blocks)?, fd_of("prefixes", &prefixes)?];
+        let blocks = HashMap::try_from(blocks).map_err(|error| ("blocks", error))?;
+        let prefixes = LpmTrie::try_from(prefixes).map_err(|error| ("prefixes", error))?;
+        Ok(Lists { words, blocks, prefixes, whole, table: Arc::default() })
     }
 
     /// What they say now.
@@ -119,9 +133,10 @@ impl Lists {
 trait Maps {
     fn load(&self, part: Part, index: usize) -> u64;
     fn store(&mut self, part: Part, index: usize, word: u64);
-    fn put_block(&mut self, leading: u32, block: &Block) -> Result<(), Failure>;
+    fn put_blocks(&mut self, leading: &[u32], blocks: &[Block]) -> Result<(), Failure>;
     fn take_block(&mut self, leading: u32) -> Result<(), Failure>;
-    fn put_long(&mut self, long: &Long) -> Result<(), Failure>;
+    /// In their order.
+    fn put_longs(&mut self, long: &[Long]) -> Result<(), Failure>;
     fn take_long(&mut self, long: &Long) -> Result<(), Failure>;
 }
 
@@ -134,17 +149,18 @@ impl Maps for Lists {
         self.words.part(part)[index].store(word, Ordering::Release);
     }
 
-    fn put_block(&mut self, leading: u32, block: &Block) -> Result<(), Failure> {
-        self.blocks.insert(leading, block, 0).map_err(|error| ("blocks", error))
+    fn put_blocks(&mut self, leading: &[u32], blocks: &[Block]) -> Result<(), Failure> {
+        batch::update(self.whole[0].as_fd(), leading, blocks).map_err(|error| ("blocks", MapError::IoError(error)))
     }
 
     fn take_block(&mut self, leading: u32) -> Result<(), Failure> {
         gone(self.blocks.remove(&leading)).map_err(|error| ("blocks", error))
     }
 
-    fn put_long(&mut self, long: &Long) -> Result<(), Failure> {
-        let says = u32::from(long.2 == Judgement::Deny);
-        self.prefixes.insert(&long_key(long), says, 0).map_err(|error| ("prefixes", error))
+    fn put_longs(&mut self, long: &[Long]) -> Result<(), Failure> {
+        let keys: Vec<LongKey<[u8; 16]>> = long.iter().map(long_key).collect();
+        let says: Vec<u32> = long.iter().map(|long| u32::from(long.2 == Judgement::Deny)).collect();
+        batch::update(self.whole[1].as_fd(), &keys, &says).map_err(|error| ("prefixes", MapError::IoError(error)))
     }
 
     fn take_long(&mut self, long: &Long) -> Result<(), Failure> {
@@ -168,13 +184,12 @@ fn change(maps: &mut impl Maps, old: &Table, new: &Table) -> Result<(), Failure>
     // Where to look: more than enough. A block that no cell leads to yet says nothing.
     write(maps, Part::Summary, |now, index| now | word(new.summary(), index));
     write(maps, Part::Cells6, |now, index| now | word(new.cells6(), index) & ALL_CLOSER);
-    for (leading, block) in new.blocks().filter(|(leading, block)| old.block(*leading) != Some(*block)) {
-        maps.put_block(leading, block)?;
-    }
+    let different = new.blocks().filter(|(leading, block)| old.block(*leading) != Some(*block));
+    let (leading, blocks): (Vec<u32>, Vec<Block>) = different.map(|(leading, block)| (leading, *block)).unzip();
+    maps.put_blocks(&leading, &blocks)?;
     let says = |table: &Table, long: &Long| table.long_says(long.0, long.1);
-    for long in new.long().iter().rev().filter(|long| says(old, long) != Some(long.2)) {
-        maps.put_long(long)?;
-    }
+    let longest_first = new.long().iter().rev().filter(|long| says(old, long) != Some(long.2));
+    maps.put_longs(&longest_first.copied().collect::<Vec<_>>())?;
     // The cells themselves.
     write(maps, Part::Cells4, |_, index| word(new.cells4(), index));
     write(maps, Part::Cells6, |now, index| word(new.cells6(), index) | now & ALL_CLOSER);

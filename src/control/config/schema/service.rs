@@ -1,19 +1,14 @@
 //! The keys of `[[service]]` and `[[service.server]]`. Pure.
 
-use super::{Absent, Key, Kind, Presence, Word, integer, word};
+use super::scheduler;
+use super::{Key, Kind, Presence, Word, integer, word};
 use crate::dataplane::limits::MOST_PER_CLIENT;
 use crate::dataplane::persist::MOST_SECONDS;
-use crate::model::MAGLEV_SIZES;
 
 /// The smallest MSS clamp: what every IPv4 host must take (RFC 9293, section 3.7.1).
 const MIN_MSS: i64 = 536;
 /// The largest MSS clamp: 65,535 bytes of IPv4 packet less two headers.
 const MAX_MSS: i64 = 65_495;
-
-const ABSENT_SCHEDULERS: Absent = Absent {
-    words: &["lblc", "lblcr", "sh", "dh", "fo", "ovf", "sed", "nq", "twos"],
-    instead: "take `wlc` for uneven connections, or `mh` where a client must keep its server",
-};
 
 /// Methods, as [`crate::model::Method`].
 const METHODS: &[Word] = &[
@@ -95,39 +90,26 @@ pub(super) const SERVICE: &[Key] = &[
     },
     Key {
         name: "scheduler",
-        kind: Kind::Word(
-            &[
-                word("rr", "round robin: weights only tell 0 from more", &[]),
-                word("wrr", "weighted round robin", &[]),
-                word("lc", "least connections", &[]),
-                word("wlc", "weighted least connections", &[]),
-                word("mh", "Maglev hashing: a client keeps its server, on every appliance alike", &[]),
-            ],
-            Some(&ABSENT_SCHEDULERS),
-        ),
+        kind: Kind::Word(scheduler::NAMES, None),
         presence: Presence::Default("\"wlc\""),
         also: &["lb_algo", "lvs_sched", "sched", "algorithm"],
-        doc: "How a server is chosen for a new flow, by its IPVS name.",
+        doc: "How a server is chosen for a new flow, by its IPVS name if it has one. Workers choose as one: sequences and counts are those \
+              of the whole appliance. No scheduler takes a server of weight 0 or one at its threshold.",
     },
     Key {
         name: "scheduler_flags",
-        kind: Kind::Words(
-            &[
-                word("mh-port", "hash the client's port too, not only its address", &[]),
-                word("mh-fallback", "pick another server when the hashed one has weight 0", &[]),
-            ],
-            None,
-        ),
+        kind: Kind::Words(scheduler::FLAGS, None),
         presence: Presence::Default("[]"),
         also: &["flags", "sched_flags"],
-        doc: "Flags of the scheduler `mh`.",
+        doc: "Flags of the scheduler; they begin with its name.",
     },
     Key {
         name: "mh_table_size",
-        kind: Kind::OneOf(&MAGLEV_SIZES),
-        presence: Presence::Otherwise("4093, as in a stock kernel"),
-        also: &["table_size"],
-        doc: "Slots of the table of the scheduler `mh`; take at least a hundred for each server.",
+        kind: Kind::OneOf(scheduler::TABLE_SIZES),
+        presence: Presence::Otherwise("the scheduler's own, which its line tells"),
+        also: &["table_size", "maglev_table_size"],
+        doc: "Slots of the table of the schedulers that have one, `mh` and `maglev`; take at least a hundred for each server. \
+              Not each takes every size: `mh` has those of the kernel.",
     },
     Key {
         name: "method",

@@ -272,7 +272,7 @@ fn a_syn_on_a_closing_flow_begins_anew_at_once() {
             let server = SocketAddr::new(server_address(vip.ip(), mac_of(&first)), 80);
             let mut mac = SERVER_MAC;
             mac[5] = mac_of(&first);
-            let mut from_server = |rig: &mut Rig, flags| {
+            let from_server = |rig: &mut Rig, flags| {
                 if nat {
                     rig.one(packet(mac, server, asked_by, Protocol::Tcp, flags, b""));
                     rig.io.sent(0);
@@ -283,7 +283,7 @@ fn a_syn_on_a_closing_flow_begins_anew_at_once() {
                 rig.one(say(false, Protocol::Tcp, A, b""));
                 rig.one(say(false, Protocol::Tcp, A, b"GET"));
             }
-            let mut from_client = |rig: &mut Rig, flags| {
+            let from_client = |rig: &mut Rig, flags| {
                 rig.one(say(false, Protocol::Tcp, flags, b""));
                 rig.io.sent(0);
             };

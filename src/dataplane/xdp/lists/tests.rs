@@ -103,10 +103,12 @@ impl Maps for Fake {
         }
     }
 
-    fn put_block(&mut self, leading: u32, block: &Block) -> Result<(), Failure> {
-        self.may()?;
-        self.blocks.insert(leading, *block);
-        self.look()
+    fn put_blocks(&mut self, leading: &[u32], blocks: &[Block]) -> Result<(), Failure> {
+        leading.iter().zip(blocks).try_for_each(|(leading, block)| {
+            self.may()?;
+            self.blocks.insert(*leading, *block);
+            self.look()
+        })
     }
 
     fn take_block(&mut self, leading: u32) -> Result<(), Failure> {
@@ -114,12 +116,12 @@ impl Maps for Fake {
         self.look()
     }
 
-    fn put_long(&mut self, long: &Long) -> Result<(), Failure> {
-        self.may()?;
-        let summary = &self.words[Part::Summary as usize];
-        assert!(summary.iter().any(|word| *word != 0), "the summary comes first");
-        self.long.insert((long.0, long.1), long.2);
-        self.look()
+    fn put_longs(&mut self, long: &[Long]) -> Result<(), Failure> {
+        long.iter().try_for_each(|long| {
+            self.may()?;
+            self.long.insert((long.0, long.1), long.2);
+            self.look()
+        })
     }
 
     fn take_long(&mut self, long: &Long) -> Result<(), Failure> {
