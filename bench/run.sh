@@ -1,7 +1,7 @@
 #!/bin/bash
 # make bench: every measurement of docs/performance.md, into bench/results/ as text and JSON, with the machine's facts.
 #
-#   bench/run.sh [--quick] [micro|filter|end_to_end|instructions|oracle]...     all parts where none is named
+#   bench/run.sh [--quick] [micro|stalls|filter|end_to_end|instructions|oracle]...     all parts where none is named
 #
 # Takes about half an hour on two quiet cores, a few minutes with --quick. The end-to-end part needs root and works in
 # network namespaces of its own; the oracle part needs the oracle's folder (ORACLE, see bench/oracle.sh).
@@ -13,11 +13,11 @@ PARTS=()
 for word in "$@"; do
     case $word in
     --quick) QUICK=--quick ;;
-    micro | filter | end_to_end | instructions | oracle) PARTS+=("$word") ;;
+    micro | stalls | filter | end_to_end | instructions | oracle) PARTS+=("$word") ;;
     *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
-[ ${#PARTS[@]} = 0 ] && PARTS=(micro filter end_to_end instructions oracle)
+[ ${#PARTS[@]} = 0 ] && PARTS=(micro stalls filter end_to_end instructions oracle)
 mkdir -p "$RESULTS"
 
 version() { "$@" 2>/dev/null | head -1 || true; }
@@ -42,6 +42,9 @@ for part in "${PARTS[@]}"; do
     echo
     echo "== $part"
     case $part in
+    stalls)
+        cargo bench --locked --bench micro -- $QUICK --stalls --out "$RESULTS/stalls.json" | tee "$RESULTS/stalls.txt" || failed=1
+        ;;
     micro)
         cargo bench --locked --bench micro -- $QUICK --out "$RESULTS/micro.json" | tee "$RESULTS/micro.txt" || failed=1
         ;;

@@ -48,7 +48,30 @@ impl Bench {
     }
 
     fn ask(&self, command: &str) -> (bool, String) {
-        said(&self.command(&[command, "--socket", self.socket.to_str().unwrap()]).output().unwrap())
+        let mut words: Vec<&str> = command.split(' ').collect();
+        words.extend(["--socket", self.socket.to_str().unwrap()]);
+        said(&self.command(&words).output().unwrap())
+    }
+
+    /// Sends a UDP packet to the service from each of so many ports of a client.
+    fn send_from_ports(&self, ports: std::ops::Range<u16>) {
+        self.pair.enter_b(|| {
+            let interface = pnet::datalink::interfaces().into_iter().find(|i| i.name == "eth0").unwrap();
+            let channel = pnet::datalink::channel(&interface, pnet::datalink::Config::default()).unwrap();
+            let pnet::datalink::Channel::Ethernet(mut sender, _) = channel else { panic!("not Ethernet") };
+            for port in ports {
+                let mut frame = Vec::new();
+                etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0xb, 1], [2, 0, 0, 0, 0xa, 1])
+                    .ipv4([198, 51, 100, 7], [10, 0, 0, 80], 64)
+                    .udp(port, 80)
+                    .write(&mut frame, b"question")
+                    .unwrap();
+                sender.send_to(&frame, None).unwrap().unwrap();
+                if port % 32 == 0 {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        });
     }
 
     fn start(&self) -> Running {
@@ -312,5 +335,52 @@ fn methods_and_a_local_server_are_shown() {
         assert!(Instant::now() < end);
         std::thread::sleep(Duration::from_millis(50));
     }
+    assert!(running.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn flows_are_listed_counted_and_ended_while_it_runs() {
+    let Some(bench) = Bench::new("flows") else { return };
+    bench.write("cores = [0]", &SOUND.replace("port = 80", "port = 80\nprotocol = \"udp\""));
+    let mut running = bench.start();
+    // The second packet proves a flow: half of them are.
+    bench.send_from_ports(1000..1600);
+    bench.send_from_ports(1000..1300);
+    let end = Instant::now() + Duration::from_secs(10);
+    while bench.ask("flows --count") != (true, "600\n".to_owned()) || bench.ask("flows --proven --count").1 != "300\n" {
+        assert!(Instant::now() < end, "{:?}", bench.ask("flows --count"));
+    }
+    let (done, text) = bench.ask("flows --client 198.51.100.0/24 --limit 5");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(done && lines.len() == 7, "{text}");
+    assert_eq!(
+        lines[..2],
+        ["IPVS connection entries", "pro expire state       source             virtual            destination"]
+    );
+    for line in &lines[2..] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!((words[0], words[2], words[4], words[5]), ("UDP", "UDP", "10.0.0.80:80", "10.0.0.11:80"));
+        assert!(words[1].starts_with("04:") && words[3].starts_with("198.51.100.7:1"), "{line}");
+    }
+    let (done, text) = bench.ask("flows --unproven --json");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let flows = json["flows"].as_array().unwrap();
+    let mut clients: Vec<&str> = flows.iter().map(|flow| flow["client"].as_str().unwrap()).collect();
+    clients.sort_unstable();
+    clients.dedup();
+    assert!(done && clients.len() == 300 && json["matched"] == 300, "{text}");
+    assert!(flows.iter().all(|flow| flow["service"] == "web" && flow["proven"] == false && flow["worker"] == 0));
+    for (question, part) in [
+        ("flows --service wbe", "did you mean `web`?"),
+        ("flows --clear", "would end every flow"),
+        ("flows --client 10.0.0.0/33", "expected an address or a network"),
+    ] {
+        let (done, text) = bench.ask(question);
+        assert!(!done && text.contains(part), "{question}: {text}");
+    }
+    assert_eq!(bench.ask("flows --clear --unproven"), (true, "300 flows ended\n".to_owned()));
+    assert_eq!(bench.ask("flows --count"), (true, "300\n".to_owned()));
+    assert_eq!(bench.ask("flows --clear --service web --json"), (true, "{\"matched\":300}\n".to_owned()));
+    assert_eq!(bench.ask("flows --json"), (true, "{\"flows\":[\n],\"matched\":0}\n".to_owned()));
     assert!(running.end(Signal::SIGTERM).success());
 }

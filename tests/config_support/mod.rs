@@ -51,9 +51,18 @@ impl Pair {
 
     /// Runs a closure on a thread inside namespace `a`.
     pub fn enter<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        Pair::inside(&self.a, run)
+    }
+
+    /// Runs a closure on a thread inside namespace `b`.
+    pub fn enter_b<T: Send>(&self, run: impl FnOnce() -> T + Send) -> T {
+        Pair::inside(&self.b, run)
+    }
+
+    fn inside<T: Send>(name: &str, run: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                let namespace = File::open(format!("/run/netns/{}", self.a)).unwrap();
+                let namespace = File::open(format!("/run/netns/{name}")).unwrap();
                 nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
                 run()
             });
