@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use evenkeel::control::apply::filter_table;
 use evenkeel::control::config::{Outcome, Problem, Severity, parse, parse_with, reference, render};
 use evenkeel::dataplane::xdp::FilterEntry;
-use evenkeel::model::{EngineSettings, IoMode, Judgement, Method, PortRange, Scheduler, Timeouts};
+use evenkeel::model::{
+    EngineSettings, Fate, Fates, IoMode, Judgement, Limits, Method, PortRange, Rate, Scheduler, Timeouts,
+};
 
 const MINIMAL: &str = r#"
 [[interface]]
@@ -156,8 +158,8 @@ fn slips_are_recognised() {
         assert_eq!(only_error(&in_service(line)).suggestion.as_deref(), Some(suggestion), "{line}");
     }
     assert_eq!(only_error(&in_service("prot = 80")).suggestion.as_deref(), Some("port"), "and `port` is not missing");
-    let problem = only_error(&in_service("port = 80\nflows = 4096"));
-    assert_eq!(problem.help.as_deref(), Some("`flows` belongs in `[engine]`"));
+    let problem = only_error(&in_service("port = 80\nidle_us = 4096"));
+    assert_eq!(problem.help.as_deref(), Some("`idle_us` belongs in `[engine]`"));
 }
 
 #[test]
@@ -195,6 +197,133 @@ fn values_say_what_was_expected_and_what_to_do() {
         assert!(problem.help.clone().unwrap_or_default().contains(help), "{line}: {problem:#?}");
         assert!(problem.expected.is_some(), "{line}: {problem:#?}");
     }
+}
+
+#[test]
+fn the_life_of_flows_as_written() {
+    let text = service_and_server(
+        "protocol = \"udp\"\nmax_rate = 50\nclient_max_connections = 3\nclient_prefix_ipv4 = 24\nmax_connections = 9\n\
+         flows_of_removed = \"keep\"\ndrain_deadline = 60\ntimeouts = { udp = 7 }",
+        ", drain = true, upper_threshold = 10, lower_threshold = 4",
+    );
+    let text = format!("[timeouts]\nudp = 8\ntcp_synack = 9\n{text}");
+    let outcome = read(&text);
+    assert_eq!(outcome.errors().count(), 0, "{:#?}", outcome.problems);
+    let service = outcome.desired.unwrap().services.remove(0);
+    assert_eq!((service.timeouts.udp, service.timeouts.tcp_synack, service.timeouts.sctp_closed), (7, 9, 61));
+    let rate = Some(Rate { per_second: 50, burst: 50 });
+    let limits =
+        Limits { connections: Some(9), rate, client_connections: Some(3), client_prefix_v4: 24, ..Limits::NONE };
+    assert_eq!((service.limits, service.drain_deadline), (limits, Some(60)));
+    assert_eq!(service.fates, Fates { removed: Fate::Keep, ..Fates::DEFAULT });
+    let server = &service.servers[0];
+    assert_eq!((server.drain, server.upper, server.lower), (true, Some(10), Some(4)));
+}
+
+#[test]
+fn impossible_limits_say_where_and_why() {
+    let table: &[(&str, &str, &str, &str, &str)] = &[
+        ("max_connections = 0", "", "service[0].max_connections", "0 is not permitted", "the least is 1"),
+        ("client_max_rate = 0", "", "service[0].client_max_rate", "0 is not permitted", "the least is 1"),
+        ("client_max_connections = 16777216", "", "service[0].client_max_connections", "not permitted", "16777215"),
+        (
+            "max_connections = 5\nclient_max_connections = 6",
+            "",
+            "service[0].client_max_connections",
+            "6 flows, and the whole service 5",
+            "lower one",
+        ),
+        ("max_rate_burst = 5", "", "service[0].max_rate_burst", "there is no `max_rate`", "add `max_rate`"),
+        ("max_rate = 1\nmax_rate_burst = 0", "", "service[0].max_rate_burst", "0 is not permitted", "the least is 1"),
+        (
+            "max_rate = 1\nmax_rate_burst = 100000",
+            "",
+            "service[0].max_rate_burst",
+            "takes 100000 seconds to come back",
+            "raise `max_rate`",
+        ),
+        (
+            "client_max_rate = 1\nclient_prefix_ipv4 = 33",
+            "",
+            "service[0].client_prefix_ipv4",
+            "33 is not permitted",
+            "the most is 32",
+        ),
+        (
+            "client_max_rate = 1\nclient_prefix_ipv6 = 0",
+            "",
+            "service[0].client_prefix_ipv6",
+            "0 is not permitted",
+            "the least is 1",
+        ),
+        ("client_prefix_ipv4 = 24", "", "service[0].client_prefix_ipv4", "no limits for client networks", "add one"),
+        ("one_packet = true", "", "service[0].one_packet", "the service is tcp", "remove the key"),
+        (
+            "protocol = \"udp\"\none_packet = true",
+            ", method = \"nat\"",
+            "service[0].one_packet",
+            "cannot be translated back",
+            "`dr` or a tunnel",
+        ),
+        (
+            "protocol = \"udp\"\none_packet = true\nmax_connections = 1",
+            "",
+            "service[0].max_connections",
+            "no flows to count",
+            "rates count packets",
+        ),
+        (
+            "protocol = \"udp\"\none_packet = true",
+            ", upper_threshold = 5",
+            "service[0].server[0].upper_threshold",
+            "no flows to count",
+            "remove one",
+        ),
+        ("drain_deadline = 0", "", "service[0].drain_deadline", "0 is not permitted", "`\"off\"`"),
+        ("flows_of_removed = \"shutdown\"", "", "service[0].flows_of_removed", "unknown word", ""),
+        (
+            "",
+            ", upper_threshold = 5, lower_threshold = 6",
+            "service[0].server[0].lower_threshold",
+            "6 is above the upper threshold, 5",
+            "fewer than the lower",
+        ),
+        (
+            "",
+            ", lower_threshold = 6",
+            "service[0].server[0].lower_threshold",
+            "no upper threshold",
+            "add `upper_threshold`",
+        ),
+        ("", ", weight = 65536", "service[0].server[0].weight", "65536 is not permitted", "the most is 65535"),
+        ("", ", weight = -1", "service[0].server[0].weight", "-1 is not permitted", "the least is 0"),
+        ("timeouts = { udp = 0 }", "", "service[0].timeouts.udp", "0 is not permitted", "the least is 1"),
+    ];
+    for (service, server, key, message, help) in table {
+        let problem = only_error(&service_and_server(service, server));
+        assert_eq!(problem.key, *key, "{service} {server}: {problem:#?}");
+        assert!(problem.line > 0 && problem.message.contains(message), "{service} {server}: {problem:#?}");
+        assert!(problem.help.clone().unwrap_or_default().contains(help), "{service} {server}: {problem:#?}");
+        assert!(problem.expected.is_some(), "{service} {server}: {problem:#?}");
+    }
+    // Words that others have for it.
+    for (line, suggestion) in
+        [("uthreshold = 5", "upper_threshold"), ("l_threshold = 5", "lower_threshold"), ("maintenance = true", "drain")]
+    {
+        let problem = only_error(&service_and_server("", &format!(", {line}")));
+        assert_eq!(problem.suggestion.as_deref(), Some(suggestion), "{line}");
+    }
+    for (line, suggestion) in [
+        ("ops = true", "one_packet"),
+        ("expire_nodest_conn = 1", "flows_of_removed"),
+        ("flows_of_removed = \"expire\"", "reset"),
+        ("timeouts = { tcpfin = 5 }", "tcp_fin_wait"),
+    ] {
+        let problem = only_error(&service_and_server(line, ""));
+        assert_eq!(problem.suggestion.as_deref(), Some(suggestion), "{line}");
+    }
+    let warned = read(&service_and_server("flows_of_drained = \"keep\"\ndrain_deadline = 5", ""));
+    assert!(warned.warnings().any(|warning| warning.message.contains("nothing happens at the deadline")));
 }
 
 /// A service with one server, both with more keys.

@@ -210,7 +210,6 @@ fn engine() -> impl Strategy<Value = EngineSettings> {
                     cookie_flows,
                     limited_clients,
                     persistent_clients: fragments.3,
-                    ..EngineSettings::default()
                 }
             },
         )

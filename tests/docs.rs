@@ -7,6 +7,7 @@ use std::process::Command;
 
 use evenkeel::control::config;
 use evenkeel::control::nexthop::Reason;
+use evenkeel::dataplane::flow::state::{self, STATES, State};
 use evenkeel::dataplane::flow::{FlowV4, FlowV6};
 use evenkeel::dataplane::stats::MAX_SERVERS;
 use evenkeel::dataplane::verdict::DropReason;
@@ -133,21 +134,21 @@ fn limits_and_sizes_are_the_programs() {
 #[test]
 fn migration_has_the_default_timeouts() {
     let rows = table(&read("docs/migration.md"), "| state | seconds |");
-    let found: BTreeMap<&str, u32> =
-        rows.iter().map(|row| (row[0].as_str(), row[1].parse().expect("number"))).collect();
-    let t = Timeouts::default();
-    let expected = BTreeMap::from([
-        ("TCP ESTABLISHED", t.tcp_established),
-        ("TCP SYN_SENT", t.tcp_syn_sent),
-        ("TCP SYN_RECV", t.tcp_syn_recv),
-        ("TCP FIN_WAIT", t.tcp_fin_wait),
-        ("TCP TIME_WAIT", t.tcp_time_wait),
-        ("TCP CLOSE", t.tcp_close),
-        ("TCP CLOSE_WAIT", t.tcp_close_wait),
-        ("TCP LAST_ACK", t.tcp_last_ack),
-        ("UDP", t.udp),
-        ("SCTP ESTABLISHED", t.sctp_established),
-    ]);
+    let found: BTreeMap<String, u32> =
+        rows.iter().map(|row| (row[0].clone(), row[1].parse().expect("number"))).collect();
+    let timeouts = state::timeouts_ms(&Timeouts::default());
+    let expected: BTreeMap<String, u32> = (1..STATES as u8)
+        .map(State)
+        .filter(|state| state.name() != "?")
+        .map(|state| {
+            let protocol = match state.0 {
+                0..16 => "TCP ",
+                16 => "",
+                _ => "SCTP ",
+            };
+            (format!("{protocol}{}", state.name()), timeouts[usize::from(state.0)] / 1000)
+        })
+        .collect();
     assert_eq!(found, expected);
 }
 

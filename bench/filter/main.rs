@@ -141,7 +141,7 @@ fn main() {
         let hosts: Vec<IpAddr> = pick(&mut random, v6, PREFIXES, |_| true);
         let start = processor_time();
         let (one, all) = (deny(prefixes[..1].to_vec()), deny(prefixes.clone()));
-        let built = (processor_time() - start);
+        let built = processor_time() - start;
         let single = hosts.iter().map(|host| host.to_string().parse().expect("prefix")).collect();
         let single = deny(single);
         rows.push(load(v6, &all, built));
@@ -204,12 +204,12 @@ fn load(v6: bool, lists: &Arc<Table>, built: Duration) -> serde_json::Value {
     let mut filter = Filter::detached().expect("the kernel loads the program (needs root)");
     let start = processor_time();
     filter.set_access(lists).expect("lists");
-    let loaded = (processor_time() - start);
+    let loaded = processor_time() - start;
     let more = lists.lists().lists().iter().copied().chain([("192.0.2.1".parse().expect("prefix"), Judgement::Deny)]);
     let start = processor_time();
     let next = Arc::new(Table::new(&Arc::new(Access::new(Judgement::Allow, more.collect()))));
     filter.set_access(&next).expect("lists");
-    let changed = (processor_time() - start);
+    let changed = processor_time() - start;
     let family = if v6 { "v6" } else { "v4" };
     let count = lists.lists().lists().len();
     println!(

@@ -3,7 +3,8 @@
 //!
 //! Turns are measured in the thread's processor time (`CLOCK_THREAD_CPUTIME_ID`), so that the time in which the system lets
 //! others run does not count. Interrupts and what a hypervisor takes still do: so each turn is followed by a control, a loop
-//! of multiplications without any access to memory, made to take as long as the turn took (50 us at most) and measured in
+//! of multiplications without any access to memory, made to take as long as the turn took (20 us at most, so that one that was
+//! disturbed does not lengthen its control beyond the limit of 50 us) and measured in
 //! the same way. What happens to both as often is the machine's. The longest turn by the wall clock stands beside it.
 
 use std::sync::Arc;
@@ -148,7 +149,7 @@ impl PacketIo for Turns {
             self.measured[0].add(spent);
             self.longest_wall = self.longest_wall.max(wall);
             let began = processor_time();
-            multiply((spent.min(50_000) as f64 * self.speed) as u64);
+            multiply((spent.min(20_000) as f64 * self.speed) as u64);
             self.measured[1].add(processor_time() - began);
         }
         let over = self.stats.expired.get() >= self.enough;

@@ -3,6 +3,7 @@
 //! Owns names and layout. Never collects anything: the control loop fills these.
 
 mod life;
+mod services;
 mod table;
 
 use std::collections::BTreeMap;
@@ -323,11 +324,6 @@ pub struct Unreachable {
     pub detail: String,
 }
 
-/// A port of an address, as `ipvsadm` writes it.
-fn with_port(address: &str, port: &str) -> String {
-    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
-}
-
 /// The status for people. `now` is the Unix time.
 pub fn render(status: &Status, now: u64) -> String {
     let mut out = String::new();
@@ -350,7 +346,7 @@ pub fn render(status: &Status, now: u64) -> String {
     out.push('\n');
     interfaces(&mut out, status);
     workers(&mut out, status);
-    services(&mut out, status);
+    services::render(&mut out, status);
     let persistence = &status.persistence;
     if persistence.clients > 0 || persistence.refused > 0 {
         let _ = write!(out, "{} of {} persistent clients", persistence.clients, persistence.capacity);
@@ -513,104 +509,6 @@ fn cookies(out: &mut String, status: &Status) {
         out.push_str(&table.render());
         out.push('\n');
     }
-}
-
-/// A method as `ipvsadm -L` shows it, with what that does not know.
-fn forward(method: &str) -> &str {
-    match method {
-        "dr" => "Route",
-        "nat" => "Masq",
-        "full-nat" => "FullNat",
-        "ipip" => "Tunnel",
-        "gue" => "Tunnel gue",
-        "gre" => "Tunnel gre",
-        "local" => "Local",
-        other => other,
-    }
-}
-
-fn services(out: &mut String, status: &Status) {
-    let header = [
-        "<Prot",
-        "<LocalAddress:Port",
-        "<Scheduler Flags",
-        ">Weight",
-        ">ActiveConn",
-        ">InActConn",
-        ">Conns",
-        ">InPkts",
-        ">OutPkts",
-        ">InBytes",
-        ">OutBytes",
-        "<Name / next hop",
-    ];
-    let mut table = Table::new(&header);
-    for service in &status.services {
-        let flags: String = service.flags.iter().map(|flag| format!(" {flag}")).collect();
-        let sum =
-            |of: fn(&ServerStatus) -> u32| service.servers.iter().map(|s| u64::from(of(s))).sum::<u64>().to_string();
-        table.row([
-            service.protocol.name().to_uppercase(),
-            with_port(&service.address, &service.port),
-            format!("{}{flags}", service.scheduler),
-            String::new(),
-            sum(|server| server.active),
-            sum(|server| server.inactive),
-            service.connections.to_string(),
-            service.packets.to_string(),
-            service.out_packets.to_string(),
-            service.bytes.to_string(),
-            service.out_bytes.to_string(),
-            format!("{}{}", service.name, life::of_service(service)),
-        ]);
-        for server in &service.servers {
-            let hop = match (&server.next_hop, &server.unreachable) {
-                (Some(hop), _) => {
-                    let vlan = hop.vlan.map(|id| format!(" vlan {id}")).unwrap_or_default();
-                    let path = server.path_mtu.map(|mtu| format!(", path MTU {mtu}")).unwrap_or_default();
-                    format!("{} {}{vlan}{path}", hop.mac, hop.interface)
-                }
-                (None, Some(why)) => format!("UNREACHABLE: {}", why.detail),
-                (None, None) if server.method == "local" => "this machine".to_owned(),
-                (None, None) => "UNREACHABLE".to_owned(),
-            };
-            table.row([
-                "  ->".to_owned(),
-                server.port.map_or_else(
-                    || with_port(&server.address, &service.port),
-                    |p| with_port(&server.address, &p.to_string()),
-                ),
-                forward(&server.method).to_owned(),
-                server.weight.to_string(),
-                server.active.to_string(),
-                server.inactive.to_string(),
-                server.connections.to_string(),
-                server.packets.to_string(),
-                server.out_packets.to_string(),
-                server.bytes.to_string(),
-                server.out_bytes.to_string(),
-                format!("{hop}{}", life::of_server(server)),
-            ]);
-        }
-        for removed in &service.removed {
-            let port = removed.port.map_or_else(|| service.port.clone(), |port| port.to_string());
-            let mut row: [String; 12] = Default::default();
-            row[0] = "  ->".to_owned();
-            row[1] = with_port(&removed.address, &port);
-            row[11] = life::of_removed(removed);
-            table.row(row);
-        }
-    }
-    out.push_str(&table.render());
-    let clients = &status.limited_clients;
-    if clients.uncounted > 0 {
-        let _ = writeln!(
-            out,
-            "limits of clients: {} of {} networks have flows; {} flows were let in without room to count them",
-            clients.networks, clients.capacity, clients.uncounted
-        );
-    }
-    out.push('\n');
 }
 
 /// Seconds in words.

@@ -305,19 +305,19 @@ impl Pipeline {
             self.follow(snapshot, now);
         }
         let most = Budget { buckets: budget.buckets.min(self.sweep_length()), ..budget };
-        let mut left = most;
+        let (mut left, mut ended) = (most, 0);
         while left.buckets > 0 && left.flows > 0 {
-            let (kit, left) = (&mut self.kit, &mut left);
+            let (kit, left, ended) = (&mut self.kit, &mut left, &mut ended);
             let through = match self.sweeping {
-                0 => sweep_table(&mut self.v4.proven, kit, snapshot, left, now),
-                1 => sweep_table(&mut self.v4.unproven, kit, snapshot, left, now),
-                2 => sweep_table(&mut self.v6.proven, kit, snapshot, left, now),
-                _ => sweep_table(&mut self.v6.unproven, kit, snapshot, left, now),
+                0 => sweep_table(&mut self.v4.proven, kit, snapshot, left, now, ended),
+                1 => sweep_table(&mut self.v4.unproven, kit, snapshot, left, now, ended),
+                2 => sweep_table(&mut self.v6.proven, kit, snapshot, left, now, ended),
+                _ => sweep_table(&mut self.v6.unproven, kit, snapshot, left, now, ended),
             };
             self.sweeping = (self.sweeping + u8::from(through)) % 4;
         }
-        if left.flows < most.flows {
-            self.stats.expired.add((most.flows - left.flows) as u64);
+        if ended > 0 {
+            self.stats.expired.add(ended);
         }
         let swept = most.buckets - left.buckets;
         self.kit.swept(swept, snapshot);
@@ -370,11 +370,15 @@ fn sweep_table<E: Family>(
     snapshot: &Snapshot,
     budget: &mut Budget,
     now: u32,
+    ended: &mut u64,
 ) -> bool {
     // Lent out for as long as the closures live; nothing is allocated.
     let ending = std::mem::take(&mut kit.ending);
     let ends = |entry: &E| !ending.is_empty() && kit::asks_from(entry, &ending);
-    let through = table.sweep_some(budget, now, snapshot, ends, |gone| kit.close(snapshot, &gone, now));
+    let through = table.sweep_some(budget, now, snapshot, ends, |gone| {
+        kit.close(snapshot, &gone, now);
+        *ended += 1;
+    });
     kit.ending = ending;
     through
 }

@@ -21,12 +21,12 @@ use crate::model::Polling;
 const SWEEP_PERIOD: Duration = Duration::from_secs(4);
 
 /// Most that is swept in a turn that found frames, and in one that did not. The bench `micro -- --stalls` shows what it costs.
-const SWEEP_BUSY: Budget = Budget { buckets: 256, flows: 16 };
-const SWEEP_IDLE: Budget = Budget { buckets: 1024, flows: 32 };
+const SWEEP_BUSY: Budget = Budget { buckets: 256, flows: 12 };
+const SWEEP_IDLE: Budget = Budget { buckets: 512, flows: 16 };
 
 /// Most that is spent on questions about flows, in the same way.
 const ANSWER_BUSY: Effort = Effort { buckets: 64, flows: 8 };
-const ANSWER_IDLE: Effort = Effort { buckets: 512, flows: 32 };
+const ANSWER_IDLE: Effort = Effort { buckets: 256, flows: 16 };
 
 /// Longest sleep: sweeping, the stop flag and new snapshots wait no longer.
 const MAX_SLEEP: Duration = Duration::from_millis(100);

@@ -271,11 +271,11 @@ fn unknown(
         .chain(schema.tables.iter().map(|table| (table.name, table.also)))
         .find(|(_, also)| also.contains(&lower.as_str()))
         .map(|(name, _)| name);
-    let meant = by_habit.or_else(|| nearest(written, names));
+    // The very name in another table is likelier than one that looks like it in this.
+    let owner = owner(&FILE, &lower, schema).filter(|_| by_habit.is_none());
+    let meant = by_habit.or_else(|| nearest(written, names).filter(|_| owner.is_none()));
     problem.suggestion = meant.map(str::to_owned);
-    if meant.is_none()
-        && let Some(owner) = owner(&FILE, &lower, schema)
-    {
+    if let Some(owner) = owner {
         problem.help(format!("`{lower}` belongs in {owner}"));
     }
     meant

@@ -245,6 +245,27 @@ fn a_connection_stays_with_its_server_and_only_macs_and_ttl_change() {
 }
 
 #[test]
+fn a_sweep_in_pieces_ends_and_counts_every_flow() {
+    let mut rig = Rig::new();
+    for n in 0..100 {
+        rig.one(udp([198, 51, 100, n], 5001));
+        rig.one(tcp6(1000 + u16::from(n), S));
+    }
+    rig.now += 400_000;
+    let mut pieces = 0;
+    while !rig.pipeline.tables().0.is_empty() || !rig.pipeline.tables().1.is_empty() {
+        let before = rig.pipeline.stats().expired.get();
+        let looked = rig.pipeline.sweep_some(&rig.snapshot, Budget { buckets: 5000, flows: 7 }, rig.now);
+        // A bucket is looked at whole.
+        assert!(looked <= 5000 && rig.pipeline.stats().expired.get() - before <= 8);
+        pieces += 1;
+    }
+    assert_eq!(rig.pipeline.stats().expired.get(), 200);
+    assert!(pieces >= 200 / 8, "{pieces}");
+    assert_eq!((rig.counts(1), rig.counts(3)), (vec![(0, 0)], vec![(0, 0)]));
+}
+
+#[test]
 fn active_and_inactive_follow_the_states() {
     let mut rig = Rig::new();
     rig.one(tcp(40_000, 80, S, b""));

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::report::{Report, millis};
-use super::{HTTP, RunOptions, START, find, tour};
+use super::{HTTP, RunOptions, START, find, flood, tour};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::stream::{Speech, Streams};
 use crate::lab::engine::{Engine, EngineConfig};
@@ -65,6 +65,13 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
 
     heading("The same web service by every method, each on a network of its own");
     tour::run(options, short, &mut report)?;
+
+    if !short {
+        heading(
+            "A flood of SYNs from nowhere, a hundred for each client that comes, then as many as the machine gives",
+        );
+        flood::show(options, &mut report)?;
+    }
 
     heading("Summary");
     report.scenario = "demo".into();

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::report::{Report, millis};
-use super::{HTTP, Stage, TRANSFER, UDP};
+use super::{HTTP, RunOptions, Stage, TRANSFER, UDP, find};
 use crate::lab::client::flood::{Flood, Packets, Sent};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::stream::{Speech, Streams};
@@ -25,6 +25,9 @@ const TIMES: u32 = 100;
 
 /// Connections that are open all the time.
 const OPEN: usize = 40;
+
+/// How long the demo's floods last.
+const DEMO: Duration = Duration::from_secs(3);
 
 /// Patience with clients and connections.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,6 +81,22 @@ pub fn run(stage: &Stage, packets: Packets, duration: Duration) -> Result<Report
     let after = endure_nothing(stage)?;
     report.check("afterwards all is as before", after.failures == 0, format!("{} requests", after.answered()));
     Ok(report)
+}
+
+/// Shows a flood by direct routing and one by NAT, and notes in `report` what came of them.
+pub fn show(options: &RunOptions, report: &mut Report) -> Result<(), LabError> {
+    for name in ["syn-flood", "syn-flood-nat"] {
+        let stage = Stage::set(find(name)?, options)?;
+        let found = run(&stage, Packets::Syns, DEMO)?;
+        println!("  {name}");
+        for check in &found.checks {
+            let word = if check.passed { "PASS" } else { "FAIL" };
+            println!("    {word}  {}: {}", check.what, check.seen);
+        }
+        let failed = found.checks.iter().filter(|check| !check.passed).count();
+        report.check(format!("{name} harms nobody"), found.passed(), format!("{failed} of its checks failed"));
+    }
+    Ok(())
 }
 
 /// Lets connections, transfers and new clients live through a flood.
