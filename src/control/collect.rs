@@ -142,10 +142,10 @@ pub fn drops(workers: &Workers) -> BTreeMap<String, u64> {
 }
 
 /// Client networks that are counted for limits. Looks at the whole table.
-pub fn limited_clients(workers: &Workers) -> LimitedClientsStatus {
+pub fn limited_clients(snapshot: &Snapshot, workers: &Workers) -> LimitedClientsStatus {
     let clients = &workers.director.clients;
     LimitedClientsStatus {
-        networks: clients.totals().0,
+        networks: clients.totals(|tally| snapshot.has_tally(tally)).0,
         capacity: clients.capacity() as u64,
         uncounted: workers.list.iter().map(|worker| worker.stats.clients_full.get()).sum(),
     }

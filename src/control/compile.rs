@@ -3,6 +3,7 @@
 //! Owns what must outlive snapshots: the stable ids of servers, their loads, where each service's sequence continues, and
 //! the slots of local addresses, the prepared access lists. Never reads a file, a socket or a clock, and never talks to workers.
 
+mod departures;
 mod life;
 mod locals;
 mod units;
@@ -23,6 +24,7 @@ use crate::dataplane::snapshot::{
 };
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::model::{Access, Desired, Method, Scheduler, Server, Service, ServiceKey};
+use departures::{Clients, Departures};
 use life::Counted;
 pub use life::Drain;
 use locals::Locals;
@@ -133,6 +135,8 @@ struct ServiceRecord {
     counted: Counted,
     tally: Arc<Tally>,
     tally_since: u64,
+    /// Its unit, and how that tells clients apart.
+    clients: Clients,
     /// The selectors of the last snapshot, and what they were made from.
     built: Option<(Basis, Selector, Selector)>,
 }
@@ -168,6 +172,7 @@ pub struct Registry {
     next_deadline: Option<Duration>,
     access: Arc<Table>,
     units: Units,
+    departures: Departures,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -238,7 +243,12 @@ impl Registry {
         self.next_deadline = None;
         for service in &desired.services {
             let old = before.remove(&service.key);
+            let clients = (self.units.unit(service), service.persistence.clone());
+            if let Some(old) = &old {
+                self.departures.compare(old, Some(&clients), &gone, self.generation + 1, now);
+            }
             let mut record = self.carry_service(service, old, &gone, &mut added, now);
+            record.clients = clients;
             let port = service.key.ports.as_single().unwrap_or(0);
             let mut member = |known: &Record, ghost: bool| {
                 let server = &known.server;
@@ -278,6 +288,9 @@ impl Registry {
             });
             self.services.insert(service.key, record);
         }
+        for old in before.values() {
+            self.departures.compare(old, None, &gone, self.generation + 1, now);
+        }
         self.generation += 1;
         let mut snapshot = Snapshot::new(
             self.generation,
@@ -289,6 +302,7 @@ impl Registry {
             |_, member| placed[&member.id].clone(),
         );
         snapshot.access = self.access(&desired.access);
+        snapshot.departures = self.departures.list(now);
         Ok(Compiled { snapshot, added, removed })
     }
 

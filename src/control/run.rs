@@ -524,7 +524,7 @@ impl Engine {
                 |service, server| self.tracker.reach(service, server),
             ),
             local_ports: collect::local_ports(&self.desired, &self.workers),
-            limited_clients: collect::limited_clients(&self.workers),
+            limited_clients: collect::limited_clients(&snapshot, &self.workers),
             persistence: collect::persistence(&self.workers),
             drops: collect::drops(&self.workers),
             warnings,

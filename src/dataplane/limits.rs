@@ -246,16 +246,9 @@ impl Clients {
         self.slots.len()
     }
 
-    /// Networks with flows now, and the flows of all of them. Looks at every entry.
-    pub fn totals(&self) -> (u64, u64) {
-        let words = self.slots.iter().map(|slot| slot.word.load(Relaxed));
-        let counts = words.filter(|word| word & PENDING == 0).map(|word| word & COUNT);
-        counts.filter(|count| *count > 0).fold((0, 0), |(networks, flows), count| (networks + 1, flows + count))
-    }
-
-    /// The same for the networks of one tally.
-    pub fn totals_of(&self, tally: u32) -> (u64, u64) {
-        let slots = self.slots.iter().filter(|slot| slot.tally.load(Relaxed) == tally);
+    /// Networks with flows now, and the flows of all of them, for the tallies that are meant. Looks at every entry.
+    pub fn totals(&self, meant: impl Fn(u32) -> bool) -> (u64, u64) {
+        let slots = self.slots.iter().filter(|slot| meant(slot.tally.load(Relaxed)));
         let words = slots.map(|slot| slot.word.load(Relaxed)).filter(|word| word & PENDING == 0);
         let counts = words.map(|word| word & COUNT).filter(|count| *count > 0);
         counts.fold((0, 0), |(networks, flows), count| (networks + 1, flows + count))

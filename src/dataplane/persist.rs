@@ -71,6 +71,20 @@ fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
+/// A server whose flows counted for persistent clients otherwise than they do now: its service is gone, left its group, or
+/// tells its clients apart in another way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Stable id of the server.
+    pub server: u32,
+    /// The first snapshot in which that is so.
+    pub since: u64,
+    /// The unit of the clients.
+    pub unit: u32,
+    /// How they were told apart.
+    pub persistence: Persistence,
+}
+
 /// A network as two words.
 fn halves(network: IpAddr) -> [u64; 2] {
     let bits = match network {

@@ -97,6 +97,8 @@ pub struct Holdings {
     pub last_hops: u64,
     /// Local ports of full NAT in use, over all local addresses.
     pub local_ports: u64,
+    /// Local addresses that lost their slot to others: flows of them may be left for one sweep, and their ports are not counted.
+    pub ending: u64,
     /// Fragments that wait for their first one.
     pub waiting: u64,
     /// Flows that were opened by a SYN cookie.
@@ -252,11 +254,17 @@ impl Pipeline {
 
     /// Takes over a new snapshot. Flows that are counted in another way than before, by a service's first limit on connections or
     /// another length of its clients' networks, are counted anew at the cost of a look at both tables: few operators ever see that.
+    /// So are flows whose service went or left its group taken away from persistent clients.
     #[cold]
     fn follow(&mut self, snapshot: &Snapshot, now: u32) {
-        if admission::is_stale(snapshot, self.kit.generation) {
-            admission::recount(&mut self.v4, snapshot, &self.director, self.kit.generation, now);
-            admission::recount(&mut self.v6, snapshot, &self.director, self.kit.generation, now);
+        let generation = self.kit.generation;
+        if choose::has_departed(snapshot, generation) {
+            choose::depart(&mut self.v4, snapshot, &self.director, generation, now);
+            choose::depart(&mut self.v6, snapshot, &self.director, generation, now);
+        }
+        if admission::is_stale(snapshot, generation) {
+            admission::recount(&mut self.v4, snapshot, &self.director, generation, now);
+            admission::recount(&mut self.v6, snapshot, &self.director, generation, now);
         }
         self.kit.follow(snapshot, self.sweep_length());
     }
@@ -343,6 +351,7 @@ impl Pipeline {
         Holdings {
             last_hops: self.kit.hops.flows(),
             local_ports: u64::from(self.kit.ports.taken()),
+            ending: self.kit.ending.len() as u64,
             waiting: self.kit.fragments.waiting() as u64,
             spliced: u64::from(self.kit.splices.used()),
         }

@@ -13,6 +13,7 @@ use super::flow::Lifetimes;
 use super::flow::state::{STATES, State, timeouts_ms};
 use super::limits::Tally;
 use super::parse::NO_VLAN;
+use super::persist::Departure;
 use super::rewrite::plain::{Rewrite4, Rewrite6};
 use super::rewrite::tunnel::Tunnel;
 use super::rewrite::tunnel::plain::PlainTunnel;
@@ -324,6 +325,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceEntry>,
     /// Which clients may open flows.
     pub access: Arc<Table>,
+    /// Departures of the last hour, by server and generation.
+    pub departures: Arc<[Departure]>,
     /// Timeouts in milliseconds, by state; the first are those of services that say nothing.
     lifetimes: Vec<[u32; STATES]>,
     /// Which of them each service has.
@@ -444,6 +447,7 @@ impl Snapshot {
             ports,
             services,
             access: Arc::default(),
+            departures: Arc::default(),
             lifetimes,
             cookie_mss,
             service_lifetimes,
@@ -466,6 +470,12 @@ impl Snapshot {
     /// The service of the server with this stable id, ghosts included.
     pub fn service_of(&self, server: u32) -> Option<&ServiceEntry> {
         self.services.get(usize::from(self.server(server)?.outcome.service))
+    }
+
+    /// How the flows of a server counted for persistent clients in the snapshot of this generation, if they do not any more.
+    pub fn departure(&self, server: u32, generation: u64) -> Option<&Departure> {
+        let at = self.departures.partition_point(|known| (known.server, known.since) <= (server, generation));
+        self.departures.get(at).filter(|departure| departure.server == server)
     }
 
     /// Whether this is the number of a service's tally.

@@ -5,7 +5,7 @@ use evenkeel::dataplane::last_hop::{Hop, LastHops};
 use evenkeel::dataplane::{checksum, parse};
 use evenkeel::model::MacAddr;
 
-use super::{GATEWAY, LOCALS, OWN, Random, VIP, VIP6};
+use super::{GATEWAY, LOCALS, OWN, Random, VIP, VIP6, talk};
 
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc];
 const CLIENT: [u8; 4] = [198, 51, 100, 7];
@@ -180,6 +180,12 @@ pub fn bases() -> Vec<Vec<u8>> {
         ipv4(6, &[], &tcp(25, SYN, b"")),
         ipv4(6, &[], &tcp(25, PSH | ACK, &[7; 1460])),
         ipv4(17, &[], &udp(6000, b"question")),
+        ipv4(17, &[], &udp(5100, b"alone")),
+        ipv4(17, &[], &udp(5060, b"INVITE sip:x SIP/2.0\r\ni: call@h\r\n\r\n")),
+        ipv4(17, &[], &udp(4433, &[0x40, 0x27, 0xee, 1, 1, 2, 3, 4, 5])),
+        ipv4(6, &[], &tcp(82, SYN, b"")),
+        ipv4(6, &[], &tcp(83, SYN, b"")),
+        ipv6(6, &[], &tcp(82, SYN, b"")),
         ipv4(6, &[], &tcp(22, SYN, b"")),
         ipv4(6, &[], &tcp(80, ACK, &[7; 1440])),
         ipv4(6, &[], &tcp(80, ACK, &[7; 1500])),
@@ -397,6 +403,12 @@ fn varied(mut frame: Vec<u8>, crowd: &[[u8; 6]], random: &mut Random) -> Vec<u8>
             53,
             700,
             701,
+            82,
+            82,
+            83,
+            5060,
+            4433,
+            5100,
             random.below(65_536),
         ];
         let port = ports[random.index(ports.len())] as u16;
@@ -496,6 +508,12 @@ pub fn fragments(random: &mut Random) -> Vec<Vec<u8>> {
     all
 }
 
+/// A datagram of a client to a service that looks into it.
+fn talking(random: &mut Random) -> Vec<u8> {
+    let (port, payload) = if random.one_in(2) { (5060, talk::sip(random)) } else { (4433, talk::quic(random)) };
+    ipv4(17, &[], &udp(port, &payload))
+}
+
 /// One hostile frame: sound, nearly sound, or garbage.
 pub fn mutated(bases: &[Vec<u8>], crowd: &[[u8; 6]], random: &mut Random) -> Vec<u8> {
     if random.one_in(40) {
@@ -503,10 +521,25 @@ pub fn mutated(bases: &[Vec<u8>], crowd: &[[u8; 6]], random: &mut Random) -> Vec
         return (0..length).map(|_| random.byte()).collect();
     }
     let mut frame = bases[random.index(bases.len())].clone();
-    if !random.one_in(4) {
+    if random.one_in(16) {
+        frame = varied(talking(random), &[], random);
+    } else if !random.one_in(4) {
         frame = varied(frame, crowd, random);
     }
     if random.one_in(2) { spoiled(frame, bases, random) } else { frame }
+}
+
+/// The same packet once more, or a later one of its connection.
+pub fn again(mut frame: Vec<u8>, random: &mut Random) -> Vec<u8> {
+    if let Ok(parsed) = parse::parse(&frame)
+        && parsed.protocol == parse::TCP
+        && parsed.part == parse::Part::Whole
+        && !random.one_in(4)
+    {
+        frame[usize::from(parsed.l4) + 13] = [ACK, PSH | ACK, PSH | ACK, FIN | ACK][random.index(4)];
+        return repaired(frame);
+    }
+    frame
 }
 
 /// A frame with a few things wrong.

@@ -1,25 +1,28 @@
 //! One worker or several over in-memory I/O, and everything that must hold after each batch.
 
+mod books;
+mod sound;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel::control::persistence;
-use evenkeel::dataplane::checksum;
+use evenkeel::dataplane::director::Director;
 use evenkeel::dataplane::directory::{Directory, Peers};
-use evenkeel::dataplane::flow::{Entry, Flows, flag};
 use evenkeel::dataplane::handover::Inbox;
 use evenkeel::dataplane::io::memory::MemoryIo;
 use evenkeel::dataplane::io::{BATCH, Frame, FrameMemory, PacketIo};
-use evenkeel::dataplane::parse::{self, Kind, Part};
-use evenkeel::dataplane::pipeline::{Holdings, Pipeline};
-use evenkeel::dataplane::snapshot::{Snapshot, slot_of};
+use evenkeel::dataplane::pipeline::Pipeline;
+use evenkeel::dataplane::snapshot::Snapshot;
 use evenkeel::dataplane::verdict::{DropReason, NONE, Outcome, Verdict};
 use evenkeel::dataplane::worker;
-use evenkeel::model::GUE_PORT;
+use evenkeel::model::SynCookies;
+use sound::{sound, summed};
 
+use super::Random;
 use super::echo::echo;
-use super::{MTU, OWN, Random, Site};
+use super::site::{Engine, Site};
 
 /// Parcels of an inbox: so few that a worker is at times too busy for the others.
 const PARCELS: usize = 20;
@@ -46,6 +49,11 @@ pub struct Rig {
     pub workers: Vec<Worker>,
     inboxes: Vec<Inbox>,
     directory: Arc<Directory>,
+    pub director: Arc<Director>,
+    engine: Engine,
+    /// Whose clients there are, and since which generation those of what is gone wait to be forgotten.
+    units: persistence::Units,
+    forgetting: Option<u64>,
     pub site: Site,
     pub snapshot: Arc<Snapshot>,
     pub now: u32,
@@ -62,19 +70,27 @@ pub struct Rig {
 impl Rig {
     /// One worker.
     pub fn new() -> Rig {
-        Rig::team(1)
+        Rig::of(Engine { workers: 1, syn_cookies: SynCookies::Flood, roomy: true })
     }
 
     /// Workers that know each other's flows.
-    pub fn team(count: u8) -> Rig {
+    pub fn of(engine: Engine) -> Rig {
+        let count = engine.workers;
         let mut site = Site::default();
         let snapshot = Arc::new(site.compile(2, Duration::ZERO).expect("compiles"));
-        let directory = site.directory(count);
+        let (directory, director) = (engine.directory(), engine.director());
         let worker = |me| {
             let peers = (count > 1).then(|| Peers { me, count, directory: directory.clone() });
             // A few more frames than a batch has; of several workers each makes less of its own.
-            let io = MemoryIo::new(2, if count > 1 { 68 } else { 80 }, 4096);
-            Worker { io, pipeline: site.pipeline(peers), snapshot: snapshot.clone(), frames: 0, extra: 0, lost: 0 }
+            let io = MemoryIo::new(2, if count > 1 { 68 } else { 72 }, 4096);
+            Worker {
+                io,
+                pipeline: engine.pipeline(peers, &director),
+                snapshot: snapshot.clone(),
+                frames: 0,
+                extra: 0,
+                lost: 0,
+            }
         };
         let workers: Vec<Worker> = (0..count).map(worker).collect();
         let inboxes = if count > 1 { count } else { 0 };
@@ -83,7 +99,24 @@ impl Rig {
         // Close to the wrap of the clock: it happens early in the test.
         let now = u32::MAX - 60_000;
         let elapsed = Duration::ZERO;
-        Rig { workers, inboxes, directory, site, snapshot, now, elapsed, frames: 0, sent, tally, digest: 0, turn: 0 }
+        Rig {
+            workers,
+            inboxes,
+            directory,
+            units: persistence::units(&snapshot),
+            forgetting: None,
+            director,
+            engine,
+            site,
+            snapshot,
+            now,
+            elapsed,
+            frames: 0,
+            sent,
+            tally,
+            digest: 0,
+            turn: 0,
+        }
     }
 
     /// Runs one batch through a worker, those in turn, and what it hands on through the others; checks all that must hold
@@ -100,6 +133,7 @@ impl Rig {
         self.frames += frames.len() as u64;
         self.process(self.turn, &mut batch[..frames.len()]);
         self.deliver();
+        self.settle();
     }
 
     /// Lets every worker have what others handed to it, until nothing is left.
@@ -234,10 +268,33 @@ impl Rig {
     pub fn swap(&mut self, random: &mut Random) {
         // Now and then an interface is gone from the configuration while its frames still come.
         let ports = if random.one_in(10) { 1 } else { 2 };
-        if let Some(snapshot) = self.site.swap(ports, self.elapsed, random) {
-            self.snapshot = Arc::new(snapshot);
-        }
         self.compare();
+        if let Some(snapshot) = self.site.swap(ports, self.elapsed, random) {
+            self.take(snapshot);
+        }
+    }
+
+    /// Publishes a snapshot, as `control::apply` does.
+    fn take(&mut self, snapshot: Snapshot) {
+        self.snapshot = Arc::new(snapshot);
+        let units = persistence::units(&self.snapshot);
+        if units != self.units {
+            self.units = units;
+            self.forgetting = Some(self.snapshot.generation);
+        }
+    }
+
+    /// Forgets the clients of what is gone once every worker knows.
+    fn settle(&mut self) {
+        if self.forgetting.is_some() && self.all_follow() {
+            self.forgetting = None;
+            persistence::settle(&self.director, &self.units);
+        }
+    }
+
+    /// Whether every worker has seen the newest snapshot.
+    fn all_follow(&self) -> bool {
+        self.workers.iter().all(|worker| worker.snapshot.generation == self.snapshot.generation)
     }
 
     /// What comes back for one of the frames that were sent.
@@ -256,76 +313,6 @@ impl Rig {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.sum(|worker| worker.pipeline.stats().drops[reason as usize].get())
     }
-
-    /// The tables of all workers against everything that is kept besides them: the servers' loads, last hops, local
-    /// ports, the directory.
-    pub fn compare(&self) {
-        let mut found = Found::default();
-        assert_eq!(self.sum(|worker| worker.pipeline.stats().directory_full.get()), 0, "the directory is too small");
-        for (me, worker) in (0u8..).zip(&self.workers) {
-            let (v4, v6) = worker.pipeline.tables();
-            let before = (found.entries, found.pairs, found.local_ends, found.spliced);
-            found.look(v4, me, &self.directory, self.workers.len() > 1);
-            found.look(v6, me, &self.directory, self.workers.len() > 1);
-            assert_eq!(found.entries - before.0, v4.len() + v6.len(), "the tables miscount themselves");
-            assert!(v4.proven.len() <= v4.capacity() && v6.proven.len() <= v6.capacity());
-            assert!(v4.unproven.len() <= v4.unproven.capacity() && v6.unproven.len() <= v6.unproven.capacity());
-            let holdings = worker.pipeline.holdings();
-            assert_eq!(holdings.last_hops, found.pairs - before.1, "last hops and pairs");
-            assert_eq!(holdings.spliced, found.spliced - before.3, "what is kept of flows by cookie, and those flows");
-            assert_eq!(holdings.local_ports, found.local_ends - before.2, "local ports and flows by full NAT");
-        }
-        if self.workers.len() > 1 {
-            assert_eq!(self.directory.len(), found.entries, "the directory has what the tables have");
-        }
-        // Who has not seen the newest snapshot counts for an older tally.
-        let all_follow = self.workers.iter().all(|worker| worker.snapshot.generation == self.snapshot.generation);
-        for (index, service) in self.snapshot.services.iter().enumerate().filter(|_| all_follow) {
-            let limited = |flow: &&(u32, u8)| {
-                let of = self.snapshot.server(flow.0).map(|server| usize::from(server.outcome.service));
-                of == Some(index) && flow.1 & flag::LIMITED != 0
-            };
-            let flows = found.flows.iter().filter(limited).count();
-            if service.config.limits.connections.is_some() {
-                assert_eq!(service.tally.flows.get() as usize, flows, "flows of {} for its limit", service.config.name);
-            }
-            if service.config.limits.client_connections.is_some() {
-                let counted = self.sum(|worker| worker.pipeline.director().clients.totals_of(service.tally.id).1);
-                assert_eq!(counted as usize, flows, "flows of the clients of {}", service.config.name);
-            }
-        }
-        for service in &self.snapshot.services {
-            for member in service.all() {
-                let loads = (member.load.active(), member.load.inactive());
-                let flows = found.loads.get(&member.id).copied().unwrap_or_default();
-                assert_eq!(loads, flows, "server {} in slot {}", member.address, slot_of(member.id));
-            }
-        }
-    }
-
-    /// Lets everything end: nothing is left of any flow or fragment.
-    pub fn end(&mut self) {
-        for worker in &mut self.workers {
-            worker.snapshot = self.snapshot.clone();
-        }
-        let units = persistence::units(&self.snapshot);
-        self.workers.iter().for_each(|worker| persistence::settle(worker.pipeline.director(), &units));
-        for _ in 0..20 {
-            self.pass_time(1_000_000, usize::MAX / 2);
-        }
-        self.compare();
-        assert!(self.directory.is_empty());
-        for worker in &self.workers {
-            let (v4, v6) = worker.pipeline.tables();
-            assert!(v4.is_empty() && v6.is_empty(), "flows that do not end");
-            let templates = &worker.pipeline.director().templates;
-            assert!(templates.is_empty(), "{} templates that do not end", templates.len());
-
-            assert_eq!(worker.pipeline.holdings(), Holdings::default());
-        }
-        let handed = self.sum(|worker| worker.pipeline.stats().handed.get());
-        assert_eq!(handed, self.sum(|worker| worker.pipeline.stats().taken_over.get()), "what was handed on arrived");
-    }
 }
 
 impl Worker {
@@ -339,127 +326,5 @@ impl Worker {
 
     pub fn lost(&self) -> u64 {
         self.lost
-    }
-}
-
-/// What the tables hold.
-#[derive(Default)]
-struct Found {
-    /// Active and inactive flows, by server.
-    loads: HashMap<u32, (u32, u32)>,
-    entries: usize,
-    pairs: u64,
-    /// Pairs whose server is asked from a local address.
-    local_ends: u64,
-    /// Server and flags of each flow.
-    flows: Vec<(u32, u8)>,
-    /// Pairs that a SYN cookie opened.
-    spliced: u64,
-}
-
-impl Found {
-    fn look<E: Entry>(&mut self, table: &Flows<E>, me: u8, directory: &Directory, listed: bool)
-    where
-        E::Key: Ends,
-    {
-        let mut clients = HashMap::new();
-        let mut pairs = Vec::new();
-        let mut both = 0;
-        table.for_each(|flow| {
-            self.entries += 1;
-            let hash = table.hash(&flow.key());
-            let found = directory.find(hash);
-            assert!(!listed || found == Some(me), "worker {me} has a flow that others find at {found:?}");
-            if flow.flags() & flag::REVERSE != 0 {
-                pairs.push((flow.server(), flow.key().destination()));
-                return;
-            }
-            both += u64::from(flow.partner() != 0);
-            self.flows.push((flow.server(), flow.flags()));
-            self.spliced += u64::from(flow.flags() & flag::COOKIE != 0);
-            if flow.partner() != 0 {
-                *clients.entry((flow.server(), flow.key().source())).or_insert(0u64) += 1;
-            }
-            let row = self.loads.entry(flow.server()).or_default();
-            if flow.state().is_active() { row.0 += 1 } else { row.1 += 1 }
-        });
-        assert_eq!(both, pairs.len() as u64, "each of two entries has the other");
-        self.pairs += both;
-        // Under NAT the server answers to the client itself.
-        self.local_ends += pairs.iter().filter(|pair| !clients.contains_key(*pair)).count() as u64;
-    }
-}
-
-/// Address and port of a key's ends, as they lie in the packet.
-trait Ends {
-    fn source(&self) -> (u128, u16);
-    fn destination(&self) -> (u128, u16);
-}
-
-impl Ends for evenkeel::dataplane::flow::KeyV4 {
-    fn source(&self) -> (u128, u16) {
-        (u128::from(self.addresses as u32), self.ports as u16)
-    }
-
-    fn destination(&self) -> (u128, u16) {
-        (u128::from((self.addresses >> 32) as u32), (self.ports >> 16) as u16)
-    }
-}
-
-impl Ends for evenkeel::dataplane::flow::KeyV6 {
-    fn source(&self) -> (u128, u16) {
-        (u128::from(self.source[0]) | u128::from(self.source[1]) << 64, self.ports as u16)
-    }
-
-    fn destination(&self) -> (u128, u16) {
-        (u128::from(self.destination[0]) | u128::from(self.destination[1]) << 64, (self.ports >> 16) as u16)
-    }
-}
-
-/// Whether the transport or ICMP checksum of a whole packet is right; `None` where there is none, and for GUE, whose outer
-/// one may be missing.
-fn summed(bytes: &[u8]) -> Option<bool> {
-    let parsed = parse::parse(bytes).ok().filter(|parsed| parsed.part == Part::Whole)?;
-    let l4 = usize::from(parsed.l4);
-    let packet = bytes.get(l4..l4 + usize::from(parsed.l4_len))?;
-    match parsed.kind {
-        Kind::Flow4 | Kind::Flow6 if parsed.protocol == parse::UDP && packet[2..4] == GUE_PORT.to_be_bytes() => None,
-        Kind::Flow4 | Kind::Flow6 => Some(parse::verify_transport(bytes, &parsed).is_ok()),
-        Kind::Icmp4 => Some(checksum::checksum(packet) == 0),
-        Kind::Icmp6 => {
-            let (l3, length) = (usize::from(parsed.l3), u32::from(parsed.l4_len));
-            let pseudo = checksum::pseudo_header(&bytes[l3 + 8..l3 + 24], &bytes[l3 + 24..l3 + 40], 58, length);
-            Some(checksum::fold(checksum::sum(packet, pseudo)) == 0xffff)
-        }
-        _ => None,
-    }
-}
-
-/// What goes out: from this interface, to one station, no longer than the MTU, with a right IPv4 header.
-fn sound(frame: &[u8], port: u8) {
-    assert_eq!(frame[6..12], OWN[usize::from(port)].0, "source MAC");
-    let mut l3 = 14;
-    while frame[l3 - 2..l3] == [0x81, 0] || frame[l3 - 2..l3] == [0x88, 0xa8] {
-        l3 += 4;
-    }
-    let protocol = match frame[l3 - 2..l3] {
-        [0x08, 0x00] => frame[l3 + 9],
-        [0x86, 0xdd] => frame[l3 + 6],
-        _ => 0,
-    };
-    // An answer is as long as its question; what is forwarded fits the server's network.
-    let forwarded = [4, 6, 17, 41, 44, 47, 132].contains(&protocol);
-    assert!(!forwarded || frame.len() <= l3 + MTU as usize, "{} bytes", frame.len());
-    let group = frame[0] & 1 == 1;
-    match frame[l3 - 2..l3] {
-        [0x08, 0x00] => {
-            let header = usize::from(frame[l3] & 15) * 4;
-            assert_eq!(checksum::checksum(&frame[l3..l3 + header]), 0, "IPv4 header checksum");
-            assert!(frame[l3 + 8] > 0 && !group);
-        }
-        // An advertisement to all nodes answers a duplicate address probe.
-        [0x86, 0xdd] => assert!(frame[l3 + 7] > 0 && (!group || frame[l3 + 6] == 58)),
-        [0x08, 0x06] => assert!(!group),
-        _ => panic!("a frame of another ethertype was sent: {frame:x?}"),
     }
 }

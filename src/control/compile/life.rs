@@ -140,6 +140,7 @@ impl Registry {
             counted: Counted::default(),
             tally: Arc::default(),
             tally_since: 0,
+            clients: (0, None),
             built: None,
         });
         if old.scheduler != service.scheduler {
@@ -189,8 +190,8 @@ impl Registry {
             self.tallies += 1;
             (tally, tally_since) = (Arc::new(Tally { id: self.tallies, ..Tally::default() }), next);
         }
-        let (scheduler, state, built) = (service.scheduler, old.state, old.built);
-        ServiceRecord { scheduler, state, servers, ghosts, counted, tally, tally_since, built }
+        let (scheduler, state, clients, built) = (service.scheduler, old.state, old.clients, old.built);
+        ServiceRecord { scheduler, state, servers, ghosts, counted, tally, tally_since, clients, built }
     }
 
     /// When it should be compiled again because a server has drained for long enough, by the clock of

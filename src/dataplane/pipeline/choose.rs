@@ -5,7 +5,7 @@
 use super::Context;
 use super::family::Family;
 use crate::dataplane::director::Director;
-use crate::dataplane::flow::{Lifetimes, flag};
+use crate::dataplane::flow::{Flows, Lifetimes, flag};
 use crate::dataplane::parse::{Parsed, Part, UDP};
 use crate::dataplane::persist::{Joined, Subject};
 use crate::dataplane::schedule::{Member, Request};
@@ -180,12 +180,41 @@ fn template_of<E: Family>(snapshot: &Snapshot, director: &Director, entry: &E) -
     let key = entry.key();
     let service = snapshot.service(E::destination(&key), E::protocol(&key), E::ports(&key).1)?;
     let service = snapshot.services.get(usize::from(service))?;
-    let persistence = service.config.persistence.as_ref()?;
+    slot_in(director, service.unit, service.config.persistence.as_ref()?, entry)
+}
+
+/// The same in a unit that tells its clients apart in this way.
+fn slot_in<E: Family>(director: &Director, unit: u32, persistence: &Persistence, entry: &E) -> Option<u32> {
     match persistence.by {
         // Which call it was, only its packets told.
         PersistBy::SipCallId => director.templates.redeem(entry.extra()),
-        _ => director.templates.slot_of(&Subject::new(service.unit, E::source(&key), persistence, &[])),
+        _ => director.templates.slot_of(&Subject::new(unit, E::source(&entry.key()), persistence, &[])),
     }
+}
+
+/// Whether there are flows that count for other clients since the snapshot of this generation, or for none.
+pub(super) fn has_departed(snapshot: &Snapshot, generation: u64) -> bool {
+    snapshot.departures.iter().any(|departure| departure.since > generation)
+}
+
+/// Takes such flows away from their clients' templates, whose keys nobody will know when the flows end. Looks at every flow.
+pub(super) fn depart<E: Family>(
+    flows: &mut Flows<E>,
+    snapshot: &Snapshot,
+    director: &Director,
+    generation: u64,
+    now: u32,
+) {
+    flows.for_each_mut(|entry| {
+        if entry.flags() & (flag::PERSISTENT | flag::REVERSE) != flag::PERSISTENT {
+            return;
+        }
+        let Some(departure) = snapshot.departure(entry.server(), generation) else { return };
+        if let Some(slot) = slot_in(director, departure.unit, &departure.persistence, entry) {
+            director.templates.leave(slot, now);
+        }
+        entry.set_flags(entry.flags() & !flag::PERSISTENT);
+    });
 }
 
 /// A flow under a template ended: when its own time was over, where it is a sweep that found out.

@@ -3,6 +3,7 @@
 mod answers;
 mod cookie_streams;
 mod cookies;
+mod departures;
 mod fates;
 mod floods;
 mod fragments;

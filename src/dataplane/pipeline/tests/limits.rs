@@ -47,7 +47,7 @@ fn counted(rig: &Rig) -> (u32, u32, u64) {
     let mut flows = 0;
     rig.pipeline.tables().0.for_each(|entry| flows += u32::from(entry.flags() & flag::LIMITED != 0));
     let tally = &rig.snapshot.services[0].tally;
-    (flows, tally.flows.get(), rig.pipeline.director().clients.totals_of(tally.id).1)
+    (flows, tally.flows.get(), rig.pipeline.director().clients.totals(|id| id == tally.id).1)
 }
 
 #[test]
@@ -91,7 +91,9 @@ fn a_client_network_takes_no_more_than_it_may() {
     assert_eq!(enter(&mut rig, syn(OTHER, 3)), None);
     assert_eq!(enter(&mut rig, syn(OTHER, 4)), Some(DropReason::ClientConnections));
     assert_eq!(counted(&rig), (4, 0, 4));
-    assert_eq!(rig.pipeline.director().clients.totals().1, 4 + 3, "what was counted before is nobody's");
+    let clients = &rig.pipeline.director().clients;
+    assert_eq!(clients.totals(|_| true).1, 4 + 3, "what was counted before is nobody's");
+    assert_eq!(clients.totals(|tally| rig.snapshot.has_tally(tally)), (3, 4));
     rig.swap(limited(limits));
     assert_eq!(enter(&mut rig, syn(CLIENT, 5)), Some(DropReason::ClientConnections), "three are there");
     assert_eq!(enter(&mut rig, syn(FAR, 5)), None);

@@ -13,19 +13,19 @@ const QUIESCENT: &str = include_str!("../../../../tests/golden/persist/p300_24_q
 const UDP300: &str = include_str!("../../../../tests/golden/persist/udp_p300.tsv");
 const LIFE: &str = include_str!("../../../../tests/golden/persist/p5_life.tsv");
 
-fn persistence(seconds: u32) -> Persistence {
+pub(super) fn persistence(seconds: u32) -> Persistence {
     Persistence { by: PersistBy::Client, seconds, prefix_v4: 32, prefix_v6: 128, leave_drained: false }
 }
 
 /// A service with servers 10.0.0.N, or fd00::N.
-fn web(vip: &str, protocol: Protocol, servers: &[u8], persistence: Option<Persistence>) -> Service {
+pub(super) fn web(vip: &str, protocol: Protocol, servers: &[u8], persistence: Option<Persistence>) -> Service {
     let vip = at(vip);
     let servers: Vec<(u8, u16)> = servers.iter().map(|n| (*n, 1)).collect();
     let plain = service(vip.ip(), protocol, PortRange::single(vip.port()), &servers);
     Service { name: format!("{protocol}-{vip}"), persistence, ..plain }
 }
 
-fn rig(services: Vec<Service>) -> Rig {
+pub(super) fn rig(services: Vec<Service>) -> Rig {
     let settings =
         EngineSettings { flows: 4000, flows_ipv6: 1000, persistent_clients: 1024, ..EngineSettings::default() };
     Rig::with(settings, services)
@@ -52,15 +52,15 @@ fn get(rig: &mut Rig, client: &str, vip: &str) -> u8 {
     server
 }
 
-fn datagram(rig: &mut Rig, client: &str, vip: &str, payload: &[u8]) -> u8 {
+pub(super) fn datagram(rig: &mut Rig, client: &str, vip: &str, payload: &[u8]) -> u8 {
     goes_to(rig, packet(CLIENT_MAC, at(client), at(vip), Protocol::Udp, 0, payload))
 }
 
-fn templates(rig: &Rig) -> Vec<Template> {
+pub(super) fn templates(rig: &Rig) -> Vec<Template> {
     rig.pipeline.director().templates.list(rig.now).collect()
 }
 
-fn end_flows(rig: &mut Rig) {
+pub(super) fn end_flows(rig: &mut Rig) {
     rig.pipeline.sweep(&rig.snapshot, usize::MAX / 2, rig.now);
 }
 
