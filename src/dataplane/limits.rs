@@ -273,7 +273,14 @@ impl Clients {
                 let gives_way = word == 0 || word & PENDING == 0 && (idle() || !alive(slot.tally.load(Relaxed)));
                 gives_way.then_some((slot, word))
             });
-            let Some((slot, old)) = given else { return Err(Admission::NoRoom) };
+            let Some((slot, old)) = given else {
+                // What another worker puts in at this moment may be this very network.
+                if group.iter().any(|slot| slot.word.load(SeqCst) & PENDING != 0) {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                return Err(Admission::NoRoom);
+            };
             if put_in(group, slot, old, network) {
                 return Ok(slot);
             }

@@ -195,6 +195,8 @@ fn a_new_network_is_put_in_once() {
             assert_eq!(clients.admit(network, limits(9), 0, NOBODY_LEFT), Admission::Admitted);
         }
         let admitted = AtomicUsize::new(0);
+        // Where there is not a free entry for each thread, one that is stopped while it puts in the network keeps the others out.
+        let crowded = others as usize + 3 > WAYS;
         threads(3, |thread| {
             if thread == 0 && others > 0 {
                 clients.give(clients.network(1, address(0), 32));
@@ -203,11 +205,13 @@ fn a_new_network_is_put_in_once() {
                 let network = clients.network(1, address(1000), 32);
                 match clients.admit(network, limits(5), 0, NOBODY_LEFT) {
                     Admission::Admitted => assert!(admitted.fetch_add(1, Relaxed) < 5),
+                    Admission::NoRoom if crowded => {}
                     refused => assert_eq!(refused, Admission::Connections),
                 }
             }
         });
-        assert_eq!(admitted.into_inner(), 5);
+        let admitted = admitted.into_inner();
+        assert!(admitted == 5 || crowded && (1..5).contains(&admitted), "{admitted}");
         let slots = clients
             .slots
             .iter()
