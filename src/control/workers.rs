@@ -121,7 +121,7 @@ impl Workers {
                     let _ = started.send(Err(WorkerError::Pin { worker, core, source }));
                     return;
                 }
-                let mut pipeline = match Pipeline::new(&settings, seeds, theirs) {
+                let mut pipeline = match Pipeline::within(director, &settings, seeds, theirs) {
                     Ok(pipeline) => pipeline,
                     Err(source) => {
                         let _ = started.send(Err(WorkerError::Memory { worker, source }));
@@ -129,7 +129,6 @@ impl Workers {
                     }
                 };
                 pipeline.prefault();
-                pipeline.share(director);
                 if let Some(peers) = peers {
                     pipeline.join(peers);
                 }

@@ -109,13 +109,25 @@ pub struct Holdings {
 pub const MAX_EXTRA: usize = 16 * BATCH;
 
 impl Pipeline {
-    /// A pipeline with empty flow tables of the configured capacity.
+    /// A pipeline with empty flow tables of the configured capacity, and a director of its own.
     ///
     /// # Errors
     /// The kernel has not that much memory.
     pub fn new(settings: &EngineSettings, seeds: Seeds, stats: Arc<WorkerStats>) -> std::io::Result<Self> {
+        Pipeline::within(Arc::new(Director::new(settings, seeds)), settings, seeds, stats)
+    }
+
+    /// A pipeline that is part of a director which others know, too.
+    ///
+    /// # Errors
+    /// The kernel has not that much memory.
+    pub fn within(
+        director: Arc<Director>,
+        settings: &EngineSettings,
+        seeds: Seeds,
+        stats: Arc<WorkerStats>,
+    ) -> std::io::Result<Self> {
         let huge = settings.huge_pages != HugePages::Never;
-        let director = Arc::new(Director::new(settings, seeds));
         let empty = Slot { parsed: Err(DropReason::Truncated), hash: 0 };
         Ok(Pipeline {
             v4: Flows::new(settings.flows as usize, settings.unproven as usize, seeds, huge)?,
@@ -154,12 +166,6 @@ impl Pipeline {
                 director,
             },
         })
-    }
-
-    /// Makes it part of a director that others know, too. Without this call it is one by itself.
-    pub fn share(&mut self, director: Arc<Director>) {
-        self.kit.director = director.clone();
-        self.director = director;
     }
 
     /// What it shares with other workers.

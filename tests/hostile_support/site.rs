@@ -64,8 +64,8 @@ impl Engine {
 
     /// A worker's pipeline.
     pub fn pipeline(self, peers: Option<Peers>, director: &Arc<Director>) -> Pipeline {
-        let mut pipeline = Pipeline::new(&self.settings(), Seeds::fixed(), Arc::default()).expect("memory");
-        pipeline.share(director.clone());
+        let (director, settings) = (director.clone(), self.settings());
+        let mut pipeline = Pipeline::within(director, &settings, Seeds::fixed(), Arc::default()).expect("memory");
         if let Some(peers) = peers {
             pipeline.join(peers);
         }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::client::line;
 use super::*;
 use crate::control::compile::{Registry, Whereabouts};
+use crate::dataplane::director::Director;
 use crate::dataplane::flow::Seeds;
 use crate::dataplane::io::memory::MemoryIo;
 use crate::dataplane::io::{BATCH, Frame, PacketIo};
@@ -93,10 +94,10 @@ impl Rig {
         let at = Whereabouts { hop: Some(hop), ..Whereabouts::default() };
         let ports = vec![Port::new(OWN, 1500, true)];
         let compiled = Registry::default().compile_at(&desired, ports, Duration::ZERO, |_, _| at).expect("compiles");
-        let pipeline = |_| Pipeline::new(&desired.engine, Seeds::fixed(), Arc::default()).expect("memory");
-        let mut workers: Vec<Pipeline> = (0..workers).map(pipeline).collect();
-        let director = workers[0].director().clone();
-        workers.iter_mut().for_each(|worker| worker.share(director.clone()));
+        let (engine, seeds) = (&desired.engine, Seeds::fixed());
+        let director = Arc::new(Director::new(engine, seeds));
+        let pipeline = |_| Pipeline::within(director.clone(), engine, seeds, Arc::default()).expect("memory");
+        let workers: Vec<Pipeline> = (0..workers).map(pipeline).collect();
         let shared = Shared::new(compiled.snapshot, workers.len(), 2048).expect("shared");
         Rig { shared, workers, desired, listings: Listings::default(), now: 1000, time: Instant::now() }
     }

@@ -26,9 +26,11 @@ pub(super) fn web(vip: &str, protocol: Protocol, servers: &[u8], persistence: Op
 }
 
 pub(super) fn rig(services: Vec<Service>) -> Rig {
-    let settings =
-        EngineSettings { flows: 4000, flows_ipv6: 1000, persistent_clients: 1024, ..EngineSettings::default() };
-    Rig::with(settings, services)
+    Rig::with(settings(), services)
+}
+
+fn settings() -> EngineSettings {
+    EngineSettings { flows: 4000, flows_ipv6: 1000, persistent_clients: 1024, ..EngineSettings::default() }
 }
 
 /// The last byte of the server that a frame goes to; 0: none.
@@ -269,7 +271,10 @@ fn workers_of_one_director_agree() {
     let services = || vec![web("192.0.2.10:80", Protocol::Tcp, &[1, 2, 3], Some(persistence(300)))];
     let mut workers: Vec<Rig> = (0..3).map(|_| rig(services())).collect();
     let director = workers[0].pipeline.director().clone();
-    workers.iter_mut().for_each(|worker| worker.pipeline.share(director.clone()));
+    for worker in &mut workers[1..] {
+        let pipeline = Pipeline::within(director.clone(), &settings(), Seeds::fixed(), Arc::default());
+        worker.pipeline = pipeline.expect("memory");
+    }
     for n in 0..60u16 {
         let client = format!("198.51.100.{}:{}", n % 12, 1000 + n);
         let server = get(&mut workers[usize::from(n) % 3], &client, "192.0.2.10:80");
