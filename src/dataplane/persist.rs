@@ -36,6 +36,9 @@ const WAYS: usize = 8;
 /// How often a change is tried again that another worker was in the way of.
 const TRIES: usize = 4;
 
+/// How often a worker looks whether another one that puts in the same client has done so.
+const WAITS: usize = 1000;
+
 /// Bytes of a Call-ID that are kept for listing.
 const TEXT: usize = 88;
 
@@ -100,7 +103,7 @@ struct Word(u64);
 
 impl Word {
     const REAL: u64 = 0xffff_ffff;
-    /// The slot is being freed: nobody may join.
+    /// The slot is being taken or freed: nobody may join.
     const LEAVING: u64 = 1 << 32;
     /// A flow under it was proven (`IP_VS_CTPL_S_ASSURED`).
     const ASSURED: u64 = 1 << 33;
@@ -476,24 +479,55 @@ impl Templates {
                 continue;
             }
             let at = free.or_else(|| self.empty(print))?;
-            if self.prints[at].compare_exchange(0, print, SeqCst, SeqCst).is_err() {
-                continue;
-            }
-            self.used.fetch_add(1, Relaxed);
-            self.slots[at].describe(subject);
-            // Another worker may have put the same client into another slot at the same moment: the first one stays.
-            return match self.find(print) {
-                Some(first) if first != at => {
-                    let word = self.slots[at].word();
-                    if word.flows() == 0 {
-                        self.free(at, word);
-                    }
-                    Some(first)
+            let Some(word) = self.reserve(at, print) else { continue };
+            if self.is_elsewhere(at, print) {
+                self.release(at, word);
+                // The one elsewhere may still be on its way in, or give way to a third.
+                match (0..WAITS).inspect(|_| std::hint::spin_loop()).find_map(|_| self.find(print)) {
+                    Some(first) => return Some(first),
+                    None => continue,
                 }
-                _ => Some(at),
-            };
+            }
+            self.slots[at].describe(subject);
+            self.slots[at].word.store(word.next_turn().0 & Word::TURNS, SeqCst);
+            return Some(at);
         }
         None
+    }
+
+    /// Takes a free slot for a print; nobody joins it before its word is free of [`Word::LEAVING`] again.
+    fn reserve(&self, at: usize, print: u64) -> Option<Word> {
+        let slot = &self.slots[at];
+        let word = slot.word();
+        // A slot that is taken or freed changes its word: if the word is the same still, the slot is free still.
+        if word.is_leaving() || self.prints[at].load(SeqCst) != 0 {
+            return None;
+        }
+        slot.swap(word, Word(word.0 | Word::LEAVING)).ok()?;
+        self.prints[at].store(print, SeqCst);
+        self.used.fetch_add(1, Relaxed);
+        Some(word)
+    }
+
+    /// Whether another slot has this print, or is about to: of two workers that put in one client at the same moment, at
+    /// least one sees the other. The one at the earlier place waits, a bounded number of times, for what the other does.
+    fn is_elsewhere(&self, at: usize, print: u64) -> bool {
+        let mut earlier = true;
+        for other in self.places(print) {
+            if other == at {
+                earlier = false;
+                continue;
+            }
+            let mut waits = 0;
+            while self.prints[other].load(SeqCst) == print {
+                if earlier || waits == WAITS || !self.slots[other].word().is_leaving() {
+                    return true;
+                }
+                waits += 1;
+                std::hint::spin_loop();
+            }
+        }
+        false
     }
 
     /// A free slot for a new client, in the emptier one of its two buckets.
@@ -527,12 +561,16 @@ impl Templates {
         if word.is_leaving() || slot.swap(word, Word(word.0 | Word::LEAVING)).is_err() {
             return false;
         }
-        if self.prints[at].swap(0, SeqCst) != 0 {
-            self.used.fetch_sub(1, Relaxed);
-        }
-        slot.time.store(0, Release);
-        slot.word.store(word.next_turn().0 & Word::TURNS, SeqCst);
+        self.release(at, word);
         true
+    }
+
+    /// Gives back a slot whose word was this before it was marked as [`Word::LEAVING`].
+    fn release(&self, at: usize, word: Word) {
+        self.prints[at].store(0, SeqCst);
+        self.used.fetch_sub(1, Relaxed);
+        self.slots[at].time.store(0, Release);
+        self.slots[at].word.store(word.next_turn().0 & Word::TURNS, SeqCst);
     }
 
     /// Looks at the next `budget` slots for templates whose time is over: those without flows go, the others are armed again.
