@@ -2,12 +2,13 @@
 //!
 //! # Layers
 //! ```text
-//! model <- dataplane <- control <- main
+//! model <- {dataplane, vrrp} <- control <- main
 //!                       lab, pktgen (beside main: they use the program from outside)
 //! model <- realserver <- main (for machines that run no engine)
 //! ```
 //! - [`model`]: the nouns that every layer shares.
 //! - [`dataplane`]: the path of a packet: rings, parsing, flows, schedulers, rewriting.
+//! - [`vrrp`]: who is master of which addresses: adverts, election, announcements, tracking.
 //! - [`control`]: the path of a change: config, netlink, snapshots, the control socket, the commands.
 //! - [`lab`]: networks of namespaces with real clients and servers, for the demo, the tests and for users.
 //! - [`pktgen`]: the packet generator.
@@ -21,3 +22,4 @@ pub mod lab;
 pub mod model;
 pub mod pktgen;
 pub mod realserver;
+pub mod vrrp;

@@ -5,10 +5,14 @@
 
 mod access;
 mod engine;
+mod mastery;
+mod router;
 mod service;
 
 pub use access::{Access, Judgement, Prefix, PrefixError};
 pub use engine::*;
+pub use mastery::{MOST_ROUTERS, Masters, Mastery, RouterSlot};
+pub use router::*;
 pub use service::*;
 
 use std::fmt;
@@ -205,6 +209,8 @@ pub struct Desired {
     pub access: Arc<Access>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
+    /// Virtual routers and what they need.
+    pub vrrp: Vrrp,
 }
 
 impl Desired {

@@ -332,6 +332,7 @@ fn desired() -> impl Strategy<Value = Desired> {
                     Service { timeouts, ..service }
                 })
                 .collect(),
+            vrrp: Default::default(),
         },
     )
 }

@@ -40,6 +40,7 @@ fn desired(scheduler: Scheduler, servers: &[(u8, u16)]) -> Desired {
         addresses: Vec::new(),
         access: Default::default(),
         services: vec![Service::dr("dns", key, scheduler, servers)],
+        vrrp: Default::default(),
     }
 }
 

@@ -39,6 +39,7 @@ fn desired() -> Desired {
         addresses: Vec::new(),
         access: Default::default(),
         services: vec![Service::dr("dns", key, Scheduler::RR, servers)],
+        vrrp: Default::default(),
     }
 }
 

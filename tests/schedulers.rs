@@ -58,6 +58,7 @@ impl Director {
             addresses: Vec::new(),
             access: Arc::default(),
             services: Vec::new(),
+            vrrp: Default::default(),
         };
         let mut registry = Registry::default();
         let snapshot = compile(&mut registry, &desired);

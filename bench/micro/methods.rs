@@ -51,6 +51,7 @@ fn snapshot(v6: bool, method: Method) -> Snapshot {
         addresses: Vec::new(),
         access: Default::default(),
         services: vec![service],
+        vrrp: Default::default(),
     };
     let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };
     let at = Whereabouts { hop: Some(hop), source: Some(address(v6, 254)), ..Whereabouts::default() };

@@ -229,6 +229,7 @@ impl Table {
             addresses: Vec::new(),
             access: Arc::default(),
             services: vec![service],
+            vrrp: Default::default(),
         };
         let pipeline = Pipeline::new(&engine, Seeds::random(), Arc::new(WorkerStats::default())).expect("memory");
         let mut table = Table { pipeline, registry: Registry::default(), desired, case: Case { v6, flows } };

@@ -149,6 +149,7 @@ fn snapshot(v6: bool, scheduler: Scheduler) -> Snapshot {
         addresses: Vec::new(),
         access: Default::default(),
         services: vec![Service::dr("dns", key, scheduler, servers)],
+        vrrp: Default::default(),
     };
     let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };
     let ports = vec![Port::new(OWN, 1500, true)];

@@ -45,6 +45,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
         addresses,
         access: Arc::new(access?),
         services,
+        vrrp: Default::default(),
     };
     if out.problems.iter().all(|problem| problem.severity == Severity::Warning) {
         capacity(&desired, out);

@@ -270,6 +270,7 @@ impl Site {
             addresses: vec![IpAddr::from(GATEWAY)],
             access: self.access.clone(),
             services: self.services.clone(),
+            vrrp: Default::default(),
         };
         let unreachable = self.unreachable.clone();
         let whereabouts = |_: &Service, server: &Server| {

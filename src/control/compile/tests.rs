@@ -18,6 +18,7 @@ fn desired(servers: &[(u8, u16)]) -> Desired {
         addresses: Vec::new(),
         access: Default::default(),
         services: vec![Service::dr("web", key, Scheduler::WLC, servers)],
+        vrrp: Default::default(),
     }
 }
 

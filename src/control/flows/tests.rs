@@ -89,6 +89,7 @@ impl Rig {
             addresses: Vec::new(),
             access: Arc::default(),
             services: services(),
+            vrrp: Default::default(),
         };
         let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };
         let at = Whereabouts { hop: Some(hop), ..Whereabouts::default() };

@@ -147,6 +147,7 @@ fn desired(services: Vec<Service>) -> Desired {
         addresses: Vec::new(),
         access: Default::default(),
         services,
+        vrrp: Default::default(),
     }
 }
 
@@ -528,6 +529,7 @@ fn a_quiescent_or_unreachable_server_keeps_or_loses_its_flows_with_a_reason() {
         addresses: Vec::new(),
         access: Default::default(),
         services,
+        vrrp: Default::default(),
     };
     let ports = vec![Port::new(OWN, 1500, true)];
     rig.snapshot = rig.registry.compile(&desired, ports, desired_hop).expect("compiles").snapshot;

@@ -1,0 +1,1 @@
+//! VRRP: who is master of which addresses.
