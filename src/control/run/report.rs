@@ -103,7 +103,7 @@ impl Engine {
             config: ConfigStatus {
                 file: self.file.display().to_string(),
                 generation: snapshot.generation,
-                taken_by_all: self.workers.oldest_generation(),
+                taken_by_all: self.workers.oldest_generation().min(snapshot.generation),
                 loaded_at: self.loaded_at,
                 last_error: self.last_error.clone(),
             },
