@@ -1,1 +1,21 @@
 //! VRRP: who is master of which addresses.
+//!
+//! ```text
+//! packet <- machine <- group, evidence <- election        (pure)
+//! ```
+//! - [`packet`]: adverts, bytes to values and back.
+//! - [`machine`]: one virtual router: its state, its timers.
+//! - [`group`]: routers that are master together or not at all.
+//! - [`evidence`]: what is wrong on the segment, said once, and counted.
+//! - [`election`]: all of this appliance's routers behind one face.
+//! - [`status`]: what of it people see.
+
+pub mod election;
+pub mod evidence;
+pub mod group;
+pub mod machine;
+pub mod packet;
+pub mod status;
+
+pub use election::{Action, Condition, Election, Level, Source, Spec};
+pub use machine::State;
