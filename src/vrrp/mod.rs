@@ -1,1 +1,4 @@
 //! VRRP: who is master of which addresses.
+
+pub mod notify;
+pub mod track;
