@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use crate::model::{SyncGroup, Track, Tracked, VirtualRouter, Vrrp};
 
-// mod file;
-// mod process;
-// mod script;
+mod file;
+mod process;
+mod script;
 #[cfg(test)]
 mod tests;
 pub mod tracker;
@@ -311,6 +311,16 @@ impl Streak {
     /// `None` before the first result.
     pub fn good(&self) -> Option<bool> {
         self.begun.then_some(self.score >= self.rise)
+    }
+
+    /// Takes other numbers, and stays what it is.
+    pub fn set(&mut self, rise: u16, fall: u16) {
+        if let Some(good) = self.good() {
+            *self = Streak { begun: true, ..Streak::new(rise, fall, good) };
+            self.score = if good { self.score } else { 0 };
+        } else {
+            *self = Streak::new(rise, fall, false);
+        }
     }
 
     /// Takes a result; returns what the script is from now on, where that is new.
