@@ -8,14 +8,19 @@
 //! - [`group`]: routers that are master together or not at all.
 //! - [`evidence`]: what is wrong on the segment, said once, and counted.
 //! - [`election`]: all of this appliance's routers behind one face.
+//! - [`track`]: what a router's right to be master hangs on.
+//! - [`notify`]: log lines, notify scripts and the FIFO.
 //! - [`status`]: what of it people see.
 
+mod command;
 pub mod election;
 pub mod evidence;
 pub mod group;
 pub mod machine;
+pub mod notify;
 pub mod packet;
 pub mod status;
+pub mod track;
 
 pub use election::{Action, Condition, Election, Level, Source, Spec};
 pub use machine::State;
