@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod nexthop;
 pub mod persistence;
 pub mod replay;
+pub mod routers;
 pub mod resolve;
 pub mod run;
 pub mod socket;

@@ -30,6 +30,7 @@ use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
 use super::persistence::Question;
+use super::routers::Routers;
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::startup;
@@ -37,6 +38,7 @@ use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
 use crate::model::{self, Desired, Service};
+use crate::vrrp::driver::DriverError;
 
 /// Arguments of `evenkeel run`.
 #[derive(Debug, clap::Args)]
@@ -76,6 +78,12 @@ pub enum RunError {
     /// No workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// No VRRP.
+    #[error(transparent)]
+    Vrrp(#[from] DriverError),
+    /// The thread of VRRP ended by itself.
+    #[error("the VRRP thread died; the interfaces and addresses are given back")]
+    VrrpDied,
     /// A worker ended by itself.
     #[error("worker {0} died; the interfaces are given back to the kernel")]
     WorkerDied(usize),
@@ -158,7 +166,9 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
     let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
     let workers = Workers::start(ios, &desired.engine, &shared)?;
+    let routers = Routers::new(applied.mastery().clone(), &workers, &desired.control_socket);
     let mut engine = Engine {
+        routers,
         file: file.to_owned(),
         loads: vec![0.0; workers.list.len()],
         busy: vec![0; workers.list.len()],
@@ -182,8 +192,11 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
+    // Not before the packets of a master would be served.
+    engine.configure_routers()?;
     info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
     let ended = engine.serve(poll, server, &mut pipes);
+    engine.routers.stop();
     info!("stopped");
     ended
 }
@@ -220,6 +233,8 @@ fn servers(desired: &Desired) -> impl Iterator<Item = (IpAddr, Way)> {
 struct Engine {
     file: PathBuf,
     desired: Desired,
+    // First of all: the other appliances are told before anything stops.
+    routers: Routers,
     tracker: Tracker,
     // Before the workers: the filters leave the interfaces first, then the workers end.
     applied: Applied,
@@ -240,7 +255,7 @@ struct Engine {
     /// Servers without a next hop, and why, as last logged.
     unreachable: BTreeMap<IpAddr, Reason>,
     alarms: Alarms,
-    /// Sentences about servers that are this machine, as last logged.
+    /// Sentences about addresses that the kernel should not have, or should, as last logged.
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
@@ -347,6 +362,9 @@ impl Engine {
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }
+            if !self.routers.is_running() {
+                return Err(RunError::VrrpDied);
+            }
             self.hops_changed |= self.applied.has_idle_ghosts();
         }
         Ok(())
@@ -356,7 +374,15 @@ impl Engine {
         let tracker = &self.tracker;
         let machine = machine(desired, tracker, &self.report, self.started);
         let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
-        self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)
+        let generation = self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)?;
+        self.routers.services(&self.shared.snapshot.load());
+        Ok(generation)
+    }
+
+    /// Gives VRRP the configuration in force.
+    fn configure_routers(&mut self) -> Result<(), DriverError> {
+        let (applied, snapshot) = (&self.applied, self.shared.snapshot.load());
+        self.routers.configure(&self.desired, |router| applied.slot(router), &snapshot)
     }
 
     /// Reads the file again. What is wrong with it changes nothing.
@@ -400,6 +426,11 @@ impl Engine {
         };
         self.desired = desired;
         self.last_error = None;
+        if let Err(failure) = self.configure_routers() {
+            // The configuration is in force but for VRRP, which did not run before either.
+            self.last_error = Some(format!("{name}: no VRRP: {}", startup::chain(&failure)));
+            error!("{name}: no VRRP: {}", startup::chain(&failure));
+        }
         self.loaded_at = unix_time();
         self.hops_changed = true;
         let said = format!("{name}: reloaded: {}", summary(&self.desired, warnings.len()).trim_start_matches("fine: "));

@@ -53,17 +53,18 @@ impl Engine {
             info!("server {address} can be reached again");
         }
         self.unreachable = now;
-        let local = self.local_servers();
+        let local = self.misplaced();
         for sentence in local.iter().filter(|sentence| !self.local.contains(sentence)) {
             warn!("{sentence}");
         }
         self.local = local;
     }
 
-    /// Servers that are this machine, where the kernel does not have the service address.
-    fn local_servers(&self) -> Vec<String> {
+    /// Addresses that the kernel should not have, or should: of virtual routers in the engine, and of services with servers that
+    /// are this machine.
+    fn misplaced(&self) -> Vec<String> {
         let has = &self.tracker.facts().addresses;
-        let mut all = Vec::new();
+        let mut all = startup::kernel_has(&self.desired, has);
         for service in self.desired.services.iter().filter(|service| !has.contains(&service.key.address)) {
             let is_local = |s: &&model::Server| self.tracker.reach(service, s) == Err(Reason::Local);
             let servers = service.servers.iter().filter(is_local);
@@ -91,7 +92,7 @@ impl Engine {
         let unreachable = self.cut_off();
         let mut warnings: Vec<String> = self.report.warnings.clone();
         warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
-        warnings.extend(self.local_servers());
+        warnings.extend(self.misplaced());
         warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.restart.iter().cloned());
         Status {
@@ -120,6 +121,7 @@ impl Engine {
             local_ports: collect::local_ports(&self.desired, &self.workers),
             limited_clients: collect::limited_clients(&snapshot, &self.workers),
             persistence: collect::persistence(&self.workers),
+            vrrp: self.routers.status().map(|status| (*status).clone()),
             drops: collect::drops(&self.workers),
             warnings,
         }
