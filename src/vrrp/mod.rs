@@ -9,13 +9,18 @@
 //! - [`evidence`]: what is wrong on the segment, said once, and counted.
 //! - [`election`]: all of this appliance's routers behind one face.
 //! - [`status`]: what of it people see.
+//! - [`track`]: what a router's right to be master hangs on.
+//! - [`notify`]: who is told.
 
+mod command;
 pub mod election;
 pub mod evidence;
 pub mod group;
 pub mod machine;
+pub mod notify;
 pub mod packet;
 pub mod status;
+pub mod track;
 
 pub use election::{Action, Condition, Election, Level, Source, Spec};
 pub use machine::State;
