@@ -50,7 +50,8 @@ pub fn render(out: &mut String, status: &VrrpStatus) {
     out.push_str(&table.render());
     for router in &status.routers {
         let _ = writeln!(out, "{}: {}: {}", router.name, router.addresses.join(" "), router.why);
-        for peer in router.peers.iter().filter(|peer| Some(&peer.address) != router.master.as_ref().map(|m| &m.address)) {
+        for peer in router.peers.iter().filter(|peer| Some(&peer.address) != router.master.as_ref().map(|m| &m.address))
+        {
             let (state, heard) = (if peer.priority == 0 { "left" } else { "peer" }, ago(peer.heard_ms));
             let _ = writeln!(
                 out,
