@@ -133,9 +133,10 @@ impl Program {
     /// The file, or the first folder above it, of which `says` holds; it also gets whether that is a folder.
     fn place_with(&self, says: impl Fn(&Metadata, bool) -> bool) -> Option<PathBuf> {
         let whole = self.path.canonicalize().ok()?;
-        let place = whole.ancestors().enumerate().find(|(above, place)| {
-            fs::metadata(place).is_ok_and(|found| says(&found, *above > 0))
-        });
+        let place = whole
+            .ancestors()
+            .enumerate()
+            .find(|(above, place)| fs::metadata(place).is_ok_and(|found| says(&found, *above > 0)));
         place.map(|(_, place)| place.to_owned())
     }
 }
@@ -184,6 +185,11 @@ impl Running {
     pub fn kill(&mut self) {
         self.ending = true;
         self.signal(Signal::SIGKILL);
+    }
+
+    /// Lets it go on when this is dropped.
+    pub fn leave(&mut self) {
+        self.over = true;
     }
 
     fn signal(&self, signal: Signal) {

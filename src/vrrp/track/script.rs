@@ -109,7 +109,9 @@ impl Script {
         let started = Program::find(program, self.spec.user.as_deref()).and_then(|program| {
             let risk = program.risk();
             if risk.is_some() && risk != self.risk {
-                reports.extend(risk.iter().map(|risk| log(Level::Warn, format!("VRRP_Script({}): {risk}", self.spec.name))));
+                reports.extend(
+                    risk.iter().map(|risk| log(Level::Warn, format!("VRRP_Script({}): {risk}", self.spec.name))),
+                );
             }
             self.risk = risk;
             program.start(arguments)
