@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, after, bounded, never, select, unbounded};
 use tracing::{error, info, warn};
 
+use super::election::Level;
+use super::machine::State;
 use crate::model::{Notify, Vrrp};
 
 mod fifo;
@@ -21,17 +23,6 @@ mod scripts;
 
 use fifo::{Fifo, FifoError};
 use scripts::Scripts;
-
-/// How much a log line matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// What happens.
-    Info,
-    /// What should be looked at.
-    Warn,
-    /// What does not work.
-    Error,
-}
 
 /// What a router or a group has become, in keepalived's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +44,17 @@ pub enum Change {
 }
 
 impl Change {
+    /// What a state is told as; `None` for one that is told to nobody.
+    pub fn of(state: State) -> Option<Change> {
+        match state {
+            State::Init => None,
+            State::Master => Some(Change::Master),
+            State::Backup => Some(Change::Backup),
+            State::Fault => Some(Change::Fault),
+            State::Stop => Some(Change::Stop),
+        }
+    }
+
     /// keepalived's word.
     pub fn word(self) -> &'static str {
         match self {

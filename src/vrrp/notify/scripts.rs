@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Change, Level};
+use super::Change;
 use crate::model::Notify;
+use crate::vrrp::Level;
 use crate::vrrp::command::{Ended, Program, Running};
 
 /// How long the next script of the same router waits for the one before.

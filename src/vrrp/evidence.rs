@@ -1,0 +1,1 @@
+//! What is wrong on the segment, said once and counted. Pure.

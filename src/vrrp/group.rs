@@ -1,0 +1,1 @@
+//! Routers that are master together or not at all. Pure.
