@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn known_messages_are_read() {
-        let two = read_message("210ac802000192edc0000201c00002020000000000000000", "192.0.2.251", "224.0.0.18").unwrap();
+        let two =
+            read_message("210ac802000192edc0000201c00002020000000000000000", "192.0.2.251", "224.0.0.18").unwrap();
         assert_eq!((two.version, two.vrid, two.priority, two.auth_type), (2, 10, 200, 0));
         assert_eq!((two.interval, two.sum), (Duration::from_secs(1), Sum::Message));
         assert_eq!(two.addresses, ["192.0.2.1", "192.0.2.2"].map(|text| text.parse::<IpAddr>().unwrap()));

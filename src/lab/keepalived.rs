@@ -4,7 +4,7 @@
 //! foreground. Touches no keepalived of the machine.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -28,7 +28,10 @@ impl Keepalived {
         let mut command = Command::new(keepalived);
         command.args(["-n", "-l", "-D", "-P", "-f"]).arg(&file);
         for (option, kind) in [("-p", "pid"), ("-r", "vrrp-pid"), ("-c", "check-pid")] {
-            command.arg(option).arg(lab.path(&format!("{node}.keepalived.{kind}")));
+            let pid = lab.path(&format!("{node}.keepalived.{kind}"));
+            // A killed one leaves its own, and its child may still be seen by the next.
+            let _ = fs::remove_file(&pid);
+            command.arg(option).arg(pid);
         }
         let process = lab.start(node, &format!("{node}-keepalived"), &command)?;
         Ok(Keepalived { file, process })
@@ -47,6 +50,6 @@ impl Keepalived {
     }
 }
 
-fn write(file: &PathBuf, config: &str) -> Result<(), LabError> {
+fn write(file: &Path, config: &str) -> Result<(), LabError> {
     fs::write(file, config).doing(|| format!("writing {}", file.display()))
 }

@@ -109,9 +109,8 @@ impl RouterPlan {
         if let Some(password) = &self.password {
             lines.push(format!("authentication {{\n        auth_type PASS\n        auth_pass {password}\n    }}"));
         }
-        let list = |name: &str, entries: Vec<String>| {
-            format!("{name} {{\n        {}\n    }}", entries.join("\n        "))
-        };
+        let list =
+            |name: &str, entries: Vec<String>| format!("{name} {{\n        {}\n    }}", entries.join("\n        "));
         if let Some(source) = self.source {
             let word = if self.peers.is_empty() { "mcast_src_ip" } else { "unicast_src_ip" };
             lines.push(format!("{word} {source}"));
@@ -220,10 +219,11 @@ impl VrrpPlan {
         VrrpPlan { routers: vec![router], ..VrrpPlan::default() }
     }
 
-    /// The text of a keepalived.conf. Its VRRP process runs with real-time priority, as Evenkeel's thread does.
+    /// The text of a keepalived.conf. Its VRRP process goes before others, but not with real-time priority: a reload
+    /// that takes longer than its own limit (10 ms) would end it.
     pub fn keepalived(&self) -> String {
         let mut text = String::from(
-            "global_defs {\n    router_id lab\n    vrrp_rt_priority 50\n    script_user root\n    enable_script_security\n}\n",
+            "global_defs {\n    router_id lab\n    vrrp_priority -20\n    script_user root\n    enable_script_security\n}\n",
         );
         for script in &self.scripts {
             let ScriptPlan { name, command, rise, fall, .. } = script;
@@ -294,7 +294,8 @@ mod tests {
         let mut config = EngineConfig::new();
         plan.evenkeel(&mut config);
         let text = config.to_toml();
-        for line in ["password = \"s3cret12\"", "vrid = 51", "interval = 1.0", "preempt = false", "label = \"eth0:1\""] {
+        for line in ["password = \"s3cret12\"", "vrid = 51", "interval = 1.0", "preempt = false", "label = \"eth0:1\""]
+        {
             assert!(text.contains(line), "{line}: {text}");
         }
     }
