@@ -19,7 +19,9 @@ use crate::dataplane::io::open::Gate;
 use crate::dataplane::snapshot::{Port, Snapshot, slot_of};
 use crate::dataplane::worker::Shared;
 use crate::dataplane::xdp::{FilterEntry, FilterError, FilterTable};
-use crate::model::{Desired, Method, PortRange, Server, Service};
+use crate::model::{
+    Desired, Mastery, Method, Place, PortRange, RouterSlot, Server, Service, ServiceKey, VirtualRouter,
+};
 
 /// Why a change was not made. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +69,9 @@ pub struct Machine<'k> {
 pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable {
     let (mut entries, mut replies) = (BTreeSet::new(), BTreeSet::new());
     let mut owned: BTreeSet<IpAddr> = desired.addresses.iter().copied().collect();
+    // Whoever is master: the workers see that for themselves. On an interface of the kernel they are the kernel's.
+    let in_engine = desired.vrrp.routers.iter().filter(|router| router.place == Place::Engine);
+    owned.extend(in_engine.flat_map(VirtualRouter::all_addresses).map(|known| known.address));
     for service in &desired.services {
         let key = service.key;
         entries.insert(FilterEntry { address: key.address, protocol: key.protocol, ports: key.ports });
@@ -78,10 +83,7 @@ pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable 
                 owned.insert(*address);
             }
         }
-        for server in service.servers.iter().filter(|server| server.method == Method::Nat) {
-            let ports = server.port.map_or(key.ports, PortRange::single);
-            replies.insert(FilterEntry { address: server.address, protocol: key.protocol, ports });
-        }
+        replies.extend(service.servers.iter().filter_map(|server| answers(key, server)));
     }
     let judged: BTreeSet<IpAddr> = match desired.access.denies_any() {
         true => desired.services.iter().map(|service| service.key.address).collect(),
@@ -96,6 +98,22 @@ pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable 
     }
 }
 
+/// What a server by NAT sends to the clients of a service.
+fn answers(key: ServiceKey, server: &Server) -> Option<FilterEntry> {
+    let ports = server.port.map_or(key.ports, PortRange::single);
+    let entry = FilterEntry { address: server.address, protocol: key.protocol, ports };
+    (server.method == Method::Nat).then_some(entry)
+}
+
+/// The table with the answers of removed servers that have flows left: the kernel would forward them to clients as they are,
+/// and a client resets a connection of which it does not know.
+fn with_ghosts<'g>(mut table: FilterTable, ghosts: impl Iterator<Item = (ServiceKey, &'g Server)>) -> FilterTable {
+    table.replies.extend(ghosts.filter_map(|(key, server)| answers(key, server)));
+    table.replies.sort_unstable();
+    table.replies.dedup();
+    table
+}
+
 /// The data plane's ports: what the kernel says now, else what it said at start.
 pub fn ports(desired: &Desired, facts: &Facts, at_start: &[InterfaceFacts]) -> Vec<Port> {
     desired
@@ -105,7 +123,12 @@ pub fn ports(desired: &Desired, facts: &Facts, at_start: &[InterfaceFacts]) -> V
         .map(|(interface, start)| {
             let link = facts.links.values().find(|link| link.name == interface.name);
             let mac = link.and_then(|link| link.mac).unwrap_or(start.mac);
-            Port::new(mac, link.map_or(start.mtu, |link| link.mtu), true)
+            let mut port = Port::new(mac, link.map_or(start.mtu, |link| link.mtu), true);
+            // The router may be in a VLAN of the interface.
+            let is_on = |router: &&VirtualRouter| router.interface.split('.').next() == Some(&interface.name);
+            let routers = desired.vrrp.routers.iter().filter(|router| router.virtual_mac);
+            routers.filter(is_on).for_each(|router| port.add_virtual(router.mac()));
+            port
         })
         .collect()
 }
@@ -163,7 +186,7 @@ impl Applied {
         let access = self.registry.access(&desired.access);
         self.set_access(&access)?;
         if !same && let Err(error) = self.widen(&table) {
-            self.narrow(&before.unwrap_or_default());
+            self.narrow(&before.clone().unwrap_or_default());
             self.keep_access(&lists);
             return Err(error.into());
         }
@@ -188,10 +211,21 @@ impl Applied {
             self.units = units;
             self.forgetting = Some(generation);
         }
-        if !same {
+        let table = with_ghosts(table, self.registry.ghosts());
+        if !before.is_some_and(|before| before.same(&table)) {
             self.narrowing = Some((generation, table));
         }
         Ok(generation)
+    }
+
+    /// Who is master: the bits that the workers read.
+    pub fn mastery(&self) -> &Arc<Mastery> {
+        &self.registry.routers.mastery
+    }
+
+    /// The number of a virtual router of the newest snapshot.
+    pub fn slot(&self, router: &str) -> Option<RouterSlot> {
+        self.registry.routers.slot(router)
     }
 
     /// When a change is due though nothing changed: a server has drained for long enough. By the clock of [`Machine::now`].
@@ -271,4 +305,52 @@ pub fn totals(workers: &Workers, id: u32) -> Baseline {
         let counters = [&server.packets, &server.bytes, &server.connections, &server.out_packets, &server.out_bytes];
         [0, 1, 2, 3, 4].map(|at: usize| sum[at] + counters[at].get())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::snapshot::NextHop;
+    use crate::model::{EngineSettings, MacAddr, Protocol, Scheduler, Timeouts};
+
+    #[test]
+    fn answers_of_a_removed_server_are_taken_while_it_has_flows() {
+        let key = |port| ServiceKey {
+            address: IpAddr::from([192, 0, 2, 10]),
+            protocol: Protocol::Tcp,
+            ports: PortRange::single(port),
+        };
+        let server = |last| Server { method: Method::Nat, ..Server::dr(IpAddr::from([10, 0, 0, last]), 1) };
+        let mut desired = Desired {
+            engine: EngineSettings::default(),
+            timeouts: Timeouts::default(),
+            control_socket: "/x".into(),
+            interfaces: Vec::new(),
+            neighbors: Vec::new(),
+            addresses: Vec::new(),
+            access: Default::default(),
+            services: vec![Service::dr("web", key(80), Scheduler::WLC, vec![server(1), server(2)])],
+            vrrp: Default::default(),
+        };
+        let mut registry = Registry::default();
+        let mut table = |desired: &Desired, flows: i32| {
+            let port = Port::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500, true);
+            let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 0, 9]) };
+            let compiled = registry.compile(desired, vec![port], |_| Some(hop)).expect("compiles");
+            let load = &compiled.snapshot.services[0].all().find(|m| m.address == IpAddr::from([10, 0, 0, 2]));
+            if let Some(member) = load {
+                match flows {
+                    1 => member.load.open(false),
+                    -1 => member.load.close(false),
+                    _ => {}
+                }
+            }
+            with_ghosts(filter_table(desired, &HashSet::new()), registry.ghosts()).replies.len()
+        };
+        assert_eq!(table(&desired, 1), 2);
+        desired.services[0].servers.pop();
+        assert_eq!(table(&desired, 0), 2);
+        assert_eq!(table(&desired, -1), 2);
+        assert_eq!(table(&desired, 0), 1, "its last flow has ended");
+    }
 }

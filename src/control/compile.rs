@@ -6,6 +6,7 @@
 mod departures;
 mod life;
 mod locals;
+mod routers;
 mod units;
 
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,7 @@ use departures::{Clients, Departures};
 use life::Counted;
 pub use life::Drain;
 use locals::Locals;
+use routers::Routers;
 use units::Units;
 
 /// Where a server is, as the kernel's facts tell it.
@@ -173,6 +175,8 @@ pub struct Registry {
     access: Arc<Table>,
     units: Units,
     departures: Departures,
+    /// Numbers of the virtual routers, and the bits of who is master.
+    pub routers: Routers,
 }
 
 /// A compiled snapshot and what is new in it.
@@ -226,6 +230,7 @@ impl Registry {
         }
         self.locals.assign(desired, now)?;
         self.units.assign(desired, now);
+        self.routers.assign(desired);
         let mut removed = Vec::new();
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
@@ -298,7 +303,7 @@ impl Registry {
             entries,
             &desired.timeouts,
             self.locals.snapshot(),
-            &desired.addresses,
+            self.routers.ownership(desired),
             |_, member| placed[&member.id].clone(),
         );
         snapshot.access = self.access(&desired.access);

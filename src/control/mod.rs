@@ -14,6 +14,7 @@ pub mod nexthop;
 pub mod persistence;
 pub mod replay;
 pub mod resolve;
+pub mod routers;
 pub mod run;
 pub mod socket;
 pub mod startup;

@@ -3,6 +3,8 @@
 //! Owns the order of start and stop, and the one loop over signals, the control socket, the kernel's announcements and
 //! timers. Decides nothing about packets and nothing about a configuration.
 
+mod report;
+
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -27,15 +29,16 @@ use super::groups::Groups;
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
-use super::persistence::{Action, Question};
+use super::persistence::Question;
+use super::routers::Routers;
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
-use super::status::{ConfigStatus, EngineStatus, Status};
+use super::startup;
 use super::workers::{self, WorkerError, Workers};
-use super::{collect, persistence, startup};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
 use crate::model::{self, Desired, Service};
+use crate::vrrp::driver::DriverError;
 
 /// Arguments of `evenkeel run`.
 #[derive(Debug, clap::Args)]
@@ -75,6 +78,12 @@ pub enum RunError {
     /// No workers.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// No VRRP.
+    #[error(transparent)]
+    Vrrp(#[from] DriverError),
+    /// The thread of VRRP ended by itself.
+    #[error("the VRRP thread died; the interfaces and addresses are given back")]
+    VrrpDied,
     /// A worker ended by itself.
     #[error("worker {0} died; the interfaces are given back to the kernel")]
     WorkerDied(usize),
@@ -157,7 +166,9 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
     let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
     let workers = Workers::start(ios, &desired.engine, &shared)?;
+    let routers = Routers::new(applied.mastery().clone(), &workers, &desired.control_socket);
     let mut engine = Engine {
+        routers,
         file: file.to_owned(),
         loads: vec![0.0; workers.list.len()],
         busy: vec![0; workers.list.len()],
@@ -181,8 +192,11 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
+    // Not before the packets of a master would be served.
+    engine.configure_routers()?;
     info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
     let ended = engine.serve(poll, server, &mut pipes);
+    engine.routers.stop();
     info!("stopped");
     ended
 }
@@ -219,6 +233,8 @@ fn servers(desired: &Desired) -> impl Iterator<Item = (IpAddr, Way)> {
 struct Engine {
     file: PathBuf,
     desired: Desired,
+    // First of all: the other appliances are told before anything stops.
+    routers: Routers,
     tracker: Tracker,
     // Before the workers: the filters leave the interfaces first, then the workers end.
     applied: Applied,
@@ -239,7 +255,7 @@ struct Engine {
     /// Servers without a next hop, and why, as last logged.
     unreachable: BTreeMap<IpAddr, Reason>,
     alarms: Alarms,
-    /// Sentences about servers that are this machine, as last logged.
+    /// Sentences about addresses that the kernel should not have, or should, as last logged.
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
@@ -346,6 +362,9 @@ impl Engine {
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }
+            if !self.routers.is_running() {
+                return Err(RunError::VrrpDied);
+            }
             self.hops_changed |= self.applied.has_idle_ghosts();
         }
         Ok(())
@@ -355,7 +374,15 @@ impl Engine {
         let tracker = &self.tracker;
         let machine = machine(desired, tracker, &self.report, self.started);
         let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
-        self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)
+        let generation = self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)?;
+        self.routers.services(&self.shared.snapshot.load());
+        Ok(generation)
+    }
+
+    /// Gives VRRP the configuration in force.
+    fn configure_routers(&mut self) -> Result<(), DriverError> {
+        let (applied, snapshot) = (&self.applied, self.shared.snapshot.load());
+        self.routers.configure(&self.desired, |router| applied.slot(router), &snapshot)
     }
 
     /// Reads the file again. What is wrong with it changes nothing.
@@ -399,6 +426,11 @@ impl Engine {
         };
         self.desired = desired;
         self.last_error = None;
+        if let Err(failure) = self.configure_routers() {
+            // The configuration is in force but for VRRP, which did not run before either.
+            self.last_error = Some(format!("{name}: no VRRP: {}", startup::chain(&failure)));
+            error!("{name}: no VRRP: {}", startup::chain(&failure));
+        }
         self.loaded_at = unix_time();
         self.hops_changed = true;
         let said = format!("{name}: reloaded: {}", summary(&self.desired, warnings.len()).trim_start_matches("fine: "));
@@ -421,113 +453,6 @@ impl Engine {
         };
         while start.elapsed() < RELOAD_RESOLUTION && pending(&self.tracker) {
             self.tracker.turn(RELOAD_RESOLUTION.saturating_sub(start.elapsed()));
-        }
-    }
-
-    /// Every server that cannot be reached, and why. One that is this machine is not among them.
-    fn cut_off(&self) -> BTreeMap<IpAddr, Reason> {
-        let mut all = BTreeMap::new();
-        for service in &self.desired.services {
-            for server in &service.servers {
-                match self.tracker.reach(service, server) {
-                    Ok(_) | Err(Reason::Local) => {}
-                    Err(why) => {
-                        all.insert(server.address, why);
-                    }
-                }
-            }
-        }
-        all
-    }
-
-    /// Logs servers that cannot be reached, when that changed.
-    fn note_unreachable(&mut self) {
-        let mut now = self.cut_off();
-        // Seen for a moment only: it resolves, or fails.
-        now.retain(|address, why| {
-            if *why == Reason::Unresolved
-                && let Some(known) = self.unreachable.get(address)
-            {
-                why.clone_from(known);
-            }
-            *why != Reason::Unresolved
-        });
-        for (address, why) in now.iter().filter(|(address, why)| self.unreachable.get(*address) != Some(*why)) {
-            warn!("server {address} cannot be reached: {why}");
-        }
-        for address in self.unreachable.keys().filter(|address| !now.contains_key(*address)) {
-            info!("server {address} can be reached again");
-        }
-        self.unreachable = now;
-        let local = self.local_servers();
-        for sentence in local.iter().filter(|sentence| !self.local.contains(sentence)) {
-            warn!("{sentence}");
-        }
-        self.local = local;
-    }
-
-    /// Servers that are this machine, where the kernel does not have the service address.
-    fn local_servers(&self) -> Vec<String> {
-        let has = &self.tracker.facts().addresses;
-        let mut all = Vec::new();
-        for service in self.desired.services.iter().filter(|service| !has.contains(&service.key.address)) {
-            let is_local = |s: &&model::Server| self.tracker.reach(service, s) == Err(Reason::Local);
-            let servers = service.servers.iter().filter(is_local);
-            all.extend(servers.map(|server| startup::local_server(service, server)));
-        }
-        all
-    }
-
-    /// Lists or clears persistent clients.
-    fn persistence(&self, question: &Question, now: Instant) -> Answer {
-        let (director, snapshot) = (&self.workers.director, self.shared.snapshot.load());
-        let now = self.shared.clock(now);
-        let done = match question.action {
-            Action::List => persistence::list(director, &snapshot, question, now)
-                .and_then(|listing| serde_json::to_value(listing).map_err(|error| error.to_string())),
-            Action::Clear => {
-                persistence::clear(director, &snapshot, question, now).map(|count| json!({ "cleared": count }))
-            }
-        };
-        done.map_or_else(Answer::refused, Answer::Done)
-    }
-
-    fn status(&self) -> Status {
-        let snapshot = self.shared.snapshot.load_full();
-        let unreachable = self.cut_off();
-        let mut warnings: Vec<String> = self.report.warnings.clone();
-        warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
-        warnings.extend(self.local_servers());
-        warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
-        warnings.extend(self.restart.iter().cloned());
-        Status {
-            engine: EngineStatus {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                pid: std::process::id(),
-                uptime_s: self.started.elapsed().as_secs(),
-            },
-            config: ConfigStatus {
-                file: self.file.display().to_string(),
-                generation: snapshot.generation,
-                taken_by_all: self.workers.oldest_generation(),
-                loaded_at: self.loaded_at,
-                last_error: self.last_error.clone(),
-            },
-            interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
-            workers: collect::workers(&self.desired, &self.workers, &self.loads),
-            services: collect::services(
-                &snapshot,
-                &self.desired,
-                &self.applied,
-                &self.workers,
-                collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
-                |service, server| self.tracker.reach(service, server),
-            ),
-            local_ports: collect::local_ports(&self.desired, &self.workers),
-            limited_clients: collect::limited_clients(&snapshot, &self.workers),
-            persistence: collect::persistence(&self.workers),
-            drops: collect::drops(&self.workers),
-            warnings,
         }
     }
 }

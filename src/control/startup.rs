@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use tracing::{info, warn};
 
 use crate::dataplane::io::open::IoReport;
-use crate::model::{Desired, IoMode, Method, Server, Service};
+use crate::model::{Desired, IoMode, Method, Place, Server, Service};
 
 /// Logs to stderr, one plain line an event.
 pub fn log_to_stderr(level: &str) {
@@ -149,6 +149,21 @@ pub fn local_server(service: &Service, server: &Server) -> String {
         service.name,
         if address.is_ipv4() { 32 } else { 128 },
     )
+}
+
+/// Addresses of virtual routers in the engine that the kernel has, too: it answers ARP for them whoever is master.
+pub fn kernel_has(desired: &Desired, kernel: &HashSet<IpAddr>) -> Vec<String> {
+    let in_engine = desired.vrrp.routers.iter().filter(|router| router.place == Place::Engine);
+    let all = in_engine.flat_map(|router| router.all_addresses().map(move |known| (router, known.address)));
+    all.filter(|(_, address)| kernel.contains(address))
+        .map(|(router, address)| {
+            format!(
+                "the kernel has the address {address} of {}, and answers for it whoever is master: take it off (`ip address del`), \
+                 or write `place = \"kernel\"`",
+                router.name
+            )
+        })
+        .collect()
 }
 
 /// Puts the running engine's settings in the place of those that it cannot take, and says which these are.

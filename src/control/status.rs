@@ -5,6 +5,7 @@
 mod life;
 mod services;
 mod table;
+mod vrrp;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,6 +13,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{IoMode, Method, Protocol};
+use crate::vrrp::status::VrrpStatus;
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
 use table::Table;
 
@@ -36,6 +38,9 @@ pub struct Status {
     /// Persistent clients, over all services and workers.
     #[serde(default)]
     pub persistence: PersistenceStatus,
+    /// Virtual routers; absent where there never was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrrp: Option<VrrpStatus>,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
     /// What someone should look at.
@@ -344,6 +349,9 @@ pub fn render(status: &Status, now: u64) -> String {
         let _ = writeln!(out, "warning: the last reload was refused: {error}");
     }
     out.push('\n');
+    if let Some(routers) = &status.vrrp {
+        vrrp::render(&mut out, routers);
+    }
     interfaces(&mut out, status);
     workers(&mut out, status);
     services::render(&mut out, status);

@@ -150,9 +150,9 @@ impl Workers {
         Ok(workers)
     }
 
-    /// The oldest snapshot that a worker may still use.
+    /// The oldest snapshot that a worker may still use; the newest there can be where there is no worker.
     pub fn oldest_generation(&self) -> u64 {
-        self.list.iter().map(|worker| worker.stats.generation.get()).min().unwrap_or(0)
+        self.list.iter().map(|worker| worker.stats.generation.get()).min().unwrap_or(u64::MAX)
     }
 }
 

@@ -7,10 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum;
 use super::io::Frame;
+use super::ownership::Owner;
 use super::parse::{Kind, Parsed};
 use super::snapshot::{Port, Snapshot};
 use super::verdict::{DropReason, Outcome, Verdict};
-use crate::model::MacAddr;
+use crate::model::{MacAddr, RouterSlot};
 
 /// TTL of echo replies.
 const TTL: u8 = 64;
@@ -42,6 +43,12 @@ fn swap_ethernet(bytes: &mut [u8], own: MacAddr) {
     bytes[6..12].copy_from_slice(&own.0);
 }
 
+/// What comes of another host's claim of an address. Those of virtual routers' addresses are judged by VRRP, which knows the
+/// other appliances: it sees what the kernel gets.
+fn conflict(owner: &Owner, mac: MacAddr) -> Answer {
+    if owner.slot == RouterSlot::ALWAYS { Answer::Conflict(mac) } else { pass() }
+}
+
 /// Whether a frame claims to come from a group (IEEE 802.3, 3.2.3): an answer would go to everyone in it.
 fn from_group(bytes: &[u8]) -> bool {
     bytes.get(6).is_some_and(|first| first & 1 == 1)
@@ -54,8 +61,8 @@ pub fn arp(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed, 
     let sender_mac = MacAddr([packet[8], packet[9], packet[10], packet[11], packet[12], packet[13]]);
     let sender = Ipv4Addr::new(packet[14], packet[15], packet[16], packet[17]);
     let target = Ipv4Addr::new(packet[24], packet[25], packet[26], packet[27]);
-    let claims = snapshot.owns(IpAddr::V4(sender));
-    if !claims && !snapshot.owns(IpAddr::V4(target)) {
+    let (claimed, owner) = (snapshot.ownership.owner(IpAddr::V4(sender)), snapshot.ownership.owner(IpAddr::V4(target)));
+    if claimed.is_none() && owner.is_none() {
         return pass();
     }
     if packet[..6] != [0, 1, 8, 0, 6, 4] {
@@ -64,9 +71,10 @@ pub fn arp(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed, 
     if sender_mac == port.mac() {
         return drop(DropReason::Loop);
     }
-    if claims {
-        return Answer::Conflict(sender_mac);
+    if let Some(claimed) = claimed {
+        return conflict(claimed, sender_mac);
     }
+    let Some(owner) = owner else { return pass() };
     // The kernel has the address too, where it serves it itself, and asked for a neighbour in its name.
     if packet[6..8] == [0, 2] {
         return pass();
@@ -78,13 +86,14 @@ pub fn arp(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed, 
     if sender_mac.is_multicast() || sender_mac.is_zero() {
         return drop(DropReason::BadArp);
     }
-    swap_ethernet(bytes, port.mac());
+    let mac = owner.mac.unwrap_or(port.mac());
+    swap_ethernet(bytes, mac);
     bytes[..6].copy_from_slice(&sender_mac.0);
     let answer = &mut bytes[l3..l3 + 28];
     answer[7] = 2;
     answer[18..24].copy_from_slice(&packet[8..14]);
     answer[24..28].copy_from_slice(&packet[14..18]);
-    answer[8..14].copy_from_slice(&port.mac().0);
+    answer[8..14].copy_from_slice(&mac.0);
     answer[14..18].copy_from_slice(&target.octets());
     Answer::Done(Outcome::plain(Verdict::Reply(frame.port)))
 }
@@ -95,7 +104,8 @@ pub fn icmp4(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
     let (Some(source), Some(destination)) = (array::<4>(bytes, l3 + 12), array::<4>(bytes, l3 + 16)) else {
         return drop(DropReason::Truncated);
     };
-    let owned = snapshot.owns(IpAddr::from(destination));
+    let owner = snapshot.ownership.owner(IpAddr::from(destination));
+    let owned = owner.is_some();
     let end = l4 + usize::from(parsed.l4_len);
     let Some(message) = bytes.get(l4..end).filter(|m| m.len() >= 8) else {
         return if owned { drop(DropReason::BadIcmp) } else { pass() };
@@ -108,11 +118,12 @@ pub fn icmp4(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
         return drop(DropReason::BadIcmp);
     }
     match message[0] {
+        8 if owner.is_some_and(|owner| !owner.echo) => drop(DropReason::IcmpIgnored),
         8 => {
             if is_martian(IpAddr::from(source)) || from_group(bytes) {
                 return drop(DropReason::MartianSource);
             }
-            swap_ethernet(bytes, port.mac());
+            swap_ethernet(bytes, owner.and_then(|owner| owner.mac).unwrap_or(port.mac()));
             let header = &mut bytes[l3..l4];
             header[8] = TTL;
             header[12..16].copy_from_slice(&destination);
@@ -147,18 +158,19 @@ pub fn icmp6(snapshot: &Snapshot, port: &Port, bytes: &mut [u8], parsed: &Parsed
     if kind == 135 || kind == 136 {
         return neighbour(snapshot, port, bytes, parsed, frame, source, destination);
     }
-    if !snapshot.owns(IpAddr::from(destination)) {
+    let Some(owner) = snapshot.ownership.owner(IpAddr::from(destination)) else {
         return if message.len() >= 8 && matches!(kind, 1..=4) { Answer::IcmpError(l4 + 8) } else { pass() };
-    }
+    };
     if message.len() < 8 || !icmp6_sum_is_right(bytes, source, destination, l4, end) {
         return drop(DropReason::BadIcmp);
     }
     match kind {
+        128 if !owner.echo => drop(DropReason::IcmpIgnored),
         128 => {
             if is_martian(IpAddr::from(source)) || from_group(bytes) {
                 return drop(DropReason::MartianSource);
             }
-            swap_ethernet(bytes, port.mac());
+            swap_ethernet(bytes, owner.mac.unwrap_or(port.mac()));
             bytes[l3 + 7] = TTL;
             bytes[l3 + 8..l3 + 24].copy_from_slice(&destination);
             bytes[l3 + 24..l3 + 40].copy_from_slice(&source);
@@ -210,9 +222,7 @@ fn neighbour(
     let Some(target) = array::<16>(bytes, l4 + 8).filter(|_| parsed.l4_len >= 24) else {
         return if snapshot.owns(IpAddr::from(destination)) { drop(DropReason::BadNd) } else { pass() };
     };
-    if !snapshot.owns(IpAddr::from(target)) {
-        return pass();
-    }
+    let Some(owner) = snapshot.ownership.owner(IpAddr::from(target)) else { return pass() };
     // RFC 4861, 7.1.1: hop limit 255 (so it was not forwarded), code 0, checksum, target not multicast.
     let direct = parsed.l4 == parsed.l3 + 40;
     if bytes[l3 + 7] != 255 || bytes[l4 + 1] != 0 || !direct || !icmp6_sum_is_right(bytes, source, destination, l4, end)
@@ -224,8 +234,9 @@ fn neighbour(
         return drop(DropReason::Loop);
     }
     if bytes[l4] == 136 {
-        return Answer::Conflict(sender_mac);
+        return conflict(owner, sender_mac);
     }
+    let mac = owner.mac.unwrap_or(port.mac());
     let probe = Ipv6Addr::from(source).is_unspecified();
     if !options_fit(&bytes[l4 + 24..end]) || sender_mac.is_multicast() || Ipv6Addr::from(source).is_multicast() {
         return drop(DropReason::BadNd);
@@ -236,7 +247,7 @@ fn neighbour(
     let to = if probe { [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] } else { source };
     let to_mac = if probe { MacAddr([0x33, 0x33, 0, 0, 0, 1]) } else { sender_mac };
     bytes[..6].copy_from_slice(&to_mac.0);
-    bytes[6..12].copy_from_slice(&port.mac().0);
+    bytes[6..12].copy_from_slice(&mac.0);
     bytes[l3 + 4..l3 + 6].copy_from_slice(&(length as u16).to_be_bytes());
     bytes[l3 + 7] = 255;
     bytes[l3 + 8..l3 + 24].copy_from_slice(&target);
@@ -245,7 +256,7 @@ fn neighbour(
     bytes[l4 + 4..l4 + 8].copy_from_slice(&[if probe { 0x20 } else { 0x60 }, 0, 0, 0]);
     if with_option {
         bytes[l4 + 24..l4 + 26].copy_from_slice(&[2, 1]);
-        bytes[l4 + 26..l4 + 32].copy_from_slice(&port.mac().0);
+        bytes[l4 + 26..l4 + 32].copy_from_slice(&mac.0);
     }
     set_icmp6_sum(bytes, target, to, l4, l4 + length);
     frame.len = (l4 + length) as u32;

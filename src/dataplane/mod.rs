@@ -13,6 +13,7 @@ pub mod icmp;
 pub mod io;
 pub mod last_hop;
 pub mod limits;
+pub mod ownership;
 pub mod parse;
 pub mod path_mtu;
 pub mod persist;

@@ -157,6 +157,8 @@ impl Pipeline {
                 ending: Vec::with_capacity(settings.local_addresses as usize),
                 ending_left: 0,
                 generation: 0,
+                changes: 0,
+                partial: false,
                 limiter: Limiter::default(),
                 next_id: 0,
                 next_id_v6: 0,
@@ -227,6 +229,10 @@ impl Pipeline {
         if snapshot.generation != self.kit.generation {
             self.follow(snapshot, now);
         }
+        if snapshot.ownership.changes() != self.kit.changes {
+            self.kit.look_at_masters(snapshot);
+        }
+        let partial = self.kit.partial;
         let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
         let (tables, slots) = (Tables { v4: &self.v4, v6: &self.v6 }, &mut self.slots[..]);
         for ((frame, lane), slot) in frames.iter().zip(&mut self.lanes[..]).zip(&mut *slots) {
@@ -241,7 +247,9 @@ impl Pipeline {
         }
         let context = Context { snapshot, stats: &self.stats, verify: self.verify, director: &self.director, now };
         for (((frame, outcome), lane), slot) in frames.iter_mut().zip(outcomes).zip(&self.lanes[..]).zip(slots) {
-            let hit = if lane.v6 {
+            let hit = if partial && context.is_anothers(memory.bytes(frame)) {
+                Some(Outcome::drop(DropReason::NotMaster))
+            } else if lane.v6 {
                 context.plain_hit_v6(&mut self.v6.proven, &mut self.kit, memory, frame, lane)
             } else {
                 context.plain_hit_v4(&mut self.v4.proven, &mut self.kit, memory, frame, lane)
@@ -499,6 +507,12 @@ impl Context<'_> {
             Ok(parsed) => self.other_packet(v4, v6, kit, memory, frame, &parsed),
             Err(reason) => self.broken_packet(memory.bytes(frame), reason),
         }
+    }
+
+    /// Whether a packet is for an address of which another appliance is master.
+    #[inline(never)]
+    fn is_anothers(&self, bytes: &[u8]) -> bool {
+        parse::destination(bytes).is_some_and(|address| self.snapshot.ownership.is_anothers(address))
     }
 
     /// Why a frame is not the appliance's to forward, by its Ethernet addresses.

@@ -3,7 +3,9 @@
 //! Owns the layout that lookups need. Never changes after it was built; what must outlive it (loads, cursors) is
 //! shared by reference. Built by `control::compile`.
 
-use std::collections::{HashMap, HashSet};
+mod port;
+
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +14,7 @@ use super::director::ServiceState;
 use super::flow::Lifetimes;
 use super::flow::state::{STATES, State, timeouts_ms};
 use super::limits::Tally;
+use super::ownership::{Owner, Ownership};
 use super::parse::NO_VLAN;
 use super::persist::Departure;
 use super::rewrite::plain::{Rewrite4, Rewrite6};
@@ -20,50 +23,7 @@ use super::rewrite::tunnel::plain::PlainTunnel;
 use super::schedule::{Load, Member, Selector};
 use super::verdict::{DropReason, Outcome, Verdict};
 use crate::model::{Fate, MacAddr, Service, ServiceKey, Timeouts};
-
-/// A port of the data plane: one interface of the engine.
-#[derive(Clone, Copy, Debug)]
-pub struct Port {
-    /// The interface's MAC as the low 48 bits of a native-order word read from memory.
-    mac: u64,
-    /// All ones in those bits if frames must be addressed to that MAC, else zero.
-    mac_mask: u64,
-    /// Largest frame that may leave, without VLAN tags, in bytes.
-    pub max_frame: u32,
-}
-
-const MAC_BITS: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
-
-impl Port {
-    /// An interface with its MAC and MTU (bytes, without the Ethernet header). `strict`: frames for other MACs are
-    /// dropped; a capture being replayed is not that particular.
-    pub fn new(mac: MacAddr, mtu: u32, strict: bool) -> Self {
-        let [a, b, c, d, e, f] = mac.0;
-        Port {
-            mac: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]),
-            mac_mask: if strict { MAC_BITS } else { 0 },
-            max_frame: mtu.saturating_add(14),
-        }
-    }
-
-    /// Whether a frame whose first eight bytes are `head` is addressed to this interface.
-    #[inline(always)]
-    pub fn accepts(&self, head: u64) -> bool {
-        (head ^ self.mac) & self.mac_mask == 0
-    }
-
-    /// Whether the eight bytes from a frame's source address on are this interface's own address.
-    #[inline(always)]
-    pub fn is_own(&self, source: u64) -> bool {
-        (source ^ self.mac) & MAC_BITS == 0
-    }
-
-    /// The interface's MAC.
-    pub fn mac(&self) -> MacAddr {
-        let [a, b, c, d, e, f, ..] = self.mac.to_ne_bytes();
-        MacAddr([a, b, c, d, e, f])
-    }
-}
+pub use port::Port;
 
 /// A resolved next hop: where frames for a server leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -349,13 +309,14 @@ pub struct Snapshot {
     /// Slots of servers behind tunnels, by address.
     tunnels: Map<IpAddr, Vec<u16>>,
     by_address: Map<(IpAddr, u8), Ports>,
-    owned: HashSet<IpAddr, foldhash::fast::RandomState>,
+    /// The addresses that the appliance answers for.
+    pub ownership: Ownership,
     /// Numbers of the services' tallies, sorted.
     tallies: Vec<u32>,
 }
 
 impl Snapshot {
-    /// A snapshot of services, and of addresses that are owned without one. It admits every client.
+    /// A snapshot of services, and of addresses that are owned besides, or by virtual routers. It admits every client.
     ///
     /// `place` is asked for each member, with the index of its service. Members' slots must be below
     /// [`super::stats::MAX_SERVERS`].
@@ -365,7 +326,7 @@ impl Snapshot {
         services: Vec<ServiceEntry>,
         timeouts: &Timeouts,
         locals: Vec<Option<IpAddr>>,
-        addresses: &[IpAddr],
+        mut ownership: Ownership,
         place: impl Fn(usize, &Member) -> Placed,
     ) -> Self {
         let slots = services.iter().flat_map(ServiceEntry::all).map(|m| slot_of(m.id) + 1).max().unwrap_or(0);
@@ -379,11 +340,12 @@ impl Snapshot {
         let mut service_lifetimes = Vec::with_capacity(services.len());
         let mut tunnels: Map<IpAddr, Vec<u16>> = Map::default();
         let mut by_address: Map<(IpAddr, u8), Ports> = Map::default();
-        let mut owned: HashSet<IpAddr, _> = addresses.iter().copied().collect();
-        owned.extend(locals.iter().flatten());
+        for local in locals.iter().flatten() {
+            ownership.add(*local, Owner::ALWAYS);
+        }
         for (index, service) in services.iter().enumerate() {
             let key = service.config.key;
-            owned.insert(key.address);
+            ownership.add(key.address, Owner::ALWAYS);
             by_address.entry((key.address, key.protocol.number())).or_default().0.push((
                 key.ports.first,
                 key.ports.last,
@@ -462,7 +424,7 @@ impl Snapshot {
             members,
             tunnels,
             by_address,
-            owned,
+            ownership,
             tallies,
         }
     }
@@ -548,9 +510,9 @@ impl Snapshot {
         self.local_slots.get(&address).copied()
     }
 
-    /// Whether the appliance owns this address.
+    /// Whether the appliance answers for this address now.
     pub fn owns(&self, address: IpAddr) -> bool {
-        self.owned.contains(&address)
+        self.ownership.owner(address).is_some()
     }
 }
 

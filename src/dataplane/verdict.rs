@@ -121,6 +121,8 @@ drop_reasons! {
     OwnSource = "own-source",
     /// The client's address is on the deny list, or not on the allow list.
     Denied = "denied",
+    /// The address belongs to a virtual router of which another appliance is master now.
+    NotMaster = "not-master",
     /// The frame was sent by the appliance itself: a loop in the network.
     Loop = "loop",
     /// The frame is addressed to another host's or a group's MAC.

@@ -49,6 +49,13 @@ pub struct VirtualAddress {
     pub label: Option<String>,
 }
 
+impl VirtualAddress {
+    /// An address alone: a host's prefix, the router's interface, no label.
+    pub fn host(address: IpAddr) -> VirtualAddress {
+        VirtualAddress { address, prefix: if address.is_ipv4() { 32 } else { 128 }, device: None, label: None }
+    }
+}
+
 /// How often a new master tells its segment where the addresses are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcements {
@@ -192,6 +199,34 @@ pub struct VirtualRouter {
 }
 
 impl VirtualRouter {
+    /// A router with these addresses and keepalived's defaults for everything else.
+    pub fn new(name: &str, interface: &str, vrid: u8, addresses: Vec<VirtualAddress>) -> VirtualRouter {
+        VirtualRouter {
+            name: name.to_owned(),
+            interface: interface.to_owned(),
+            vrid,
+            version: VrrpVersion::V2,
+            priority: 100,
+            starts_as_master: false,
+            interval: Duration::from_secs(1),
+            addresses,
+            excluded: Vec::new(),
+            place: Place::Engine,
+            password: None,
+            checksum: VrrpChecksum::PseudoHeader,
+            source: None,
+            unicast: None,
+            preempt: true,
+            preempt_delay: Duration::ZERO,
+            down_adverts: 3,
+            accept: true,
+            virtual_mac: false,
+            announcements: Announcements::default(),
+            tracks: Vec::new(),
+            notify: Notify::default(),
+        }
+    }
+
     /// Whether its adverts go over IPv6.
     pub fn is_v6(&self) -> bool {
         self.addresses.first().is_some_and(|first| first.address.is_ipv6())

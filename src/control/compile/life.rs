@@ -205,6 +205,11 @@ impl Registry {
         self.services.values().flat_map(|service| &service.ghosts).any(|ghost| ghost.load.total() == 0)
     }
 
+    /// Servers that were removed and may have flows left, with what their services match.
+    pub fn ghosts(&self) -> impl Iterator<Item = (ServiceKey, &Server)> {
+        self.services.iter().flat_map(|(key, service)| service.ghosts.iter().map(|ghost| (*key, &ghost.server)))
+    }
+
     /// Servers that drain, by their stable ids.
     pub fn drains(&self) -> HashMap<u32, Drain> {
         let all = self.services.values().flat_map(|service| &service.servers);

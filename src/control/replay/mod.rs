@@ -368,7 +368,11 @@ fn snapshot(args: &ReplayArgs, desired: &Desired, records: &[Record]) -> Result<
             );
         }
     }
-    let compiled = Registry::default().compile(desired, ports.collect(), |address| hops.get(&address).copied())?;
+    let mut registry = Registry::default();
+    let compiled = registry.compile(desired, ports.collect(), |address| hops.get(&address).copied())?;
+    // What the master would do.
+    let slots = desired.vrrp.routers.iter().filter_map(|router| registry.routers.slot(&router.name));
+    slots.for_each(|slot| registry.routers.mastery.set(slot, true));
     Ok(compiled.snapshot)
 }
 

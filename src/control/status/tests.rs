@@ -82,6 +82,7 @@ fn example() -> Status {
         limited_clients: LimitedClientsStatus::default(),
         persistence: PersistenceStatus::default(),
         drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),
+        vrrp: None,
         warnings: vec!["server 10.0.0.12 of web: no route to it".to_owned()],
     }
 }

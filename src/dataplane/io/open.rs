@@ -126,7 +126,7 @@ impl Gate {
 }
 
 /// What start-up can say about the I/O.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct IoReport {
     /// Each interface as it was found.
     pub interfaces: Vec<InterfaceFacts>,
@@ -172,14 +172,17 @@ pub enum IoError {
     AfPacket(#[from] AfPacketError),
 }
 
-/// Opens the I/O of all workers on all interfaces. Takes effect in the network namespace of the calling thread.
+/// Opens the I/O of all workers on all interfaces; without interfaces there is nobody to work. Takes effect in the network namespace of the calling thread.
 ///
 /// # Errors
 /// [`IoError`]; nothing stays open or attached then.
 pub fn open(interfaces: &[Interface], settings: &EngineSettings) -> Result<Opened, IoError> {
     let facts =
         interfaces.iter().map(|interface| InterfaceFacts::of(&interface.name)).collect::<Result<Vec<_>, _>>()?;
-    if facts.is_empty() || facts.len() > usize::from(PortIndex::MAX) {
+    if facts.is_empty() {
+        return Ok(Opened { workers: Vec::new(), gates: Vec::new(), report: IoReport::default() });
+    }
+    if facts.len() > usize::from(PortIndex::MAX) {
         return Err(IoError::Impossible(format!("{} interfaces; there can be 1 to 255", facts.len())));
     }
     if settings.cores.is_empty() {

@@ -49,6 +49,10 @@ pub(super) struct Kit {
     pub ending_left: usize,
     /// Generation of the snapshot that was seen last.
     pub generation: u64,
+    /// Changes of mastery that were seen.
+    pub changes: u64,
+    /// Whether any owned address was another appliance's after the last of them.
+    pub partial: bool,
     /// IPv4 identification of the next outer header that may be fragmented.
     pub next_id: u16,
     /// The last IPv6 identification of an outer packet that went in fragments; workers begin far apart.
@@ -128,11 +132,20 @@ impl Kit {
         }
     }
 
+    /// Sees which addresses are another appliance's now.
+    #[cold]
+    pub fn look_at_masters(&mut self, snapshot: &Snapshot) {
+        // In this order: a change that comes in between is seen with the next batch.
+        self.changes = snapshot.ownership.changes();
+        self.partial = snapshot.ownership.is_partial();
+    }
+
     /// Takes over the local addresses of a new snapshot. A slot that has another address than before begins anew; flows of the
     /// old one end with the sweep, which takes `round` buckets for everything.
     #[cold]
     pub fn follow(&mut self, snapshot: &Snapshot, round: usize) {
         self.generation = snapshot.generation;
+        self.look_at_masters(snapshot);
         for (slot, known) in self.locals.iter_mut().enumerate() {
             // An address that went keeps its ports, in case it comes back while flows of it are left.
             let new = snapshot.locals.get(slot).copied().flatten();

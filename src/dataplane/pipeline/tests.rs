@@ -9,6 +9,7 @@ mod floods;
 mod fragments;
 mod full_nat;
 mod limits;
+mod ownership;
 mod peers;
 mod persistence;
 mod translation;
@@ -520,17 +521,7 @@ fn a_quiescent_or_unreachable_server_keeps_or_loses_its_flows_with_a_reason() {
     services[1].servers = vec![Server::dr(IpAddr::from([10, 0, 0, 3]), 1)];
     // The same server without a next hop: its flows are dropped by name, not moved.
     let desired_hop = |address: IpAddr| if address == IpAddr::from([10, 0, 0, 3]) { None } else { hop(address) };
-    let desired = Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/nonexistent".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services,
-        vrrp: Default::default(),
-    };
+    let desired = desired(services);
     let ports = vec![Port::new(OWN, 1500, true)];
     rig.snapshot = rig.registry.compile(&desired, ports, desired_hop).expect("compiles").snapshot;
     assert_eq!(rig.drops(udp(CLIENT, 5000)), Some(DropReason::NoNextHop));

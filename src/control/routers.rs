@@ -1,0 +1,107 @@
+//! The virtual routers of a running engine: what VRRP is told of the configuration, the services and the workers.
+//!
+//! Owns the driver's handle. Decides nothing about who is master.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::control::workers::Workers;
+use crate::dataplane::snapshot::Snapshot;
+use crate::model::{Desired, Mastery, RouterSlot, Tracked, Vrrp};
+use crate::vrrp::driver::{Driver, DriverError, Plan, Wiring};
+use crate::vrrp::status::VrrpStatus;
+
+/// The driver of VRRP, once there is a virtual router.
+pub struct Routers {
+    driver: Option<Driver>,
+    wiring: Wiring,
+    /// Services that are tracked, and what was said of them last.
+    tracked: Vec<(String, bool)>,
+}
+
+/// Services that a router or a group tracks.
+fn tracked_services(vrrp: &Vrrp) -> impl Iterator<Item = &str> {
+    let tracks = vrrp.routers.iter().flat_map(|router| &router.tracks);
+    tracks.chain(vrrp.groups.iter().flat_map(|group| &group.tracks)).filter_map(|track| match &track.what {
+        Tracked::Service(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+/// Whether a service has a server that takes new flows; `None`: there is no such service.
+fn is_up(snapshot: &Snapshot, name: &str) -> Option<bool> {
+    let service = snapshot.services.iter().find(|service| service.config.name == name)?;
+    Some(service.members.iter().any(|member| member.reachable && member.weight > 0))
+}
+
+impl Routers {
+    /// Nobody yet. `socket` is the control socket: beside it lies the file that remembers addresses on interfaces of the kernel.
+    pub fn new(mastery: Arc<Mastery>, workers: &Workers, socket: &Path) -> Routers {
+        let stats: Vec<_> = workers.list.iter().map(|worker| worker.stats.clone()).collect();
+        let beats = Arc::new(move || stats.iter().map(|stats| stats.loops.get()).collect());
+        let mut kept = socket.as_os_str().to_owned();
+        kept.push(".addresses");
+        let wiring = Wiring { mastery, beats, kept: PathBuf::from(kept) };
+        Routers { driver: None, wiring, tracked: Vec::new() }
+    }
+
+    /// Takes a configuration over. Virtual routers that it does not change are not touched.
+    ///
+    /// # Errors
+    /// [`DriverError`]: the first one could not be started.
+    pub fn configure(
+        &mut self,
+        desired: &Desired,
+        slot: impl Fn(&str) -> Option<RouterSlot>,
+        snapshot: &Snapshot,
+    ) -> Result<(), DriverError> {
+        let vrrp = desired.vrrp.clone();
+        let slots = vrrp.routers.iter().map(|router| slot(&router.name).unwrap_or_default()).collect();
+        let plan = Plan { vrrp, slots };
+        match &self.driver {
+            Some(driver) => driver.configure(plan),
+            None if plan.vrrp.routers.is_empty() => return Ok(()),
+            None => self.driver = Some(Driver::start(plan, self.wiring.clone())?),
+        }
+        self.tracked = tracked_services(&desired.vrrp).map(|name| (name.to_owned(), false)).collect();
+        self.tracked.sort_unstable();
+        self.tracked.dedup();
+        self.tell(snapshot, true);
+        Ok(())
+    }
+
+    /// Says which services can serve, if that changed.
+    pub fn services(&mut self, snapshot: &Snapshot) {
+        self.tell(snapshot, false);
+    }
+
+    fn tell(&mut self, snapshot: &Snapshot, always: bool) {
+        let Some(driver) = self.driver.as_ref().filter(|_| !self.tracked.is_empty()) else { return };
+        let mut changed = always;
+        for (name, known) in &mut self.tracked {
+            let up = is_up(snapshot, name).unwrap_or(false);
+            changed |= up != *known;
+            *known = up;
+        }
+        if changed {
+            driver.services(self.tracked.clone());
+        }
+    }
+
+    /// What VRRP says of itself; `None` where there never was a virtual router.
+    pub fn status(&self) -> Option<Arc<VrrpStatus>> {
+        self.driver.as_ref().map(Driver::status)
+    }
+
+    /// Whether VRRP runs, where it should.
+    pub fn is_running(&self) -> bool {
+        self.driver.as_ref().is_none_or(Driver::is_running)
+    }
+
+    /// Hands everything over to the other appliances, and waits for that; the workers go on meanwhile.
+    pub fn stop(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.stop();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a running engine says of itself: its status, and what the log is told when it changes.
+//!
+//! Owns no decision: it reads.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::Engine;
+use crate::control::nexthop::Reason;
+use crate::control::persistence::{self, Action, Question};
+use crate::control::socket::Answer;
+use crate::control::status::{ConfigStatus, EngineStatus, Status};
+use crate::control::{collect, startup};
+use crate::model;
+
+impl Engine {
+    /// Every server that cannot be reached, and why. One that is this machine is not among them.
+    pub(super) fn cut_off(&self) -> BTreeMap<IpAddr, Reason> {
+        let mut all = BTreeMap::new();
+        for service in &self.desired.services {
+            for server in &service.servers {
+                match self.tracker.reach(service, server) {
+                    Ok(_) | Err(Reason::Local) => {}
+                    Err(why) => {
+                        all.insert(server.address, why);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Logs servers that cannot be reached, when that changed.
+    pub(super) fn note_unreachable(&mut self) {
+        let mut now = self.cut_off();
+        // Seen for a moment only: it resolves, or fails.
+        now.retain(|address, why| {
+            if *why == Reason::Unresolved
+                && let Some(known) = self.unreachable.get(address)
+            {
+                why.clone_from(known);
+            }
+            *why != Reason::Unresolved
+        });
+        for (address, why) in now.iter().filter(|(address, why)| self.unreachable.get(*address) != Some(*why)) {
+            warn!("server {address} cannot be reached: {why}");
+        }
+        for address in self.unreachable.keys().filter(|address| !now.contains_key(*address)) {
+            info!("server {address} can be reached again");
+        }
+        self.unreachable = now;
+        let local = self.misplaced();
+        for sentence in local.iter().filter(|sentence| !self.local.contains(sentence)) {
+            warn!("{sentence}");
+        }
+        self.local = local;
+    }
+
+    /// Addresses that the kernel should not have, or should: of virtual routers in the engine, and of services with servers that
+    /// are this machine.
+    fn misplaced(&self) -> Vec<String> {
+        let has = &self.tracker.facts().addresses;
+        let mut all = startup::kernel_has(&self.desired, has);
+        for service in self.desired.services.iter().filter(|service| !has.contains(&service.key.address)) {
+            let is_local = |s: &&model::Server| self.tracker.reach(service, s) == Err(Reason::Local);
+            let servers = service.servers.iter().filter(is_local);
+            all.extend(servers.map(|server| startup::local_server(service, server)));
+        }
+        all
+    }
+
+    /// Lists or clears persistent clients.
+    pub(super) fn persistence(&self, question: &Question, now: Instant) -> Answer {
+        let (director, snapshot) = (&self.workers.director, self.shared.snapshot.load());
+        let now = self.shared.clock(now);
+        let done = match question.action {
+            Action::List => persistence::list(director, &snapshot, question, now)
+                .and_then(|listing| serde_json::to_value(listing).map_err(|error| error.to_string())),
+            Action::Clear => {
+                persistence::clear(director, &snapshot, question, now).map(|count| json!({ "cleared": count }))
+            }
+        };
+        done.map_or_else(Answer::refused, Answer::Done)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let snapshot = self.shared.snapshot.load_full();
+        let unreachable = self.cut_off();
+        let mut warnings: Vec<String> = self.report.warnings.clone();
+        warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
+        warnings.extend(self.misplaced());
+        warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
+        warnings.extend(self.restart.iter().cloned());
+        Status {
+            engine: EngineStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                uptime_s: self.started.elapsed().as_secs(),
+            },
+            config: ConfigStatus {
+                file: self.file.display().to_string(),
+                generation: snapshot.generation,
+                taken_by_all: self.workers.oldest_generation().min(snapshot.generation),
+                loaded_at: self.loaded_at,
+                last_error: self.last_error.clone(),
+            },
+            interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
+            workers: collect::workers(&self.desired, &self.workers, &self.loads),
+            services: collect::services(
+                &snapshot,
+                &self.desired,
+                &self.applied,
+                &self.workers,
+                collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
+                |service, server| self.tracker.reach(service, server),
+            ),
+            local_ports: collect::local_ports(&self.desired, &self.workers),
+            limited_clients: collect::limited_clients(&snapshot, &self.workers),
+            persistence: collect::persistence(&self.workers),
+            vrrp: self.routers.status().map(|status| (*status).clone()),
+            drops: collect::drops(&self.workers),
+            warnings,
+        }
+    }
+}
