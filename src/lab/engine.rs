@@ -157,7 +157,8 @@ impl EngineConfig {
         self.root.to_string()
     }
 
-    fn push(&mut self, list: &str, table: Table) -> &mut Self {
+    /// Adds a table to a list of them, such as `virtual_router`.
+    pub fn push(&mut self, list: &str, table: Table) -> &mut Self {
         let entry = self.root.entry(list).or_insert_with(|| Vec::<Value>::new().into());
         if let Value::Array(entries) = entry {
             entries.push(table.into());

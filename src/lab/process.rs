@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::Pid;
 
 use super::error::{Doing, LabError};
@@ -81,6 +81,16 @@ impl Process {
             return Err(LabError::Unexpected(format!("{} has ended already", self.name())));
         }
         self.signal_group(signal).doing(|| format!("sending {signal} to {}", self.name()))
+    }
+
+    /// Sends a signal to the process alone, unless it has ended.
+    pub fn signal_leader(&self, signal: Signal) -> Result<(), LabError> {
+        let mut child = self.child();
+        if child.try_wait().doing(|| format!("looking after {}", self.name()))?.is_some() {
+            return Err(LabError::Unexpected(format!("{} has ended already", self.name())));
+        }
+        let pid = Pid::from_raw(self.inner.pid as i32);
+        signal::kill(pid, signal).doing(|| format!("sending {signal} to {}", self.name()))
     }
 
     /// Waits until it ends.

@@ -18,6 +18,7 @@
 //!
 //! Tunnels: the servers are in a third network, `far`, behind the router, which brings their answers to the client.
 
+pub mod links;
 pub mod picture;
 pub mod plan;
 
@@ -83,6 +84,8 @@ pub struct SiteOptions {
     pub shuffled: bool,
     /// Its addresses.
     pub plan: Plan,
+    /// Appliances: 1, or 2 that share the addresses by VRRP.
+    pub appliances: u8,
 }
 
 impl SiteOptions {
@@ -95,6 +98,7 @@ impl SiteOptions {
         reach: Reach::Direct,
         shuffled: false,
         plan: USUAL,
+        appliances: 1,
     };
 }
 
@@ -147,6 +151,8 @@ const SHUFFLER: &str = "shuffler";
 pub const CLIENT: &str = "client";
 /// The node with the appliance.
 pub const APPLIANCE: &str = "appliance";
+/// The node with the second appliance, where there are two.
+pub const SECOND: &str = "appliance2";
 /// The node that routes the servers' answers in a two-arm site, and to the servers of tunnels.
 pub const ROUTER: &str = "router";
 
@@ -177,7 +183,9 @@ impl Site {
         }
         site.join(CLIENT, "eth0", Network::Front, plan.client)?;
         site.lab.setting(CLIENT, "net/ipv4/ip_local_port_range", "2048 65535")?;
-        site.add_appliance()?;
+        for number in 0..options.appliances {
+            site.add_appliance(number)?;
+        }
         if site.has_router() {
             site.add_router()?;
         }
@@ -195,24 +203,25 @@ impl Site {
         Ok(site)
     }
 
-    fn add_appliance(&mut self) -> Result<(), LabError> {
+    fn add_appliance(&mut self, number: u8) -> Result<(), LabError> {
         let plan = self.options.plan;
         let [front, back] = plan.arms;
-        self.lab.add_node(APPLIANCE)?;
-        self.join(APPLIANCE, front, Network::Front, plan.appliance)?;
+        let (node, host) = (appliance(number), plan.appliance + number);
+        self.lab.add_node(node)?;
+        self.join(node, front, Network::Front, host)?;
         if self.options.shape == Shape::TwoArm {
-            self.join(APPLIANCE, back, Network::Back, plan.appliance)?;
+            self.join(node, back, Network::Back, host)?;
         } else if self.back() == Network::Back {
             let interface = self.addressed_interface(front);
-            self.give(APPLIANCE, &interface, Network::Back, plan.appliance)?;
+            self.give(node, &interface, Network::Back, host)?;
         }
         if self.has(Reach::Nat) || self.has(Reach::FullNat) {
             // What the servers send that is no service's passes the appliance's kernel, as with IPVS.
-            self.forwards(APPLIANCE)?;
+            self.forwards(node)?;
         }
         if self.has(Reach::Tunnel) {
             let near = if self.options.shape == Shape::TwoArm { Network::Back } else { Network::Front };
-            self.route(APPLIANCE, Network::Far, near, plan.router)?;
+            self.route(node, Network::Far, near, plan.router)?;
         }
         Ok(())
     }
@@ -281,6 +290,11 @@ impl Site {
     /// The appliance's own address on the clients' side.
     pub fn appliance_address(&self, family: Family) -> IpAddr {
         self.options.plan.address(Network::Front, family, self.options.plan.appliance)
+    }
+
+    /// The own address of appliance number `number` (0, 1) on the clients' side.
+    pub fn address_of(&self, number: u8, family: Family) -> IpAddr {
+        self.options.plan.address(Network::Front, family, self.options.plan.appliance + number)
     }
 
     /// The gateway of the NAT servers: an address of the engine's, which the appliance's kernel does not have.
@@ -415,7 +429,7 @@ impl Site {
                 shuffler::start(&mut self.lab, SHUFFLER, "inside", "outside")?;
             }
             None => self.lab.attach(node, interface, segment, wire)?,
-            Some(id) if !self.kernel_vlans && node != APPLIANCE => {
+            Some(id) if !self.kernel_vlans && ![APPLIANCE, SECOND].contains(&node) => {
                 let tagged = format!("{node}-tag");
                 self.lab.link((node, interface), (TAGS, node), wire)?;
                 wire.mtu += 4;
@@ -440,6 +454,11 @@ impl Site {
         self.lab.address(node, interface, Cidr::new(plan.v4(network, host), 24))?;
         self.lab.address(node, interface, Cidr::new(plan.v6(network, host), 64))
     }
+}
+
+/// The node of appliance number `number` (0, 1).
+pub fn appliance(number: u8) -> &'static str {
+    if number == 0 { APPLIANCE } else { SECOND }
 }
 
 /// Bits of a network's prefix.

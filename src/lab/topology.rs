@@ -97,8 +97,7 @@ impl Lab {
 
     /// Joins `node` to a segment with the new interface `interface`.
     pub fn attach(&mut self, node: &str, interface: &str, segment: &str, wire: Wire) -> Result<(), LabError> {
-        let port = format!("{node}-{interface}");
-        let port = &port[..port.len().min(15)];
+        let port = &port(node, interface);
         self.link((node, interface), (segment, port), wire)?;
         self.node(segment)?.run(|| Rtnl::open()?.enslave(port, BRIDGE))?
     }
@@ -218,6 +217,12 @@ impl Drop for Lab {
         self.nodes.clear();
         self.holdings.close();
     }
+}
+
+/// The segment's end of the cable of a node's interface: its name has at most the 15 bytes that one may have.
+pub fn port(node: &str, interface: &str) -> String {
+    let name = format!("{node}-{interface}");
+    name[..name.len().min(15)].to_owned()
 }
 
 /// Virtual Ethernet hands over frames with unfinished checksums, tags beside the frame and oversized segments, as no cable

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
 pub mod rig;
+pub mod vrrp;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
@@ -14,7 +14,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recvmsg, send,
     setsockopt, socket, sockopt,
 };
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 use nix::{setsockopt_impl, sockopt_impl};
 
 use crate::lab::error::{Doing, LabError};
@@ -74,19 +74,37 @@ impl Frames {
         self.take(MsgFlags::empty())
     }
 
+    /// From now on the kernel notes the time of each frame, for [`Frames::poll_stamped`].
+    pub fn stamp(&self) -> Result<(), LabError> {
+        setsockopt(&self.socket, sockopt::ReceiveTimestampns, &true).doing(|| "asking for times of frames".into())
+    }
+
+    /// Like [`Frames::poll`], with the kernel's time of the frame; now, where it did not note one.
+    pub fn poll_stamped(&mut self) -> Option<(SystemTime, Vec<u8>)> {
+        self.take_all(MsgFlags::empty()).map(|(at, frame)| (at.unwrap_or_else(SystemTime::now), frame))
+    }
+
     /// The next frame, if one is there.
     pub fn poll_at_once(&mut self) -> Option<Vec<u8>> {
         self.take(MsgFlags::MSG_DONTWAIT)
     }
 
     fn take(&mut self, flags: MsgFlags) -> Option<Vec<u8>> {
-        let mut space = nix::cmsg_space!([u8; AUXDATA]);
+        self.take_all(flags).map(|(_, frame)| frame)
+    }
+
+    fn take_all(&mut self, flags: MsgFlags) -> Option<(Option<SystemTime>, Vec<u8>)> {
+        let mut space = nix::cmsg_space!([u8; AUXDATA], TimeSpec);
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
         let message = recvmsg::<LinkAddr>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
-        let tag = message.cmsgs().ok()?.find_map(|control| match control {
-            ControlMessageOwned::Unknown(unknown) => tag_in(&unknown.data_bytes),
-            _ => None,
-        });
+        let (mut tag, mut at) = (None, None);
+        for control in message.cmsgs().ok()? {
+            match control {
+                ControlMessageOwned::Unknown(unknown) => tag = tag.or(tag_in(&unknown.data_bytes)),
+                ControlMessageOwned::ScmTimestampns(time) => at = Some(SystemTime::UNIX_EPOCH + Duration::from(time)),
+                _ => {}
+            }
+        }
         let length = message.bytes;
         let mut frame = self.buffer.get(..length)?.to_vec();
         if let Some(tag) = tag
@@ -94,7 +112,7 @@ impl Frames {
         {
             frame.splice(ADDRESSES..ADDRESSES, tag);
         }
-        Some(frame)
+        Some((at, frame))
     }
 
     /// The next frame for which `wanted` holds, if one comes in time.

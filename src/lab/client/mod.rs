@@ -7,6 +7,8 @@ pub mod frames;
 pub mod http;
 pub mod load;
 pub mod ping;
+pub mod probe;
+pub mod pulse;
 pub mod stream;
 pub mod transfer;
 pub mod udp;
