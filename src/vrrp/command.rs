@@ -187,6 +187,11 @@ impl Running {
         self.signal(Signal::SIGKILL);
     }
 
+    /// Lets it go on when this is dropped.
+    pub fn leave(&mut self) {
+        self.over = true;
+    }
+
     fn signal(&self, signal: Signal) {
         if !self.over {
             // It may have ended in this moment.
