@@ -12,8 +12,11 @@ use clap::{Parser, Subcommand};
 use super::error::{Doing, LabError};
 use super::holdings;
 use super::kept;
-use super::scenario::{self, RunOptions, SCENARIOS, Stage, demo, traffic};
-use super::site::CLIENT;
+use super::scenario::report::Report;
+use super::scenario::{
+    self, Deployment, RunOptions, SCENARIOS, Stage, Traffic, demo, haproxy_pair, proxy_pair, traffic,
+};
+use super::site::{CLIENT, Site};
 use crate::model::IoMode;
 
 /// Arguments of `evenkeel lab`.
@@ -142,6 +145,9 @@ fn run(args: &RunArgs) -> Result<bool, LabError> {
     if !args.json {
         println!("{}: {}", scenario.name, scenario.summary);
     }
+    if let Traffic::Pair(deployment) = scenario.traffic {
+        return run_pair(args, deployment, &options);
+    }
     let stage = Stage::set(scenario, &options)?;
     if !args.json {
         println!("{}\n", stage.site.picture(scenario.family));
@@ -149,24 +155,56 @@ fn run(args: &RunArgs) -> Result<bool, LabError> {
         println!();
     }
     let report = traffic::run(&stage, options.duration)?;
+    show(args, &report)?;
+    if !report.passed() {
+        eprintln!("the engine's last words:\n    {}", stage.engine.process().last_words(20));
+    }
+    keep(args, scenario.name, &stage.site)?;
+    Ok(report.passed())
+}
+
+fn run_pair(args: &RunArgs, deployment: Deployment, options: &RunOptions) -> Result<bool, LabError> {
+    let finish = |report: &Report, words: String, site: &Site| {
+        show(args, report)?;
+        if !report.passed() {
+            eprintln!("the appliances' last words:\n{words}");
+        }
+        keep(args, &args.scenario, site)?;
+        Ok(report.passed())
+    };
+    match deployment {
+        Deployment::Proxy => {
+            let mut stage = proxy_pair::Stage::set(options, proxy_pair::Pace::SITE)?;
+            finish(&stage.run(proxy_pair::Pace::SITE)?, stage.last_words(), stage.network())
+        }
+        Deployment::Haproxy => {
+            let mut stage = haproxy_pair::Stage::set(options, haproxy_pair::CHECKS)?;
+            finish(&stage.run()?, stage.last_words(), stage.network())
+        }
+    }
+}
+
+fn show(args: &RunArgs, report: &Report) -> Result<(), LabError> {
     if args.json {
-        let text = serde_json::to_string_pretty(&report);
+        let text = serde_json::to_string_pretty(report);
         println!("{}", text.map_err(|error| LabError::Unexpected(error.to_string()))?);
     } else {
         print!("{report}");
     }
-    if !report.passed() {
-        eprintln!("the engine's last words:\n    {}", stage.engine.process().last_words(20));
-    }
+    Ok(())
+}
+
+/// Keeps the lab up for as long as somebody asked for that.
+fn keep(args: &RunArgs, scenario: &str, site: &Site) -> Result<(), LabError> {
     if args.keep {
-        kept::announce(scenario.name, &stage.site)?;
-        eprintln!("\n{}", kept::guide(scenario.name, &stage.site));
+        kept::announce(scenario, site)?;
+        eprintln!("\n{}", kept::guide(scenario, site));
         eprintln!("The lab stays up until Ctrl-C here, or `evenkeel lab down`.");
         loop {
             thread::park();
         }
     }
-    Ok(report.passed())
+    Ok(())
 }
 
 fn shell(args: &ShellArgs) -> Result<bool, LabError> {
@@ -175,11 +213,27 @@ fn shell(args: &ShellArgs) -> Result<bool, LabError> {
         println!("In the kept lab of process {}: leaving the shell leaves it up.", lab.pid);
         return kept::shell(&lab, &args.node);
     }
-    let stage = Stage::set(scenario, &options(&args.engine, Duration::ZERO)?)?;
-    let lab = kept::announce(scenario.name, &stage.site)?;
-    println!("{}\n\n{}", stage.site.picture(scenario.family), kept::guide(scenario.name, &stage.site));
-    println!("Leaving the shell takes the lab down.");
-    kept::shell(&lab, &args.node)
+    let options = options(&args.engine, Duration::ZERO)?;
+    let enter = |site: &Site, picture: String| {
+        let lab = kept::announce(scenario.name, site)?;
+        println!("{picture}{}", kept::guide(scenario.name, site));
+        println!("Leaving the shell takes the lab down.");
+        kept::shell(&lab, &args.node)
+    };
+    match scenario.traffic {
+        Traffic::Pair(Deployment::Proxy) => {
+            let stage = proxy_pair::Stage::set(&options, proxy_pair::Pace::SITE)?;
+            enter(stage.network(), String::new())
+        }
+        Traffic::Pair(Deployment::Haproxy) => {
+            let stage = haproxy_pair::Stage::set(&options, haproxy_pair::CHECKS)?;
+            enter(stage.network(), String::new())
+        }
+        _ => {
+            let stage = Stage::set(scenario, &options)?;
+            enter(&stage.site, format!("{}\n\n", stage.site.picture(scenario.family)))
+        }
+    }
 }
 
 fn down() -> Result<bool, LabError> {

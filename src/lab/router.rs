@@ -159,7 +159,7 @@ impl RouterPlan {
             }
             None => Value::from(owned.cidr.to_string()),
         };
-        set("addresses", self.addresses.iter().map(owned).collect::<Vec<_>>().into());
+        set("address", self.addresses.iter().map(owned).collect::<Vec<_>>().into());
         if let Some(password) = &self.password {
             set("password", password.clone().into());
         }
@@ -173,10 +173,10 @@ impl RouterPlan {
             set("preempt", false.into());
         }
         if !self.track_interfaces.is_empty() {
-            set("track_interfaces", words(&self.track_interfaces));
+            set("track_interface", words(&self.track_interfaces));
         }
         if !self.track_scripts.is_empty() {
-            set("track_scripts", words(&self.track_scripts));
+            set("track_script", words(&self.track_scripts));
         }
         if let Some(notify) = &self.notify {
             set("notify", notify.clone().into());
@@ -247,7 +247,7 @@ impl VrrpPlan {
         for script in &self.scripts {
             let mut table = Table::new();
             table.insert("name".into(), script.name.clone().into());
-            table.insert("command".into(), script.command.clone().into());
+            table.insert("script".into(), script.command.clone().into());
             table.insert("interval".into(), script.interval.as_secs_f64().into());
             table.insert("timeout".into(), script.timeout.as_secs_f64().into());
             table.insert("rise".into(), i64::from(script.rise).into());

@@ -5,6 +5,9 @@
 pub mod demo;
 pub mod flood;
 pub mod forward;
+pub mod haproxy_pair;
+pub mod pairs;
+pub mod proxy_pair;
 pub mod report;
 pub mod tour;
 pub mod traffic;
@@ -48,6 +51,17 @@ pub enum Traffic {
     WebNat,
     /// Web traffic through a flood.
     Flood(Packets),
+    /// The rows of a deployment with two appliances.
+    Pair(Deployment),
+}
+
+/// A deployment of two boxes whose proxies the kernel's addresses lead to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deployment {
+    /// Two Squids.
+    Proxy,
+    /// Two HAProxies.
+    Haproxy,
 }
 
 /// A network with a purpose.
@@ -76,7 +90,7 @@ const fn web(name: &'static str, summary: &'static str, site: SiteOptions, metho
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 19] = [
+pub const SCENARIOS: [Scenario; 21] = [
     web(
         "web-dr-one-arm",
         "HTTP by direct routing; client, appliance and three nginx servers share one segment",
@@ -176,6 +190,24 @@ pub const SCENARIOS: [Scenario; 19] = [
         )
     },
     Scenario {
+        traffic: Traffic::Pair(Deployment::Proxy),
+        ..web(
+            "proxy-pair",
+            "two boxes with Squid and two addresses; what was done to such a site with keepalived",
+            proxy_pair::SITE,
+            Method::FullNat,
+        )
+    },
+    Scenario {
+        traffic: Traffic::Pair(Deployment::Haproxy),
+        ..web(
+            "haproxy-pair",
+            "two boxes with HAProxy and one address; what was done to such a site with keepalived",
+            haproxy_pair::SITE,
+            Method::FullNat,
+        )
+    },
+    Scenario {
         traffic: Traffic::Flood(Packets::Syns),
         ..web("syn-flood", "SYNs from everywhere beside real clients, by direct routing", TWO_ARM, Method::Dr)
     },
@@ -272,6 +304,8 @@ impl Stage {
             }
             Traffic::Udp | Traffic::Fragments => &[("echo", Protocol::Udp, UDP, "rr")],
             Traffic::Workers => &[("transfer", Protocol::Tcp, TRANSFER, "rr")],
+            // The kernel has the addresses: there is no service.
+            Traffic::Pair(_) => &[],
             Traffic::Flood(_) => &[
                 ("web", Protocol::Tcp, HTTP, "wlc"),
                 ("transfer", Protocol::Tcp, TRANSFER, "wlc"),
@@ -314,6 +348,7 @@ pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Re
         }
         Traffic::Udp | Traffic::Fragments => udp::start_all(site, scenario.family, UDP),
         Traffic::Workers => transfer::start_all(site, scenario.family, TRANSFER),
+        Traffic::Pair(_) => Ok(()),
     }
 }
 

@@ -29,6 +29,7 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         Traffic::Workers => workers(stage, duration)?,
         Traffic::WebNat => web_nat::run(stage, duration)?,
         Traffic::Flood(packets) => flood::run(stage, packets, duration)?,
+        Traffic::Pair(_) => return Err(LabError::Unexpected("a pair has a stage of its own".into())),
     };
     let client = stage.site.lab.node(CLIENT)?;
     let service = stage.site.vip(stage.scenario.family);

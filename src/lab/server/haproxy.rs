@@ -1,10 +1,12 @@
-//! HAProxy as a real server that takes the PROXY protocol.
+//! HAProxy: as a real server that takes the PROXY protocol, and as the balancer of a pair.
 //!
-//! Owns its configuration: it answers every request with its name, and with the client that the PROXY header named.
+//! Owns its configuration. As a server it answers every request with its name, and with the client that the PROXY header
+//! named; as a balancer it checks the web servers behind and has a page of statistics.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::lab::error::{Doing, LabError};
 use crate::lab::process::{Process, require};
@@ -29,6 +31,54 @@ pub fn relay(site: &Site, server: &SiteServer, port: u16, inside: SocketAddr) ->
     let onward =
         format!("    mode tcp\n    default_backend inside\nbackend inside\n    mode tcp\n    server inside {inside}\n");
     run(site, server, port, &onward)
+}
+
+/// The port of a balancer's statistics, for [`STATISTICS_USER`] and nobody else.
+pub const STATISTICS: u16 = 8080;
+/// Name and password for the statistics, as the header `Authorization` has them.
+pub const STATISTICS_USER: &str = "YWRtaW46c2VjcmV0";
+
+/// Starts HAProxy on an appliance: it balances port 80 of every address over port 80 of the site's servers, and checks each
+/// of them every `interval` (status 200; 2 successes, 5 failures).
+pub fn balance(site: &Site, node: &str, own: IpAddr, interval: Duration) -> Result<Process, LabError> {
+    let haproxy = require("haproxy", "haproxy")?;
+    let every = interval.as_millis();
+    let servers: String = site
+        .servers
+        .iter()
+        .map(|server| format!("    server {} {}:80 check inter {every}ms rise 2 fall 5\n", server.name, server.v4))
+        .collect();
+    let text = format!(
+        "global
+    maxconn 2048
+    nbthread 1
+defaults
+    mode http
+    option redispatch
+    timeout client 60s
+    timeout connect 1s
+    timeout server 60s
+frontend web
+    bind 0.0.0.0:80
+    default_backend servers
+backend servers
+    balance roundrobin
+    option httpchk GET /
+    http-check expect status 200
+{servers}listen statistics
+    bind 0.0.0.0:{STATISTICS}
+    stats enable
+    stats uri /
+    stats auth admin:secret
+"
+    );
+    let file = site.lab.path(&format!("{node}-haproxy.cfg"));
+    fs::write(&file, text).doing(|| format!("writing {}", file.display()))?;
+    let mut command = Command::new(haproxy);
+    command.arg("-db").arg("-f").arg(&file);
+    let process = site.lab.start(node, &format!("{node}-haproxy"), &command)?;
+    await_listener(site, node, &process, SocketAddr::new(own, 80))?;
+    Ok(process)
 }
 
 fn run(site: &Site, server: &SiteServer, port: u16, body: &str) -> Result<Process, LabError> {

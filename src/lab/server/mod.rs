@@ -6,6 +6,7 @@ pub mod decap;
 pub mod haproxy;
 pub mod hash;
 pub mod nginx;
+pub mod squid;
 pub mod transfer;
 pub mod udp;
 

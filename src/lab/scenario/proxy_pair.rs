@@ -1,0 +1,288 @@
+//! The deployment `proxy-pair`: two boxes with Squid, two virtual routers, each box master of one address. What was done to
+//! it with keepalived is done here, and both results are shown.
+//!
+//! Owns the rows of its table. The addresses are the kernel's, with labels, as Squid needs them; one router speaks by
+//! multicast, the other one to its single peer.
+
+use std::fs::{self, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::pairs::{Pair, SLACK, await_text};
+use super::report::{Report, Row, millis};
+use super::{HTTP, RunOptions, START};
+use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
+use crate::lab::client::pulse::Pulse;
+use crate::lab::engine::EngineConfig;
+use crate::lab::error::{Doing, LabError};
+use crate::lab::netlink::Cidr;
+use crate::lab::router::{Owned, RouterPlan, ScriptPlan, VrrpPlan};
+use crate::lab::server::squid::{self, Squid};
+use crate::lab::server::{nginx, udp};
+use crate::lab::site::links::SIDE_INTERFACE;
+use crate::lab::site::{APPLIANCE, CLIENT, Family, Plan, Reach, Site, SiteOptions, USUAL, appliance};
+use crate::model::Place;
+
+/// Its network: the addresses and interface names of the site's own configuration, inside the lab's namespaces.
+pub const SITE: SiteOptions = SiteOptions {
+    servers: 1,
+    reach: Reach::FullNat,
+    appliances: 2,
+    plan: Plan { front: [192, 168, 2], vip: 101, client: 50, appliance: 251, ..USUAL },
+    ..SiteOptions::USUAL
+};
+
+/// The routers; each box is master of the one with its own number.
+const ROUTERS: [(&str, u8, &str); 2] = [("proxy_ip1", 1, "192.168.2.101/24"), ("proxy_ip2", 2, "192.168.2.102/24")];
+const SCRIPT: &str = "chk_squid_service";
+/// The port of an echo beside the proxy, which shows where the address is and how long it is away.
+const ECHO: u16 = 7;
+/// A service is steady when nothing was lost for this long.
+const STEADY: Duration = Duration::from_millis(300);
+
+/// How fast the scenario's own clocks go.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Time from one run of the script to the next; it may take two thirds of that.
+    pub script: Duration,
+}
+
+impl Pace {
+    /// That of the site.
+    pub const SITE: Pace = Pace { script: Duration::from_secs(3) };
+}
+
+/// A pair of boxes with their proxies.
+pub struct Stage {
+    pair: Pair,
+    squids: Vec<Squid>,
+}
+
+impl Stage {
+    /// Builds the network and starts everything.
+    pub fn set(options: &RunOptions, pace: Pace) -> Result<Self, LabError> {
+        let mut site = Pair::site(SITE)?;
+        site.add_side()?;
+        nginx::start_all(&site, HTTP)?;
+        let mut squids = Vec::new();
+        for number in 0..2 {
+            let node = appliance(number);
+            // Programs that listen on an address before it is there.
+            site.lab.setting(node, "net/ipv4/ip_nonlocal_bind", "1")?;
+            squids.push(Squid::start(&site, node, site.address_of(number, Family::V4))?);
+            for (_, _, address) in ROUTERS {
+                udp::start(&mut site, node, cidr(address)?.address, ECHO)?;
+            }
+        }
+        let plans = [plan(&site, 0, &squids[0], pace)?, plan(&site, 1, &squids[1], pace)?];
+        let mut pair = Pair::new(site, &options.program, &EngineConfig::new(), plans)?;
+        pair.start()?;
+        for (number, (name, _, _)) in [0, 1].into_iter().zip(ROUTERS) {
+            pair.await_master(number, name, START + pace.script * 3)?;
+        }
+        Ok(Stage { pair, squids })
+    }
+
+    /// Its network.
+    pub fn network(&self) -> &Site {
+        &self.pair.site
+    }
+
+    /// The appliances' last words.
+    pub fn last_words(&self) -> String {
+        self.pair.speakers.iter().map(|speaker| speaker.last_words(20)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Does what was done to the site, and reports.
+    pub fn run(&mut self, pace: Pace) -> Result<Report, LabError> {
+        let client = self.pair.site.lab.node(CLIENT)?;
+        let origin = format!("http://{}/", self.pair.site.servers[0].v4);
+        let through = |address: &str| -> Result<LoadPlan, LabError> {
+            let target = SocketAddr::new(cidr(address)?.address, squid::PORT);
+            Ok(LoadPlan { path: origin.clone(), rate: 100, ..LoadPlan::new(target) })
+        };
+        let mut own = Vec::new();
+        for (number, (name, _, address)) in [0u8, 1].into_iter().zip(ROUTERS) {
+            let tally = requests(client, &through(address)?, 10)?;
+            let owners = self.pair.owners(cidr(address)?.address)?;
+            own.push((name, number, tally, owners));
+        }
+        let load = Load::start(client, &through(ROUTERS[0].2)?)?;
+        let moves = [
+            self.cable(SIDE_INTERFACE, "interface eth1 is down")?,
+            self.cable("eth0", "interface eth0 is down")?,
+            self.proxy(pace)?,
+        ];
+        let tally = load.stop();
+
+        let mut report = Report::new("proxy-pair", &tally);
+        for (name, number, tally, owners) in own {
+            let right = tally.failures == 0 && tally.answered() == 10;
+            report.check(format!("requests pass by {name}"), right, tally.reasons.join("; "));
+            let seen = format!("{owners:?}");
+            report.check(format!("{name} is at {} alone", appliance(number)), owners == [number].into(), seen);
+        }
+        for step in &moves {
+            report.check(format!("{}: the address moves, and moves back", step.what), step.moved, &step.here);
+            report.check(format!("{}: it is logged why", step.what), step.why.is_ok(), said(&step.why));
+            report.check(
+                format!("{}: the program under `notify` is told", step.what),
+                step.told.is_ok(),
+                said(&step.told),
+            );
+            report.rows.push(Row { what: step.what, there: "yes", here: step.here.clone() });
+        }
+        judge_load(&tally, &mut report);
+        Ok(report)
+    }
+
+    /// Pulls a cable of the first box and puts it back.
+    fn cable(&mut self, interface: &'static str, why: &'static str) -> Result<Move, LabError> {
+        let what = if interface == SIDE_INTERFACE { "the tracked NIC goes down" } else { "the second NIC goes down" };
+        self.step(
+            what,
+            why,
+            Duration::ZERO,
+            |stage| stage.pair.site.plug(APPLIANCE, interface, false),
+            |stage| stage.pair.site.plug(APPLIANCE, interface, true),
+        )
+    }
+
+    /// Stops the proxy of the first box and starts it again.
+    fn proxy(&mut self, pace: Pace) -> Result<Move, LabError> {
+        let stop = |stage: &mut Stage| {
+            stage.squids[0].stop();
+            Ok(())
+        };
+        let start = |stage: &mut Stage| stage.squids[0].start_again(&stage.pair.site);
+        // Two runs that fail, or succeed, and the rest of the one before.
+        self.step("the proxy stops", "script chk_squid_service", pace.script * 3, stop, start)
+    }
+
+    /// Breaks something, watches the first address move, mends it, and watches the address come back.
+    fn step(
+        &mut self,
+        what: &'static str,
+        why: &str,
+        notice: Duration,
+        breaks: impl FnOnce(&mut Stage) -> Result<(), LabError>,
+        mends: impl FnOnce(&mut Stage) -> Result<(), LabError>,
+    ) -> Result<Move, LabError> {
+        let (name, _, address) = ROUTERS[0];
+        let client = self.pair.site.lab.node(CLIENT)?;
+        let pulse = Pulse::start(client, SocketAddr::new(cidr(address)?.address, ECHO))?;
+        pulse.await_steady(STEADY, START)?;
+        let (logged, noted) = (self.pair.speakers[0].log().len(), self.told().len());
+        let start = Instant::now();
+        breaks(self)?;
+        let down = self.pair.speakers[1].plan().routers[0].master_down();
+        self.pair.await_master(1, name, notice + down + SLACK)?;
+        let moved = start.elapsed();
+        let away = self.pair.owners(cidr(address)?.address)?;
+        pulse.await_steady(STEADY, START)?;
+        let gap = pulse.since(start).longest();
+        let log = || self.pair.speakers[0].log().get(logged..).unwrap_or_default().to_owned();
+        let logs = await_text(&format!("the reason `{why}` in the log"), SLACK, log, why)
+            .and_then(|()| await_text("the change in the log", SLACK, log, &format!("({name}) Entering FAULT STATE")));
+        let fault = format!("INSTANCE {name} FAULT");
+        let heard = || self.told().get(noted..).unwrap_or_default().to_owned();
+        let mut told = await_text("the notification of the fault", SLACK, heard, &fault);
+
+        let start = Instant::now();
+        mends(self)?;
+        let down = self.pair.speakers[0].plan().routers[0].master_down();
+        self.pair.await_master(0, name, notice + down + SLACK)?;
+        let returned = start.elapsed();
+        pulse.await_steady(STEADY, START)?;
+        let back = self.pair.owners(cidr(address)?.address)?;
+        let gap_back = pulse.since(start).longest();
+        let heard = || self.told().get(noted..).unwrap_or_default().to_owned();
+        told = told.and_then(|()| {
+            await_text("the notification of the return", SLACK, heard, &format!("INSTANCE {name} MASTER"))
+        });
+        let here = format!(
+            "moved after {:.2} s, {} without answers; back after {:.2} s, {}",
+            moved.as_secs_f64(),
+            millis(gap),
+            returned.as_secs_f64(),
+            millis(gap_back)
+        );
+        Ok(Move { what, here, moved: away == [1].into() && back == [0].into(), why: logs, told })
+    }
+
+    /// What the program under `notify` of the first box has written down.
+    fn told(&self) -> String {
+        fs::read_to_string(notes(&self.pair.site, 0)).unwrap_or_default()
+    }
+}
+
+/// What came of one fail-over.
+struct Move {
+    what: &'static str,
+    here: String,
+    moved: bool,
+    why: Result<(), LabError>,
+    told: Result<(), LabError>,
+}
+
+/// Builds the scenario, runs it and reports; for tests and the command line.
+pub fn run(options: &RunOptions, pace: Pace) -> Result<Report, LabError> {
+    Stage::set(options, pace)?.run(pace)
+}
+
+fn plan(site: &Site, number: u8, squid: &Squid, pace: Pace) -> Result<VrrpPlan, LabError> {
+    let notify = site.lab.path(&format!("{}-proxy-state", appliance(number)));
+    let script = format!("#!/bin/sh\necho \"$@\" >> {}\n", notes(site, number).display());
+    let write =
+        || fs::write(&notify, script).and_then(|()| fs::set_permissions(&notify, Permissions::from_mode(0o755)));
+    write().doing(|| format!("writing {}", notify.display()))?;
+    let mut routers = Vec::new();
+    for (place, (name, vrid, address)) in [0u8, 1].into_iter().zip(ROUTERS) {
+        let mut router = RouterPlan::new(name, "eth0", vrid, &[]);
+        let label = Some(format!("eth0:{vrid}"));
+        router.addresses = vec![Owned { cidr: cidr(address)?, label }];
+        router.priority = if place == number { 255 } else { 100 };
+        router.starts_as_master = place == number;
+        router.place = Place::Kernel;
+        router.track_interfaces = vec![SIDE_INTERFACE.into()];
+        router.track_scripts = vec![SCRIPT.into()];
+        router.notify = Some(notify.display().to_string());
+        if vrid == 2 {
+            router.source = Some(site.address_of(number, Family::V4));
+            router.peers = vec![site.address_of(1 - number, Family::V4)];
+        }
+        routers.push(router);
+    }
+    let script = ScriptPlan {
+        name: SCRIPT.into(),
+        command: squid.check(),
+        interval: pace.script,
+        timeout: pace.script * 2 / 3,
+        rise: 2,
+        fall: 2,
+    };
+    Ok(VrrpPlan { routers, scripts: vec![script], groups: Vec::new() })
+}
+
+fn notes(site: &Site, number: u8) -> PathBuf {
+    site.lab.path(&format!("{}-proxy-state.notes", appliance(number)))
+}
+
+fn cidr(text: &str) -> Result<Cidr, LabError> {
+    text.parse().map_err(|error| LabError::Unexpected(format!("{error}")))
+}
+
+/// Requests that were under way when the address moved may fail, one a client and move; no other.
+fn judge_load(tally: &Tally, report: &mut Report) {
+    const MOVES: u64 = 6;
+    const CLIENTS: u64 = 4;
+    let seen = format!("{} answers, {} failed: {}", tally.answered(), tally.failures, tally.reasons.join("; "));
+    let good = tally.answered() > 0 && tally.failures <= MOVES * CLIENTS;
+    report.check("no request fails beyond the moves themselves", good, seen);
+}
+
+fn said(outcome: &Result<(), LabError>) -> String {
+    outcome.as_ref().err().map(ToString::to_string).unwrap_or_default()
+}
