@@ -4,7 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use super::evidence::{Evidence, millis};
+use super::machine::{Machine, State};
 
 /// All of VRRP.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,7 +57,7 @@ pub struct RouterStatus {
     pub master: Option<MasterStatus>,
     /// Other routers that were heard, by address.
     pub peers: Vec<PeerStatus>,
-    /// What is wrong now, in words.
+    /// What was wrong within the last hour, the newest first.
     pub evidence: Vec<EvidenceStatus>,
     /// Adverts.
     pub adverts: AdvertCounts,
@@ -144,4 +149,57 @@ pub struct TrackedStatus {
     pub what: String,
     /// How it is, in words.
     pub state: String,
+}
+
+impl RouterStatus {
+    /// How a router is.
+    pub fn of(machine: &Machine, evidence: &Evidence, group: Option<String>, now: Duration) -> RouterStatus {
+        let router = machine.router();
+        let (since, why) = machine.last_change();
+        let (promotions, sent, sent_zero) = machine.counts();
+        let (received, received_zero) = evidence.received();
+        let refused = evidence.refusals().iter().map(|(refusal, count)| (refusal.name().to_owned(), *count)).collect();
+        RouterStatus {
+            name: router.name.clone(),
+            interface: router.interface.clone(),
+            vrid: router.vrid,
+            group,
+            state: machine.state().name().to_owned(),
+            why: why.to_owned(),
+            for_ms: millis(now, since),
+            promotions,
+            base_priority: router.priority,
+            priority: machine.priority(),
+            source: machine.source().map(|source| source.address.to_string()),
+            addresses: router.all_addresses().map(|one| one.address.to_string()).collect(),
+            master: master(machine, now),
+            peers: evidence.peers(now),
+            evidence: evidence.notes().status(now),
+            adverts: AdvertCounts { sent, sent_zero, received, received_zero, refused },
+        }
+    }
+}
+
+fn master(machine: &Machine, now: Duration) -> Option<MasterStatus> {
+    if machine.state() == State::Master {
+        let source = machine.source();
+        return Some(MasterStatus {
+            ours: true,
+            address: source.map(|source| source.address.to_string()).unwrap_or_default(),
+            mac: source.map(|source| source.mac.to_string()),
+            priority: machine.priority(),
+            interval_ms: machine.router().interval.as_millis() as u64,
+            for_ms: millis(now, machine.last_change().0),
+            heard_ms: 0,
+        });
+    }
+    machine.other_master().map(|other| MasterStatus {
+        ours: false,
+        address: other.address.to_string(),
+        mac: Some(other.mac.to_string()),
+        priority: other.priority,
+        interval_ms: other.interval.as_millis() as u64,
+        for_ms: millis(now, other.since),
+        heard_ms: millis(now, other.heard),
+    })
 }
