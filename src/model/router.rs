@@ -117,8 +117,8 @@ pub struct Track {
     pub weight: i16,
 }
 
-/// Programs that are told of changes, each as its arguments. They get keepalived's: `INSTANCE|GROUP NAME STATE PRIORITY`
-/// after their own.
+/// Programs that are told of changes, each as its arguments. As in keepalived only [`Notify::any`] gets
+/// `INSTANCE|GROUP NAME STATE PRIORITY` after its own; the others are called as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notify {
     /// Of a change to master.

@@ -14,8 +14,9 @@ use std::thread::JoinHandle;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::addresses::Addresses;
+use super::election::Level;
 use super::link::Links;
-use super::notify::{Level, Report};
+use super::notify::Report;
 use super::realtime;
 use super::socket::{Adopted, Port, SocketError, Speaker};
 use crate::model::{MacAddr, VirtualRouter};

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
-
+use super::election::Condition;
+use super::status::TrackedStatus;
 use crate::model::{SyncGroup, Track, Tracked, VirtualRouter, Vrrp};
 
 mod file;
@@ -19,7 +19,7 @@ pub mod tracker;
 
 pub use tracker::Tracker;
 
-/// Least sum of a file's number and weight that is a priority; below it the router is in fault.
+/// Least product of a file's number and weight that changes a priority; below it the router is in fault.
 const LEAST: i64 = -253;
 /// Most that one file adds.
 const MOST: i64 = 253;
@@ -36,15 +36,6 @@ pub enum Value {
     Bad(String),
     /// The number in a [`Tracked::File`].
     Number(i64),
-}
-
-/// What tracking makes of a router.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Condition {
-    /// Added to the base priority; the sum is kept to 1 to 254. An owner's stays 255.
-    pub adjust: i32,
-    /// Why the router must be in fault, in words: the first reason.
-    pub fault: Option<String>,
 }
 
 /// One thing that was seen.
@@ -89,21 +80,6 @@ impl Observation {
     fn held(what: Tracked, holds: bool, why: &str) -> Self {
         if holds { Self::good(what) } else { Self::bad(what, why) }
     }
-}
-
-/// What `evenkeel status` shows of something that is tracked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TrackedStatus {
-    /// `interface`, `script`, `file`, `process`, `service` or `engine`.
-    pub kind: &'static str,
-    /// Its name.
-    pub name: String,
-    /// `good`, `bad`, `unknown` (nothing seen of it yet), or the number in a file.
-    pub value: String,
-    /// Why it is bad; else empty.
-    pub why: String,
-    /// The routers that track it, by themselves or by their group.
-    pub routers: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -172,23 +148,15 @@ impl Conditions {
 
     /// Everything that is tracked, by kind and name.
     pub fn status(&self) -> Vec<TrackedStatus> {
-        let mut by_what: BTreeMap<&Tracked, Vec<String>> = BTreeMap::new();
-        for router in &self.routers {
-            for track in &router.tracks {
-                by_what.entry(&track.what).or_default().push(router.name.clone());
-            }
-        }
-        let shown = |(what, routers): (&Tracked, Vec<String>)| {
-            let (kind, name) = what.words();
-            let (value, why) = match self.values.get(what) {
-                None => ("unknown".to_owned(), String::new()),
-                Some(Value::Good) => ("good".to_owned(), String::new()),
-                Some(Value::Bad(why)) => ("bad".to_owned(), why.clone()),
-                Some(Value::Number(number)) => (number.to_string(), String::new()),
-            };
-            TrackedStatus { kind, name: name.to_owned(), value, why, routers }
+        let all: BTreeSet<&Tracked> =
+            self.routers.iter().flat_map(|router| router.tracks.iter().map(|track| &track.what)).collect();
+        let words = |what: &Tracked| match self.values.get(what) {
+            None => "not known yet".to_owned(),
+            Some(Value::Good) => "good".to_owned(),
+            Some(Value::Bad(why)) => why.clone(),
+            Some(Value::Number(number)) => format!("holds {number}"),
         };
-        by_what.into_iter().map(shown).collect()
+        all.into_iter().map(|what| TrackedStatus { what: what.to_string(), state: words(what) }).collect()
     }
 
     fn changed(&mut self, concerned: impl Fn(&Router) -> bool) -> Vec<String> {
@@ -261,12 +229,12 @@ fn effect(track: &Track, value: Option<&Value>) -> Effect {
     match value {
         None if weight == 0 => Effect::Unknown,
         None => Effect::Adjust(0),
-        // A file: 0 is good where there is no weight; else the product counts, and far below zero is a fault.
-        Some(Value::Number(number)) => match if weight == 0 { -number.abs() } else { number.saturating_mul(weight) } {
-            0 => Effect::Adjust(0),
-            _ if weight == 0 => Effect::Fault(format!("{} holds {number}", track.what)),
-            sum if sum < LEAST => Effect::Fault(format!("{} holds {number}, with weight {weight}", track.what)),
-            sum => Effect::Adjust(sum.min(MOST) as i32),
+        // A file: without a weight everything but 0 is a failure; else the product counts, and far below zero is one.
+        Some(Value::Number(0)) => Effect::Adjust(0),
+        Some(Value::Number(number)) if weight == 0 => Effect::Fault(format!("{} holds {number}", track.what)),
+        Some(Value::Number(number)) => match number.saturating_mul(weight) {
+            product if product < LEAST => Effect::Fault(format!("{} holds {number}, with weight {weight}", track.what)),
+            product => Effect::Adjust(product.min(MOST) as i32),
         },
         Some(Value::Good) => Effect::Adjust(i32::from(track.weight.max(0))),
         Some(Value::Bad(why)) if weight == 0 => Effect::Fault(match &track.what {

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use super::turn::Turn;
 use crate::model::{MacAddr, Place, RouterSlot, VirtualRouter};
 use crate::vrrp::announce::announcement;
-use crate::vrrp::election::{self, Action};
+use crate::vrrp::election::{Action, Level};
 use crate::vrrp::frame::multicast;
 use crate::vrrp::kernel::Job;
-use crate::vrrp::machine::State;
-use crate::vrrp::notify::{Change, Level, Report};
+use crate::vrrp::notify::{Change, Report};
 use crate::vrrp::packet::{Advert, GROUP_V4, GROUP_V6, build};
 
 impl Turn {
@@ -26,17 +25,12 @@ impl Turn {
                 Action::Announce { router, repeat } => self.announce(&router, repeat),
                 Action::Changed { name, group, state, priority, .. } => {
                     self.changed();
-                    if let Some(change) = change(state) {
+                    if let Some(change) = Change::of(state) {
                         let _ = self.reports.send(Report::Changed { name, group, change, priority });
                     }
                 }
                 Action::Log { level, text } => {
                     self.changed();
-                    let level = match level {
-                        election::Level::Info => Level::Info,
-                        election::Level::Warn => Level::Warn,
-                        election::Level::Error => Level::Error,
-                    };
                     self.log(level, text);
                 }
             }
@@ -135,16 +129,5 @@ impl Turn {
             let router = Arc::clone(&runner.spec.router);
             self.announce(&router, repeat);
         }
-    }
-}
-
-/// What people are told of a state.
-fn change(state: State) -> Option<Change> {
-    match state {
-        State::Init => None,
-        State::Backup => Some(Change::Backup),
-        State::Master => Some(Change::Master),
-        State::Fault => Some(Change::Fault),
-        State::Stop => Some(Change::Stop),
     }
 }

@@ -22,14 +22,14 @@ use super::stall::{LOOK, Stall};
 use super::world::{Speaking, interfaces_of};
 use super::{Command, DriverError, Plan, Wiring};
 use crate::model::{Mastery, RouterSlot, Tracked, VirtualRouter, Vrrp};
-use crate::vrrp::election::{Action, Condition, Election, Source, Spec};
+use crate::vrrp::election::{Action, Election, Level, Source, Spec};
 use crate::vrrp::frame::{Heard, heard};
 use crate::vrrp::kernel::{Kernel, Outcome};
 use crate::vrrp::link::{Links, Listener, News};
-use crate::vrrp::notify::{Level, Report, Reporter};
+use crate::vrrp::notify::{Report, Reporter};
 use crate::vrrp::realtime;
 use crate::vrrp::socket::{LONGEST, Speaker};
-use crate::vrrp::status::{TrackedStatus, VrrpStatus};
+use crate::vrrp::status::VrrpStatus;
 use crate::vrrp::track::{Conditions, Observation, Tracker};
 
 const WAKER: Token = Token(0);
@@ -430,8 +430,7 @@ impl Turn {
     fn tell_conditions(&mut self, routers: &[String], now: Duration) {
         for name in routers {
             if let Some(condition) = self.conditions.of(name) {
-                let condition = Condition { adjust: condition.adjust, fault: condition.fault.clone() };
-                self.election.condition(name, condition, now, &mut self.out);
+                self.election.condition(name, condition.clone(), now, &mut self.out);
             }
         }
         self.dirty |= !routers.is_empty();
@@ -458,14 +457,10 @@ impl Turn {
         if self.published.is_some_and(|at| now < at + wait) {
             return;
         }
-        let tracked = self.conditions.status().into_iter().map(|status| TrackedStatus {
-            what: format!("{} {}", status.kind, status.name),
-            state: if status.why.is_empty() { status.value } else { format!("{}: {}", status.value, status.why) },
-        });
         self.status.store(Arc::new(VrrpStatus {
             routers: self.election.status(now),
             groups: self.election.groups(),
-            tracked: tracked.collect(),
+            tracked: self.conditions.status(),
             refused: self.election.refused().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             realtime: self.realtime.clone(),
         }));

@@ -11,10 +11,9 @@ use std::time::Duration;
 use super::ports::needs;
 use super::turn::{LISTENER, SECOND, Turn};
 use crate::model::{Place, Tracked, VirtualAddress, VirtualRouter, Vrrp};
-use crate::vrrp::election::Source;
+use crate::vrrp::election::{Level, Source};
 use crate::vrrp::kernel::{Job, Outcome};
 use crate::vrrp::link::News;
-use crate::vrrp::notify::Level;
 use crate::vrrp::track::Observation;
 
 /// How far the sockets for single peers are.

@@ -16,7 +16,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::{Observation, Value};
 use crate::model::{TrackFile, Tracked};
-use crate::vrrp::notify::{Level, Report};
+use crate::vrrp::Level;
+use crate::vrrp::notify::Report;
 
 /// How often each file is looked at anyway.
 const LOOK: Duration = Duration::from_secs(1);

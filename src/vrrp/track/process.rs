@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::Observation;
 use crate::model::{TrackProcess, Tracked};
-use crate::vrrp::notify::{Level, Report};
+use crate::vrrp::Level;
+use crate::vrrp::notify::Report;
 
 /// How often all processes are looked through.
 const SCAN: Duration = Duration::from_millis(500);

@@ -18,7 +18,8 @@ use super::process::Processes;
 use super::script::Scripts;
 use super::{Observation, ignored};
 use crate::model::{Tracked, Vrrp};
-use crate::vrrp::notify::{Level, Report};
+use crate::vrrp::Level;
+use crate::vrrp::notify::Report;
 
 const WAKE: Token = Token(0);
 const FILES: Token = Token(1);
