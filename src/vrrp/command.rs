@@ -92,8 +92,9 @@ impl Program {
     /// What makes it a risk though it is run: somebody who is not root can replace what runs as root (keepalived's
     /// `enable_script_security`).
     pub fn risk(&self) -> Option<String> {
-        let others = |found: &Metadata, _: bool| {
-            found.uid() != 0 || found.mode() & 0o020 != 0 && found.gid() != 0 || anybody_may_write(found, false)
+        let others = |found: &Metadata, folder: bool| {
+            let group = found.gid() != 0 && found.mode() & 0o020 != 0 && !is_sticky(found, folder);
+            found.uid() != 0 || group || anybody_may_write(found, folder)
         };
         let place = self.runs_as_root().then(|| self.place_with(others)).flatten()?;
         Some(format!("{} runs as root, and others than root can write {}", self.path.display(), place.display()))
@@ -114,7 +115,8 @@ impl Program {
         if let Some(setpriv) = SETPRIV.iter().find(|path| Path::new(path).exists()) {
             let mut command = Command::new(setpriv);
             command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
-            command.arg("--init-groups").arg("--").arg(&self.path);
+            // Without what capabilities a service may have been given to pass on.
+            command.args(["--init-groups", "--inh-caps=-all", "--"]).arg(&self.path);
             return command;
         }
         let mut command = Command::new(&self.path);
@@ -141,9 +143,13 @@ impl Program {
     }
 }
 
-/// Folders with the sticky bit, such as `/tmp`, let nobody replace others' files.
 fn anybody_may_write(found: &Metadata, folder: bool) -> bool {
-    found.mode() & 0o002 != 0 && !(folder && found.mode() & 0o1000 != 0)
+    found.mode() & 0o002 != 0 && !is_sticky(found, folder)
+}
+
+/// A folder in which nobody can replace others' files, such as `/tmp`.
+fn is_sticky(found: &Metadata, folder: bool) -> bool {
+    folder && found.mode() & 0o1000 != 0
 }
 
 fn search(program: &str) -> Option<PathBuf> {

@@ -125,7 +125,7 @@ impl Election {
     /// Takes a configuration. Routers are told by name: those that did not change are not touched, new ones begin, those
     /// that are gone stop, and those of which something changed that others or the kernel see otherwise (interface, number,
     /// version, family, place, source, virtual MAC, kind of peers, bit) stop and begin anew. `handover`: how long a master
-    /// that stops goes on to serve without a successor, at most.
+    /// that stops goes on to serve without a successor, at most. After [`Election::stop`] a configuration changes nothing.
     pub fn configure(
         &mut self,
         specs: &[Spec],
@@ -134,6 +134,9 @@ impl Election {
         now: Duration,
         out: &mut Vec<Action>,
     ) {
+        if self.stopping {
+            return;
+        }
         self.handover = handover;
         let was: Vec<_> = self.groups.iter().map(|group| names(group, &self.machines)).collect();
         let mut old: Vec<Option<(Machine, Evidence)>> =
@@ -205,14 +208,6 @@ impl Election {
                 group.gather(&mut self.machines, now, out);
             }
             group.settle(&mut self.machines, now, out);
-        }
-        self.stop_again(now, out);
-    }
-
-    /// A configuration that comes after the word to stop begins nothing.
-    fn stop_again(&mut self, now: Duration, out: &mut Vec<Action>) {
-        if self.stopping {
-            self.stop(now, out);
         }
     }
 
@@ -450,3 +445,6 @@ fn check(machine: &Machine, envelope: &Envelope, advert: &Advert) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,8 @@
 //! - [`frame`], [`announce`], [`filter`]: what lies around an advert, announcements of addresses, what the kernel lets pass.
 //! - [`link`], [`rtnl`], [`addresses`], [`kernel`]: interfaces, and addresses on them.
 //! - [`socket`], [`realtime`], [`driver`]: adverts in and out, at their time.
-//! - [`track`]: what a router's right to be master hangs on.
-//! - [`notify`]: who is told.
+//! - [`track`]: what a router's right to be master hangs on: the rules, and the thread that finds out.
+//! - [`notify`]: log lines, notify scripts and the FIFO, on a thread of their own.
 
 pub mod addresses;
 pub mod announce;

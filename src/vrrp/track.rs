@@ -19,7 +19,7 @@ pub mod tracker;
 
 pub use tracker::Tracker;
 
-/// Least sum of a file's number and weight that is a priority; below it the router is in fault.
+/// Least product of a file's number and weight that changes a priority; below it the router is in fault.
 const LEAST: i64 = -253;
 /// Most that one file adds.
 const MOST: i64 = 253;
@@ -229,12 +229,12 @@ fn effect(track: &Track, value: Option<&Value>) -> Effect {
     match value {
         None if weight == 0 => Effect::Unknown,
         None => Effect::Adjust(0),
-        // A file: 0 is good where there is no weight; else the product counts, and far below zero is a fault.
-        Some(Value::Number(number)) => match if weight == 0 { -number.abs() } else { number.saturating_mul(weight) } {
-            0 => Effect::Adjust(0),
-            _ if weight == 0 => Effect::Fault(format!("{} holds {number}", track.what)),
-            sum if sum < LEAST => Effect::Fault(format!("{} holds {number}, with weight {weight}", track.what)),
-            sum => Effect::Adjust(sum.min(MOST) as i32),
+        // A file: without a weight everything but 0 is a failure; else the product counts, and far below zero is one.
+        Some(Value::Number(0)) => Effect::Adjust(0),
+        Some(Value::Number(number)) if weight == 0 => Effect::Fault(format!("{} holds {number}", track.what)),
+        Some(Value::Number(number)) => match number.saturating_mul(weight) {
+            product if product < LEAST => Effect::Fault(format!("{} holds {number}, with weight {weight}", track.what)),
+            product => Effect::Adjust(product.min(MOST) as i32),
         },
         Some(Value::Good) => Effect::Adjust(i32::from(track.weight.max(0))),
         Some(Value::Bad(why)) if weight == 0 => Effect::Fault(match &track.what {
