@@ -278,7 +278,11 @@ const ROUTER_KEYS: &[Key] = &[
         kind: Kind::Word(
             &[
                 word("backup", "it waits for the adverts of a master first", &["slave", "standby", "init"]),
-                word("master", "it is meant to be the master; as with keepalived it listens first all the same, unless its priority is 255", &["active", "primary"]),
+                word(
+                    "master",
+                    "it is meant to be the master; as with keepalived it listens first all the same, unless its priority is 255",
+                    &["active", "primary"],
+                ),
             ],
             None,
         ),
