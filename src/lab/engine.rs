@@ -152,6 +152,12 @@ impl EngineConfig {
         self.push("address", owned)
     }
 
+    /// Takes out all tables of a list, such as `address`.
+    pub fn remove_all(&mut self, list: &str) -> &mut Self {
+        self.root.remove(list);
+        self
+    }
+
     /// The text of the file.
     pub fn to_toml(&self) -> String {
         self.root.to_string()

@@ -68,6 +68,16 @@ impl Tally {
         Duration::from_micros(sorted.get(rank).copied().unwrap_or(0).into())
     }
 
+    /// Adds another tally.
+    pub fn add(&mut self, other: &Tally) {
+        for (name, count) in &other.answers {
+            *self.answers.entry(name.clone()).or_default() += count;
+        }
+        self.failures += other.failures;
+        self.reasons.extend(other.reasons.iter().cloned());
+        self.latencies.extend(&other.latencies);
+    }
+
     /// What was added since `earlier`, a tally of the same load.
     pub fn since(&self, earlier: &Tally) -> Tally {
         Tally {
@@ -193,6 +203,9 @@ mod tests {
         later.latencies.extend([30, 40, 50, 60]);
         later.fail("x".into());
         let between = later.since(&earlier);
+        let mut whole = earlier.clone();
+        whole.add(&between);
+        assert_eq!((whole.answers, whole.failures), (later.answers.clone(), later.failures));
         assert_eq!((between.of("a"), between.of("b"), between.failures), (3, 1, 1));
         assert_eq!(between.latencies.len(), 4);
         assert_eq!(later.percentile(0.0), Duration::from_micros(10));

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::report::{Report, millis};
-use super::{HTTP, RunOptions, START, find, flood, tour};
+use super::{HTTP, RunOptions, START, failover, find, flood, tour};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::stream::{Speech, Streams};
 use crate::lab::engine::{Engine, EngineConfig};
@@ -73,10 +73,13 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
         flood::show(options, &mut report)?;
     }
 
+    heading("Two appliances, one address: the master is killed, then stopped, under load");
+    failover::show(options, &mut report)?;
+
     heading("Summary");
     report.scenario = "demo".into();
     print!("{report}");
-    let word = if report.passed() { "nothing was lost" } else { "SOMETHING WENT WRONG" };
+    let word = if report.passed() { "everything held" } else { "SOMETHING WENT WRONG" };
     println!("\n{word}; {:.0} s in all", start.elapsed().as_secs_f64());
     Ok(report)
 }

@@ -3,6 +3,8 @@
 //! Owns the list and the stages. The traffic and its checks are in [`traffic`], the narrated demo in [`demo`].
 
 pub mod demo;
+pub mod directors;
+pub mod failover;
 pub mod flood;
 pub mod forward;
 pub mod haproxy_pair;

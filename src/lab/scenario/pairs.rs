@@ -84,11 +84,20 @@ impl Pair {
 
     /// The appliances that answer for an address, asked from the client.
     pub fn owners(&self, target: IpAddr) -> Result<BTreeSet<u8>, LabError> {
-        let interface = self.site.options.plan.arms[0];
-        let mut frames = Frames::open(self.site.lab.node(CLIENT)?, "eth0")?;
-        let own = self.site.lab.mac(CLIENT, "eth0").unwrap_or_default();
-        let own = (own, self.site.client_address(if target.is_ipv4() { Family::V4 } else { Family::V6 }));
-        let answers = who_has(&mut frames, own, target, Duration::from_millis(120))?;
+        let own = self.site.client_address(if target.is_ipv4() { Family::V4 } else { Family::V6 });
+        self.owners_seen_from((CLIENT, own), self.site.options.plan.arms[0], target)
+    }
+
+    /// The appliances that answer on their `interface` for an address, asked by a node with the address `own`.
+    pub fn owners_seen_from(
+        &self,
+        (node, own): (&str, IpAddr),
+        interface: &str,
+        target: IpAddr,
+    ) -> Result<BTreeSet<u8>, LabError> {
+        let mut frames = Frames::open(self.site.lab.node(node)?, "eth0")?;
+        let mac = self.site.lab.mac(node, "eth0").unwrap_or_default();
+        let answers = who_has(&mut frames, (mac, own), target, Duration::from_millis(120))?;
         let owner =
             |number: &u8| self.site.lab.mac(appliance(*number), interface).is_some_and(|m| answers.contains(&m));
         Ok([0, 1].into_iter().filter(owner).collect())

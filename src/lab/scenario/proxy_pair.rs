@@ -39,6 +39,8 @@ const ROUTERS: [(&str, u8, &str); 2] = [("proxy_ip1", 1, "192.168.2.101/24"), ("
 const SCRIPT: &str = "chk_squid_service";
 /// The port of an echo beside the proxy, which shows where the address is and how long it is away.
 const ECHO: u16 = 7;
+/// Requests after a move, and after the return.
+const AFTER: u64 = 20;
 /// A service is steady when nothing was lost for this long.
 const STEADY: Duration = Duration::from_millis(300);
 
@@ -109,13 +111,15 @@ impl Stage {
             let owners = self.pair.owners(cidr(address)?.address)?;
             own.push((name, number, tally, owners));
         }
-        let load = Load::start(client, &through(ROUTERS[0].2)?)?;
-        let moves = [
-            self.cable(SIDE_INTERFACE, "interface eth1 is down")?,
-            self.cable("eth0", "interface eth0 is down")?,
-            self.proxy(pace)?,
+        let plan = through(ROUTERS[0].2)?;
+        let load = Load::start(client, &plan)?;
+        let mut moves = vec![
+            self.cable(SIDE_INTERFACE, "interface eth1 is down", &plan)?,
+            self.cable("eth0", "interface eth0 is down", &plan)?,
         ];
         let tally = load.stop();
+        // Until the script notices, requests are refused: there is nobody to answer them.
+        moves.push(self.proxy(pace, &plan)?);
 
         let mut report = Report::new("proxy-pair", &tally);
         for (name, number, tally, owners) in own {
@@ -126,6 +130,10 @@ impl Stage {
         }
         for step in &moves {
             report.check(format!("{}: the address moves, and moves back", step.what), step.moved, &step.here);
+            let (answered, failed) = (step.requests.answered(), step.requests.failures);
+            let seen = format!("{answered} answers, {failed} failed: {}", step.requests.reasons.join("; "));
+            let what = format!("{}: requests pass after it, and after the return", step.what);
+            report.check(what, failed == 0 && answered == 2 * AFTER, seen);
             report.check(format!("{}: it is logged why", step.what), step.why.is_ok(), said(&step.why));
             report.check(
                 format!("{}: the program under `notify` is told", step.what),
@@ -139,11 +147,11 @@ impl Stage {
     }
 
     /// Pulls a cable of the first box and puts it back.
-    fn cable(&mut self, interface: &'static str, why: &'static str) -> Result<Move, LabError> {
+    fn cable(&mut self, interface: &'static str, why: &'static str, asked: &LoadPlan) -> Result<Move, LabError> {
         let what = if interface == SIDE_INTERFACE { "the tracked NIC goes down" } else { "the second NIC goes down" };
         self.step(
-            what,
-            why,
+            (what, why),
+            asked,
             Duration::ZERO,
             |stage| stage.pair.site.plug(APPLIANCE, interface, false),
             |stage| stage.pair.site.plug(APPLIANCE, interface, true),
@@ -151,21 +159,21 @@ impl Stage {
     }
 
     /// Stops the proxy of the first box and starts it again.
-    fn proxy(&mut self, pace: Pace) -> Result<Move, LabError> {
+    fn proxy(&mut self, pace: Pace, asked: &LoadPlan) -> Result<Move, LabError> {
         let stop = |stage: &mut Stage| {
             stage.squids[0].stop();
             Ok(())
         };
         let start = |stage: &mut Stage| stage.squids[0].start_again(&stage.pair.site);
         // Two runs that fail, or succeed, and the rest of the one before.
-        self.step("the proxy stops", "script chk_squid_service", pace.script * 3, stop, start)
+        self.step(("the proxy stops", "script chk_squid_service"), asked, pace.script * 3, stop, start)
     }
 
     /// Breaks something, watches the first address move, mends it, and watches the address come back.
     fn step(
         &mut self,
-        what: &'static str,
-        why: &str,
+        (what, why): (&'static str, &str),
+        asked: &LoadPlan,
         notice: Duration,
         breaks: impl FnOnce(&mut Stage) -> Result<(), LabError>,
         mends: impl FnOnce(&mut Stage) -> Result<(), LabError>,
@@ -183,6 +191,7 @@ impl Stage {
         let away = self.pair.owners(cidr(address)?.address)?;
         pulse.await_steady(STEADY, START)?;
         let gap = pulse.since(start).longest();
+        let mut passed = requests(self.pair.site.lab.node(CLIENT)?, asked, AFTER as u32)?;
         let log = || self.pair.speakers[0].log().get(logged..).unwrap_or_default().to_owned();
         let logs = await_text(&format!("the reason `{why}` in the log"), SLACK, log, why)
             .and_then(|()| await_text("the change in the log", SLACK, log, &format!("({name}) Entering FAULT STATE")));
@@ -198,6 +207,8 @@ impl Stage {
         pulse.await_steady(STEADY, START)?;
         let back = self.pair.owners(cidr(address)?.address)?;
         let gap_back = pulse.since(start).longest();
+        let later = requests(self.pair.site.lab.node(CLIENT)?, asked, AFTER as u32)?;
+        passed.add(&later);
         let heard = || self.told().get(noted..).unwrap_or_default().to_owned();
         told = told.and_then(|()| {
             await_text("the notification of the return", SLACK, heard, &format!("INSTANCE {name} MASTER"))
@@ -209,7 +220,8 @@ impl Stage {
             returned.as_secs_f64(),
             millis(gap_back)
         );
-        Ok(Move { what, here, moved: away == [1].into() && back == [0].into(), why: logs, told })
+        let moved = away == [1].into() && back == [0].into();
+        Ok(Move { what, here, moved, why: logs, told, requests: passed })
     }
 
     /// What the program under `notify` of the first box has written down.
@@ -225,6 +237,7 @@ struct Move {
     moved: bool,
     why: Result<(), LabError>,
     told: Result<(), LabError>,
+    requests: Tally,
 }
 
 /// Builds the scenario, runs it and reports; for tests and the command line.
@@ -276,7 +289,7 @@ fn cidr(text: &str) -> Result<Cidr, LabError> {
 
 /// Requests that were under way when the address moved may fail, one a client and move; no other.
 fn judge_load(tally: &Tally, report: &mut Report) {
-    const MOVES: u64 = 6;
+    const MOVES: u64 = 4;
     const CLIENTS: u64 = 4;
     let seen = format!("{} answers, {} failed: {}", tally.answered(), tally.failures, tally.reasons.join("; "));
     let good = tally.answered() > 0 && tally.failures <= MOVES * CLIENTS;

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::report::{Report, Row, millis};
-use super::{HTTP, Stage, traffic};
+use super::{HTTP, Stage, directors, traffic};
 use crate::lab::client::load::{LoadPlan, requests};
 use crate::lab::error::LabError;
 use crate::lab::netlink::Wire;
@@ -95,11 +95,10 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     for (what, there) in [
         ("TCP_CHECK every 6 s: a stopped web server leaves the table", "yes, more than 10 s for another service"),
         ("it comes back when it runs again", "yes, about 3 s for another service"),
-        ("VRRP: the master's adverts carry VRID 32, priority 254, 1 s", "yes"),
-        ("fail-over moves both addresses", "yes, about 5 s of lost pings, 1-2 s when shut down"),
     ] {
         rows.push(Row { what, there, here: "not in Evenkeel yet".into() });
     }
+    directors::run(stage, &mut report, &mut rows)?;
     report.rows = rows;
     Ok(report)
 }
