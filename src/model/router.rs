@@ -155,7 +155,8 @@ pub struct VirtualRouter {
     pub version: VrrpVersion,
     /// 1 to 254; 255: the addresses' owner.
     pub priority: u8,
-    /// It begins as master, with the first advert at once, in the place of waiting for another one's.
+    /// keepalived's `state MASTER`. As there it is no more than a word: all but the addresses' owner listen first, for the time in
+    /// which a master counts as gone; the owner is master at once.
     pub starts_as_master: bool,
     /// Time between adverts: whole seconds in version 2, hundredths in version 3 (10 ms to 40.95 s).
     pub interval: Duration,
