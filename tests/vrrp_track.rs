@@ -142,7 +142,7 @@ impl Tracking {
         let (sent, reports) = crossbeam::channel::unbounded();
         let wakes = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&wakes);
-        let wake = Arc::new(move || drop(count.fetch_add(1, Ordering::SeqCst)));
+        let wake = Arc::new(move || _ = count.fetch_add(1, Ordering::SeqCst));
         Tracking { tracker: Tracker::start(vrrp, wake, sent).unwrap(), wakes, reports }
     }
 
@@ -767,7 +767,7 @@ fn a_script_that_hangs_holds_up_neither_the_next_nor_the_end() {
 #[test]
 fn a_router_that_is_no_longer_configured_is_still_told_that_it_stops() {
     let folder = Folder::new();
-    let command = folder.script("said", "echo \"$*\" >> @/said");
+    let command = folder.script("said", "echo \"$*\" >> @/argv");
     let mut one = router("VI_1", vec![]);
     one.notify.any = Some(command);
     let reporter = Reporter::start(Arc::new(Vrrp { routers: vec![one], ..Vrrp::default() })).unwrap();
@@ -776,7 +776,7 @@ fn a_router_that_is_no_longer_configured_is_still_told_that_it_stops() {
         reporter.reports().send(changed("VI_1", false, Change::Stop, 100)).unwrap();
     }
     drop(reporter);
-    assert_eq!(folder.read("said"), "INSTANCE VI_1 STOP 100\n", "and then forgotten");
+    assert_eq!(folder.read("argv"), "INSTANCE VI_1 STOP 100\n", "and then forgotten");
 }
 
 #[test]

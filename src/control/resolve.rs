@@ -6,8 +6,11 @@
 mod access;
 mod life;
 mod persistence;
+mod router;
 mod scheduler;
 mod services;
+mod track;
+mod vrrp;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -16,7 +19,7 @@ use std::sync::Arc;
 use super::apply::filter_table;
 use super::config::ReadFile;
 use super::config::problem::{Collector, Severity};
-use super::config::raw::{At, Entry};
+use super::config::raw::{At, Entry, no_interface};
 use crate::dataplane::stats::MAX_SERVERS;
 use crate::dataplane::xdp::Matcher;
 use crate::model::{
@@ -30,11 +33,12 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
     let engine = file.tables("engine").first().and_then(|entry| engine(entry, last_core, out));
     let timeouts = file.tables("timeouts").first().map(|entry| life::timeouts(entry, Timeouts::default()));
     let control_socket = file.tables("control").first().and_then(|entry| entry.text("socket"));
-    let interfaces = interfaces(file.tables("interface"), out);
+    let interfaces = interfaces(file, out);
     let services = services::services(file.tables("service"), timeouts.unwrap_or_default(), out);
     local_addresses(file, engine.as_ref().map(|engine| engine.local_addresses), out);
     let addresses = addresses(file, out);
     let neighbors = neighbors(file, &interfaces, out);
+    let vrrp = vrrp::vrrp(file, &interfaces, &services, out);
     let access = file.tables("access").first().and_then(|entry| access::access(entry, read, out));
     let desired = Desired {
         engine: engine?,
@@ -45,7 +49,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
         addresses,
         access: Arc::new(access?),
         services,
-        vrrp: Default::default(),
+        vrrp: vrrp?,
     };
     if out.problems.iter().all(|problem| problem.severity == Severity::Warning) {
         capacity(&desired, out);
@@ -142,10 +146,16 @@ fn check_local_ports(entry: &Entry, ports: At<PortRange>, workers: usize, out: &
         .help("write a longer range");
 }
 
-fn interfaces(entries: &[Entry], out: &mut Collector<'_>) -> Vec<Interface> {
+fn interfaces(file: &Entry, out: &mut Collector<'_>) -> Vec<Interface> {
     let mut found: Vec<Interface> = Vec::new();
     let mut lines: HashMap<String, usize> = HashMap::new();
-    for entry in entries {
+    // Virtual routers in the kernel need no engine.
+    let served = ["service", "address"].iter().any(|table| !file.tables(table).is_empty());
+    let kernel_alone = !file.tables("virtual_router").is_empty() && !vrrp::in_the_engine(file) && !served;
+    if file.tables("interface").is_empty() && !kernel_alone {
+        no_interface(file, out);
+    }
+    for entry in file.tables("interface") {
         let Some(name) = entry.text("name") else { continue };
         if let Some(line) = lines.get(&name.value) {
             out.error(name.at, entry.key("name"), format!("interface `{}` is there twice", name.value))
@@ -246,16 +256,18 @@ fn of_servers(file: &Entry, out: &Collector<'_>) -> HashMap<IpAddr, usize> {
 /// Local addresses against all other addresses, and how many there are.
 fn local_addresses(file: &Entry, most: Option<u32>, out: &mut Collector<'_>) {
     let (services, servers) = (of_services(file, "address", out), of_servers(file, out));
+    let routers = vrrp::of_routers(file, out);
     let mut all: BTreeSet<IpAddr> = BTreeSet::new();
     let mut full = false;
     for entry in file.tables("service") {
         let Some(listed) = entry.addresses("local_addresses") else { continue };
         for address in listed.value {
-            let taken = services.get(&address).map(|line| ("service", line));
-            if let Some((whose, line)) = taken.or_else(|| servers.get(&address).map(|line| ("server", line))) {
+            let others = [("service", &services), ("server", &servers), ("virtual router", &routers)];
+            let taken = others.into_iter().find_map(|(whose, lines)| Some((whose, lines.get(&address)?)));
+            if let Some((whose, line)) = taken {
                 let text = format!("{address} is the address of the {whose} on line {line}");
                 out.error(listed.at, entry.key("local_addresses"), text)
-                    .expected("an address of the appliance that no service and no server has")
+                    .expected("an address of this appliance alone that no service and no server has")
                     .help("take a free address of the network towards the servers");
             }
             all.insert(address);
@@ -277,6 +289,7 @@ fn local_addresses(file: &Entry, most: Option<u32>, out: &mut Collector<'_>) {
 fn addresses(file: &Entry, out: &mut Collector<'_>) -> Vec<IpAddr> {
     let (services, servers) = (of_services(file, "address", out), of_servers(file, out));
     let locals = of_services(file, "local_addresses", out);
+    let routers = vrrp::of_routers(file, out);
     let mut found: Vec<IpAddr> = Vec::new();
     let mut lines: HashMap<IpAddr, usize> = HashMap::new();
     for entry in file.tables("address") {
@@ -288,7 +301,11 @@ fn addresses(file: &Entry, out: &mut Collector<'_>) -> Vec<IpAddr> {
                 .help("for the gateway of servers behind NAT, a free address of their network");
             continue;
         }
-        let others = [("a service", services.get(&value)), ("local addresses", locals.get(&value))];
+        let others = [
+            ("a service", services.get(&value)),
+            ("local addresses", locals.get(&value)),
+            ("a virtual router", routers.get(&value)),
+        ];
         let owner = others.into_iter().find_map(|(whose, line)| Some((whose, *line?)));
         let owner = owner.or_else(|| lines.get(&value).map(|line| ("another `[[address]]`", *line)));
         if let Some((whose, line)) = owner {

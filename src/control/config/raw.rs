@@ -4,6 +4,7 @@
 //! [`crate::control::resolve`]. Pure.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -34,6 +35,8 @@ pub struct Entry {
     values: Vec<(&'static str, At<Value>)>,
     refused: Vec<&'static str>,
     tables: Vec<(&'static str, Vec<Entry>)>,
+    /// It was written as the value of one key alone.
+    short: bool,
 }
 
 macro_rules! getters {
@@ -80,6 +83,21 @@ impl Entry {
         bytes -> Vec<u8>, Bytes(bytes) => bytes.clone();
         /// The text under a key.
         text -> String, Text(text) => text.clone();
+        /// The integer under a key that may be negative.
+        signed -> i32, Signed(n) => *n;
+        /// The seconds under a key.
+        seconds -> Duration, Seconds(seconds) => *seconds;
+        /// The program and arguments under a key.
+        command -> Vec<String>, Command(words) => words.clone();
+    }
+
+    /// The address under a key, and the prefix length where one is written.
+    pub fn host(&self, key: &str) -> Option<At<(IpAddr, Option<u8>)>> {
+        let (_, found) = self.values.iter().find(|(name, _)| *name == key)?;
+        match found.value {
+            Value::Host(address, length) => Some(At { value: (address, length), at: found.at, written: found.written }),
+            _ => None,
+        }
     }
 
     /// Whether the file has a value under a key that was refused.
@@ -94,7 +112,7 @@ impl Entry {
 
     /// The path of a key of this table.
     pub fn key(&self, name: &str) -> String {
-        join(&self.path, name)
+        if self.short { self.path.clone() } else { join(&self.path, name) }
     }
 }
 
@@ -110,7 +128,7 @@ fn join(path: &str, name: &str) -> String {
 }
 
 fn entry(schema: &'static Table, table: &DeTable<'_>, path: String, at: usize, out: &mut Collector<'_>) -> Entry {
-    let mut found = Entry { path, at, values: Vec::new(), refused: Vec::new(), tables: Vec::new() };
+    let mut found = Entry { path, at, values: Vec::new(), refused: Vec::new(), tables: Vec::new(), short: false };
     let mut seen = Vec::new();
     for (name, value) in table {
         let path = found.key(name.get_ref());
@@ -139,9 +157,7 @@ fn entry(schema: &'static Table, table: &DeTable<'_>, path: String, at: usize, o
             Form::Once => vec![entry(inner, &DeTable::new(), inner.name.to_owned(), at, out)],
             Form::Many { min, .. } => {
                 if min > 0 {
-                    out.absent(at, inner.name, inner.name.to_owned(), format!("there is no `[[{}]]`", inner.name))
-                        .expected(format!("{min} or more"))
-                        .help(format!("add `[[{}]]` with {}", inner.name, required(inner)));
+                    none_of(inner, min, &found, out);
                 }
                 Vec::new()
             }
@@ -149,6 +165,40 @@ fn entry(schema: &'static Table, table: &DeTable<'_>, path: String, at: usize, o
         found.tables.push((inner.name, entries));
     }
     found
+}
+
+/// Reports that there is not one table of a name.
+fn none_of(schema: &'static Table, min: usize, within: &Entry, out: &mut Collector<'_>) {
+    let path = within.key(schema.name);
+    let problem = out.absent(within.at, schema.name, path.clone(), format!("there is no `[[{}]]`", header(&path)));
+    problem.expected(format!("{min} or more"));
+    match schema.short {
+        Some(_) => problem.help(format!("add `{} = [...]`", schema.name)),
+        None => problem.help(format!("add `[[{}]]` with {}", header(&path), required(schema))),
+    };
+}
+
+/// Reports that there is no `[[interface]]`.
+pub fn no_interface(file: &Entry, out: &mut Collector<'_>) {
+    if let Some(schema) = FILE.table("interface") {
+        none_of(schema, 1, file, out);
+    }
+}
+
+/// A value that stands in the place of a whole table.
+fn short(schema: &'static Table, value: &Spanned<DeValue<'_>>, path: String, out: &mut Collector<'_>) -> Option<Entry> {
+    let key =
+        schema.short.and_then(|name| schema.key(name)).filter(|_| matches!(value.get_ref(), DeValue::String(_)))?;
+    let at = value.span().start;
+    let mut found = Entry { path, at, values: Vec::new(), refused: Vec::new(), tables: Vec::new(), short: true };
+    match check(&key.kind, value, &found.path, out) {
+        Some(checked) => found.values.push((key.name, At { value: checked, at, written: true })),
+        None => found.refused.push(key.name),
+    }
+    for other in schema.keys.iter().filter(|other| other.name != key.name) {
+        absent(other, &mut found, out);
+    }
+    Some(found)
 }
 
 fn required(schema: &Table) -> String {
@@ -186,8 +236,14 @@ pub fn default_value(key: &Key, text: &str) -> Option<Value> {
 /// The entries of an inner table, whatever form it was written in, so that mistakes inside are found in any case.
 fn tables(schema: &'static Table, value: &Spanned<DeValue<'_>>, path: &str, out: &mut Collector<'_>) -> Vec<Entry> {
     let at = value.span().start;
+    if let Some(alone) = short(schema, value, path.to_owned(), out) {
+        return vec![alone];
+    }
     match (value.get_ref(), &schema.form) {
         (DeValue::Table(table), Form::Once) => vec![entry(schema, table, path.to_owned(), at, out)],
+        (DeValue::Table(table), Form::Many { .. }) if schema.short.is_some() => {
+            vec![entry(schema, table, path.to_owned(), at, out)]
+        }
         (DeValue::Table(table), Form::Many { .. }) => {
             out.error(at, path, "this is one table").expected(format!("a list: `[[{}]]`", header(path))).help(format!(
                 "write `[[{}]]` with double brackets, once for each {}",
@@ -202,6 +258,12 @@ fn tables(schema: &'static Table, value: &Spanned<DeValue<'_>>, path: &str, out:
                     .expected(format!("one table: `[{}]`", header(path)))
                     .help(format!("write `[{}]` with single brackets, once", header(path)));
             }
+            if let Form::Many { min, .. } = form
+                && array.len() < *min
+            {
+                let problem = out.error(at, path, "the list is empty");
+                problem.expected(format!("{min} or more")).help("write what belongs in it");
+            }
             if let Form::Many { max, .. } = form
                 && array.len() > *max
             {
@@ -213,9 +275,10 @@ fn tables(schema: &'static Table, value: &Spanned<DeValue<'_>>, path: &str, out:
             let mut entries = Vec::new();
             for (index, item) in array.iter().enumerate() {
                 let path = if *form == Form::Once { path.to_owned() } else { format!("{path}[{index}]") };
-                match item.get_ref() {
-                    DeValue::Table(table) => entries.push(entry(schema, table, path, item.span().start, out)),
-                    other => wrong_form(schema, other, item.span().start, &path, out),
+                match (item.get_ref(), short(schema, item, path.clone(), out)) {
+                    (_, Some(alone)) => entries.push(alone),
+                    (DeValue::Table(table), None) => entries.push(entry(schema, table, path, item.span().start, out)),
+                    (other, None) => wrong_form(schema, other, item.span().start, &path, out),
                 }
             }
             entries
@@ -272,11 +335,14 @@ fn unknown(
         .find(|(_, also)| also.contains(&lower.as_str()))
         .map(|(name, _)| name);
     // The very name in another table is likelier than one that looks like it in this.
-    let owner = owner(&FILE, &lower, schema).filter(|_| by_habit.is_none());
-    let meant = by_habit.or_else(|| nearest(written, names).filter(|_| owner.is_none()));
+    let instead = schema.instead.iter().find(|(name, _)| *name == lower).map(|(_, instead)| *instead);
+    let owner = owner(&FILE, &lower, schema).filter(|_| by_habit.is_none() && instead.is_none());
+    let meant = by_habit.or_else(|| nearest(written, names).filter(|_| owner.is_none() && instead.is_none()));
     problem.suggestion = meant.map(str::to_owned);
     if let Some(owner) = owner {
         problem.help(format!("`{lower}` belongs in {owner}"));
+    } else if let Some(instead) = instead {
+        problem.help(instead);
     }
     meant
 }
@@ -314,6 +380,10 @@ mod tests {
                 if let Presence::Default(text) = key.presence {
                     assert!(default_value(key, text).is_some(), "{} = {text}", key.name);
                 }
+            }
+            assert!(table.short.is_none_or(|name| table.key(name).is_some()), "{}", table.name);
+            for (name, instead) in table.instead {
+                assert!(!table.names().any(|known| known == *name) && !instead.is_empty(), "{}: {name}", table.name);
             }
             let mut names: Vec<&str> = table.names().collect();
             names.sort_unstable();

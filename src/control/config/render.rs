@@ -3,6 +3,8 @@
 //! Owns the text form with every key written out. A property test holds it to [`super::parse`]: rendering and parsing
 //! gives the same configuration. Pure.
 
+mod vrrp;
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -118,6 +120,7 @@ pub fn render(desired: &Desired) -> String {
             table(&mut out, "[[service.server]]", &keys);
         }
     }
+    vrrp::vrrp(&mut out, &desired.vrrp);
     out
 }
 

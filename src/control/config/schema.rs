@@ -8,10 +8,13 @@ mod access;
 mod engine;
 mod scheduler;
 mod service;
+mod track;
+mod vrrp;
 
 use access::ACCESS;
 use engine::{ENGINE, SERVICE_TIMEOUTS, TIMEOUTS};
 use service::{SERVER, SERVICE};
+pub use vrrp::MOST_ADDRESSES;
 
 /// Most interfaces that one engine takes.
 pub const MAX_INTERFACES: usize = 16;
@@ -108,6 +111,35 @@ pub enum Kind {
     Path,
     /// A list of absolute paths of files, or one.
     Paths,
+    /// An integer in a range that may be negative, both ends included.
+    Signed {
+        /// Least.
+        min: i64,
+        /// Most.
+        max: i64,
+    },
+    /// Seconds with decimals.
+    Seconds {
+        /// Least, in milliseconds.
+        min: u64,
+        /// Most, in milliseconds.
+        max: u64,
+        /// It is a multiple of this, in milliseconds.
+        step: u64,
+    },
+    /// A list of different names, or one.
+    Names,
+    /// An IPv4 or IPv6 address, with or without a prefix length.
+    Host,
+    /// A program and its arguments: a list, or one text that is split as a shell does.
+    Command,
+    /// A short text of printable characters.
+    Text {
+        /// Most bytes.
+        max: usize,
+    },
+    /// A password of VRRP. Never shown.
+    Password,
 }
 
 /// Whether a key must be there.
@@ -165,9 +197,19 @@ pub struct Table {
     pub keys: &'static [Key],
     /// Tables inside it.
     pub tables: &'static [Table],
+    /// The key whose value alone may stand in the place of the whole table.
+    pub short: Option<&'static str>,
+    /// Names that keepalived has and this table has not, each with what to do instead.
+    pub instead: &'static [(&'static str, &'static str)],
 }
 
 impl Table {
+    /// A table that is there at most once, to fill in.
+    const ONCE: Table =
+        Table { name: "", form: Form::Once, also: &[], doc: "", keys: &[], tables: &[], short: None, instead: &[] };
+    /// A table that can be there often, to fill in.
+    const MANY: Table = Table { form: Form::Many { min: 0, max: 0 }, ..Table::ONCE };
+
     /// The key of that name.
     pub fn key(&self, name: &str) -> Option<&'static Key> {
         self.keys.iter().find(|key| key.name == name)
@@ -206,7 +248,7 @@ pub static FILE: Table = Table {
             also: &["global", "global_defs", "dataplane"],
             doc: "The packet engine. These settings need a restart; `evenkeel reload` says so when one of them changed.",
             keys: ENGINE,
-            tables: &[],
+            ..Table::ONCE
         },
         Table {
             name: "timeouts",
@@ -214,7 +256,7 @@ pub static FILE: Table = Table {
             also: &["timeout"],
             doc: "Seconds without a packet after which a flow in a state is forgotten. The defaults are those of IPVS.",
             keys: TIMEOUTS,
-            tables: &[],
+            ..Table::ONCE
         },
         Table {
             name: "access",
@@ -224,7 +266,7 @@ pub static FILE: Table = Table {
                   Packets of the others are dropped before they cost anything, those of established flows too. A reload reads \
                   the files again.",
             keys: ACCESS,
-            tables: &[],
+            ..Table::ONCE
         },
         Table {
             name: "control",
@@ -232,17 +274,18 @@ pub static FILE: Table = Table {
             also: &["api"],
             doc: "The control socket, through which `evenkeel status` and `evenkeel reload` speak with the running engine.",
             keys: CONTROL,
-            tables: &[],
+            ..Table::ONCE
         },
         Table {
             name: "interface",
-            form: Form::Many { min: 1, max: MAX_INTERFACES },
+            form: Form::Many { min: 0, max: MAX_INTERFACES },
             also: &["interfaces", "nic"],
             doc: "A network interface whose packets the engine takes. One interface serves clients and servers alike \
                   (one-arm); with two or more, packets arrive on any of them and leave on the one that leads to the \
-                  server. What is not for a service passes to the kernel untouched.",
+                  server. What is not for a service passes to the kernel untouched. Without any, only virtual routers with \
+                  `place = \"kernel\"` can be there.",
             keys: INTERFACE,
-            tables: &[],
+            ..Table::ONCE
         },
         Table {
             name: "neighbor",
@@ -251,7 +294,7 @@ pub static FILE: Table = Table {
             doc: "A fixed next hop. Normally none is needed: the kernel's route and neighbour tables say where a server \
                   is, and the engine follows them.",
             keys: NEIGHBOR,
-            tables: &[],
+            ..Table::ONCE
         },
         Table {
             name: "address",
@@ -260,7 +303,7 @@ pub static FILE: Table = Table {
             doc: "An address that the engine owns without a service, such as the gateway of the servers behind NAT: it \
                   answers ARP, neighbour discovery and ping for it. The kernel must not have it.",
             keys: ADDRESS,
-            tables: &[],
+            ..Table::ONCE
         },
         Table {
             name: "service",
@@ -276,7 +319,7 @@ pub static FILE: Table = Table {
                     doc: "A real server of the service, as `[[service.server]]` after its service, or as \
                           `server = [{ address = \"10.0.0.11\" }]` in it.",
                     keys: SERVER,
-                    tables: &[],
+                    ..Table::ONCE
                 },
                 Table {
                     name: "timeouts",
@@ -285,11 +328,19 @@ pub static FILE: Table = Table {
                     doc: "The same as `[timeouts]`, for the flows of this service: as `[service.timeouts]` after its service, \
                           or as `timeouts = { tcp_established = 7200 }` in it.",
                     keys: SERVICE_TIMEOUTS,
-                    tables: &[],
+                    ..Table::ONCE
                 },
             ],
+            ..Table::ONCE
         },
+        vrrp::VRRP,
+        vrrp::ROUTER,
+        vrrp::GROUP,
+        track::TRACK_SCRIPT,
+        track::TRACK_FILE,
+        track::TRACK_PROCESS,
     ],
+    ..Table::ONCE
 };
 
 const fn integer(min: i64, max: i64) -> Kind {

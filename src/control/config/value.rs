@@ -2,8 +2,11 @@
 //!
 //! Owns the wording of type and range mistakes. Knows nothing of other keys. Pure.
 
+mod vrrp;
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -11,6 +14,8 @@ use toml::de::DeValue;
 use super::problem::Collector;
 use super::schema::{Absent, Kind, Word};
 use crate::model::{MacAddr, PortRange, Prefix};
+
+pub use vrrp::{MAX_PASSWORD, decimals};
 
 /// A checked value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +42,20 @@ pub enum Value {
     Mac(MacAddr),
     /// Of [`Kind::Ports`].
     Ports(PortRange),
-    /// Of [`Kind::Hex`].
+    /// Of [`Kind::Hex`] and [`Kind::Password`].
     Bytes(Vec<u8>),
-    /// Of [`Kind::Name`], [`Kind::InterfaceName`] and [`Kind::Path`].
+    /// Of [`Kind::Name`], [`Kind::InterfaceName`], [`Kind::Path`] and [`Kind::Text`].
     Text(String),
-    /// Of [`Kind::Paths`], each with its place.
+    /// Of [`Kind::Paths`] and [`Kind::Names`], each with its place.
     Paths(Vec<(String, usize)>),
+    /// Of [`Kind::Signed`].
+    Signed(i32),
+    /// Of [`Kind::Seconds`].
+    Seconds(Duration),
+    /// Of [`Kind::Host`].
+    Host(IpAddr, Option<u8>),
+    /// Of [`Kind::Command`]: one word or more.
+    Command(Vec<String>),
 }
 
 /// Longest service name.
@@ -102,6 +115,20 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             let port = single_integer(&kind, value, key, out)?;
             Some(Value::Ports(PortRange::single(u16::try_from(port).ok()?)))
         }
+        (Kind::Names, DeValue::Array(_) | DeValue::String(_)) => texts(kind, value, key, out, name).map(Value::Paths),
+        (Kind::Signed { min, max }, DeValue::Integer(_)) => {
+            let kind = Kind::Integer { min: *min, max: *max, power_of_two: false };
+            checked_integer(&kind, value, key, out).and_then(|n| i32::try_from(n).ok()).map(Value::Signed)
+        }
+        (Kind::Seconds { .. }, DeValue::Integer(_) | DeValue::Float(_)) => {
+            vrrp::seconds(kind, value, key, out).map(Value::Seconds)
+        }
+        (Kind::Command, DeValue::Array(_) | DeValue::String(_)) => vrrp::command(value, key, out).map(Value::Command),
+        (Kind::Password, other) if !matches!(other, DeValue::String(_)) => {
+            let problem = out.error(at, key, "a password is a text");
+            problem.expected(expectation(kind)).help("put it in quotes");
+            None
+        }
         (_, DeValue::String(text)) => from_text(kind, text, at, key, out),
         (_, other) => {
             let problem = out.error(at, key, format!("{} does not belong here", describe(other)));
@@ -111,7 +138,13 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             } else {
                 let quoted = matches!(
                     kind,
-                    Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Name | Kind::Path | Kind::Hex { .. }
+                    Kind::Word(..)
+                        | Kind::WordOrWords { .. }
+                        | Kind::Name
+                        | Kind::Names
+                        | Kind::Path
+                        | Kind::Hex { .. }
+                        | Kind::Text { .. }
                 );
                 if quoted {
                     problem.help("put it in quotes, if that is what you mean");
@@ -136,20 +169,10 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
             }
         },
         Kind::Ports => ports(text, at, key, out).map(Value::Ports),
-        Kind::Name => {
-            let sound = |c: char| c.is_ascii_alphanumeric() || "._-:/@+[]".contains(c);
-            let problem = if text.is_empty() {
-                "the name is empty".to_owned()
-            } else if text.len() > MAX_NAME {
-                format!("the name has {} characters", text.chars().count())
-            } else if let Some(bad) = text.chars().find(|c| !sound(*c)) {
-                format!("{} has the character {:?}", quote(text), bad)
-            } else {
-                return Some(Value::Text(text.to_owned()));
-            };
-            out.error(at, key, problem).expected(expectation(kind));
-            None
-        }
+        Kind::Name => name(text, at, key, out).map(Value::Text),
+        Kind::Text { .. } => vrrp::short(kind, text, at, key, out).map(Value::Text),
+        Kind::Host => vrrp::host(text, at, key, out).map(|(address, length)| Value::Host(address, length)),
+        Kind::Password => vrrp::password(text, at, key, out).map(Value::Bytes),
         Kind::InterfaceName => {
             let sound = |c: char| c.is_ascii_graphic() && c != '/' && c != ':' && c != '%';
             if !text.is_empty() && text.len() <= 15 && text.chars().all(sound) && text != "." && text != ".." {
@@ -178,11 +201,18 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
             }
             None
         }
-        Kind::Boolean | Kind::Integer { .. } | Kind::IntegerOr { .. } | Kind::OneOf(_) | Kind::Integers { .. } => {
+        Kind::Boolean
+        | Kind::Integer { .. }
+        | Kind::IntegerOr { .. }
+        | Kind::OneOf(_)
+        | Kind::Integers { .. }
+        | Kind::Signed { .. }
+        | Kind::Seconds { .. } => {
             let inner = text.trim();
             let problem = out.error(at, key, format!("the text {} does not belong here", quote(text)));
             problem.expected(expectation(kind));
-            if inner.parse::<i64>().is_ok() || matches!(inner, "true" | "false") {
+            let decimal = matches!(kind, Kind::Seconds { .. }) && inner.parse::<f64>().is_ok_and(f64::is_finite);
+            if inner.parse::<i64>().is_ok() || decimal || matches!(inner, "true" | "false") {
                 problem.help(match kind {
                     Kind::Integers { .. } => format!("write `[{inner}]`"),
                     _ => format!("remove the quotes: `{inner}`"),
@@ -203,8 +233,23 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
             None
         }
         // These take a text themselves.
-        Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Prefixes | Kind::Paths => None,
+        Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Prefixes | Kind::Paths | Kind::Names | Kind::Command => None,
     }
+}
+
+fn name(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<String> {
+    let sound = |c: char| c.is_ascii_alphanumeric() || "._-:/@+[]".contains(c);
+    let problem = if text.is_empty() {
+        "the name is empty".to_owned()
+    } else if text.len() > MAX_NAME {
+        format!("the name has {} characters", text.chars().count())
+    } else if let Some(bad) = text.chars().find(|c| !sound(*c)) {
+        format!("{} has the character {:?}", quote(text), bad)
+    } else {
+        return Some(text.to_owned());
+    };
+    out.error(at, key, problem).expected(expectation(&Kind::Name));
+    None
 }
 
 fn path(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<String> {
@@ -310,6 +355,10 @@ fn ports(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<Po
 }
 
 fn single_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<u32> {
+    checked_integer(kind, value, key, out).and_then(|n| u32::try_from(n).ok())
+}
+
+fn checked_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<i128> {
     let at = value.span().start;
     let DeValue::Integer(integer) = value.get_ref() else {
         out.error(at, key, format!("{} does not belong here", describe(value.get_ref()))).expected(expectation(kind));
@@ -325,7 +374,7 @@ fn single_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mu
         _ => false,
     });
     if fits {
-        return number.and_then(|n| u32::try_from(n).ok());
+        return number;
     }
     let shown = number.map_or_else(|| shorten(&integer.to_string()), |n| n.to_string());
     let problem = out.error(at, key, format!("{shown} is not permitted"));
@@ -477,6 +526,21 @@ pub fn expectation(kind: &Kind) -> String {
         Kind::Hex { max } => format!("1 to {max} bytes in hexadecimal, such as `\"0a1b\"`"),
         Kind::Path => "an absolute path, such as `\"/run/evenkeel.sock\"`".to_owned(),
         Kind::Paths => "a list of absolute paths, such as `[\"/etc/evenkeel/list.txt\"]`".to_owned(),
+        Kind::Signed { min, max } => format!("an integer from {min} to {max}"),
+        Kind::Seconds { min, max, step } => {
+            let finest = if *step > 1 { format!(" in steps of {}", decimals(*step)) } else { String::new() };
+            format!("seconds from {} to {}{finest}, such as `1` or `0.5`", decimals(*min), decimals(*max))
+        }
+        Kind::Names => "a list of names, such as `[\"outside\", \"inside\"]`".to_owned(),
+        Kind::Host => {
+            "an address with or without a prefix length, such as `\"192.0.2.10/24\"` or `\"2001:db8::10/64\"`".to_owned()
+        }
+        Kind::Command => {
+            "an absolute path with arguments, such as `\"/usr/local/bin/tell me\"` or `[\"/usr/local/bin/tell\", \"me\"]`"
+                .to_owned()
+        }
+        Kind::Text { max } => format!("1 to {max} bytes of text"),
+        Kind::Password => format!("a text of 1 to {MAX_PASSWORD} bytes"),
     }
 }
 
