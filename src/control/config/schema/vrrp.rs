@@ -228,12 +228,12 @@ macro_rules! notify {
 }
 
 notify! {
-    NOTIFY_MASTER = "notify_master": "A program to run when it becomes master. After its own arguments it gets keepalived's: \
-                                      `INSTANCE` or `GROUP`, the name, the state, the priority.";
+    NOTIFY_MASTER = "notify_master": "A program to run when it becomes master, with its own arguments only.";
     NOTIFY_BACKUP = "notify_backup": "The same, when it becomes backup.";
     NOTIFY_FAULT = "notify_fault": "The same, when it comes into fault.";
     NOTIFY_STOP = "notify_stop": "The same, when Evenkeel ends.";
-    NOTIFY = "notify": "The same, at each of those.";
+    NOTIFY = "notify": "A program to run at each of those. After its own arguments it gets keepalived's: `INSTANCE` or `GROUP`, the \
+                        name, the state, the priority.";
 }
 
 const ROUTER_KEYS: &[Key] = &[

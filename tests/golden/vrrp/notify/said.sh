@@ -1,3 +1,7 @@
 #!/bin/sh
-# One line for each argument, so that spaces show.
-{ printf '%s' "$(basename "$0")"; for a in "$@"; do printf ' [%s]' "$a"; done; printf '\n'; } >> @FOLDER@/argv
+# Each argument in brackets, so that spaces show; a line at once, since several run at the same time.
+line=$(basename "$0")
+for argument in "$@"; do
+    line="$line [$argument]"
+done
+printf '%s\n' "$line" >> @FOLDER@/argv
