@@ -324,6 +324,7 @@ fn mistakes_in_a_router_say_where_and_why() {
 fn mistakes_of_a_router_in_the_kernel() {
     let table: &[(&str, &str, &str, &str)] = &[
         ("virtual_mac = true", "virtual_mac", "its interface's own MAC", "remove the key"),
+        ("interface = \"lo\"", "interface", "leads to no other appliance", "`device = \"lo\"`"),
         ("accept = false", "accept", "answers for them", "filter in the kernel"),
         ("track_engine = true", "track_engine", "no engine to track", "add `[[interface]]`"),
         (

@@ -75,6 +75,11 @@ pub(super) fn place(entry: &Entry) -> Option<Place> {
 pub(super) fn router(entry: &Entry, known: &mut Known, out: &mut Collector<'_>) -> Option<VirtualRouter> {
     let basis = Basis::of(entry, out);
     let interface = entry.text("interface").map(|interface| interface.value);
+    if let Some(interface) = entry.text("interface").filter(|interface| interface.value == "lo") {
+        out.error(interface.at, entry.key("interface"), "the loopback interface leads to no other appliance")
+            .expected("the interface towards the other appliances")
+            .help("to have the addresses on `lo` give each of them `device = \"lo\"`");
+    }
     let addresses = addresses(entry, "address", basis, interface.as_deref(), out);
     let excluded = addresses_of(entry, "excluded", basis, interface.as_deref(), out);
     let interval = interval(entry, basis, out);

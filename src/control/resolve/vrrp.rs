@@ -158,8 +158,9 @@ fn of_the_engine(entry: &Entry, interfaces: &[Interface], out: &mut Collector<'_
     let Some(interface) = entry.text("interface") else { return };
     let known = |name: &str| interfaces.iter().any(|known| known.name == name);
     let parent = interface.value.split_once('.').map(|(parent, _)| parent);
-    // Without any, that alone is said.
-    if interfaces.is_empty() || known(&interface.value) || parent.is_some_and(known) {
+    // Without any, or with one that cannot be, that alone is said.
+    let said = interfaces.is_empty() || interface.value == "lo";
+    if said || known(&interface.value) || parent.is_some_and(known) {
         return;
     }
     let names = interfaces.iter().map(|interface| interface.name.as_str());
