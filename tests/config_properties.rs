@@ -13,7 +13,39 @@ use evenkeel::model::{
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+#[path = "config_support/vrrp.rs"]
+mod vrrp;
+
 const SOUND: &str = include_str!("../configs/one-arm-dr.toml");
+
+/// Keys and tables of a virtual router.
+const ROUTER_KEYS: [&str; 24] = [
+    "address",
+    "excluded",
+    "interval",
+    "preempt_delay",
+    "announce_delay",
+    "announce_refresh",
+    "password",
+    "peers",
+    "source",
+    "track_interface",
+    "track_script",
+    "track_service",
+    "track_file",
+    "notify",
+    "notify_master",
+    "version",
+    "priority",
+    "checksum",
+    "state",
+    "place",
+    "vrid",
+    "interface",
+    "peers_min_ttl",
+    "down_adverts",
+];
+const PAIR: &str = include_str!("../configs/proxy-pair.toml");
 
 fn unicast(v6: bool, number: u32) -> IpAddr {
     if v6 {
@@ -295,7 +327,7 @@ fn access() -> impl Strategy<Value = Access> {
         .prop_map(|(default, lists)| Access::new(default, lists))
 }
 
-fn desired() -> impl Strategy<Value = Desired> {
+fn engine_alone() -> impl Strategy<Value = Desired> {
     let neighbors = proptest::collection::btree_map(
         (any::<bool>(), 0u32..99),
         (any::<[u8; 5]>(), any::<usize>(), proptest::option::of(1u16..4095)),
@@ -337,6 +369,29 @@ fn desired() -> impl Strategy<Value = Desired> {
     )
 }
 
+/// Any configuration with an engine, and with VRRP.
+fn desired() -> impl Strategy<Value = Desired> {
+    engine_alone().prop_flat_map(|desired| {
+        let services = desired.services.iter().map(|service| service.name.clone()).collect();
+        let vrrp = vrrp::vrrp(desired.interfaces.clone(), services);
+        vrrp.prop_map(move |vrrp| Desired { vrrp, ..desired.clone() })
+    })
+}
+
+/// The same without interfaces and what needs them.
+fn without_interfaces() -> impl Strategy<Value = Desired> {
+    let bare = engine_alone().prop_map(|desired| Desired {
+        interfaces: Vec::new(),
+        neighbors: Vec::new(),
+        addresses: Vec::new(),
+        services: Vec::new(),
+        ..desired
+    });
+    (bare, vrrp::vrrp(Vec::new(), Vec::new()))
+        .prop_map(|(desired, vrrp)| Desired { vrrp, ..desired })
+        .prop_filter("something to do", |desired| !desired.vrrp.routers.is_empty())
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_without_panic(text in "\\PC*") {
@@ -351,9 +406,10 @@ proptest! {
 
     #[test]
     fn a_sound_file_with_damage_is_read_without_panic(
-        cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..9, "[\\[\\]{}=\"'#.,\na0 -]{0,3}"), 1..8)
+        cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..9, "[\\[\\]{}=\"'#.,\na0 -]{0,3}"), 1..8),
+        pair in any::<bool>(),
     ) {
-        let mut text = SOUND.to_owned();
+        let mut text = if pair { PAIR } else { SOUND }.to_owned();
         for (at, length, put) in cuts {
             let at = at.index(text.len());
             let end = (at + length).min(text.len());
@@ -366,6 +422,37 @@ proptest! {
         for problem in outcome.errors() {
             prop_assert!(problem.expected.is_some() || problem.help.is_some() || problem.message.starts_with("TOML"));
         }
+    }
+
+    #[test]
+    fn a_virtual_router_of_any_values_is_read_without_panic(
+        key in select(ROUTER_KEYS.to_vec()),
+        value in prop_oneof![
+            "-?[0-9]{1,25}(\\.[0-9]{1,25})?(e-?[0-9]{1,3})?",
+            "\"[^\"\\\\\n]{0,30}\"",
+            "\"[0-9a-f.:/]{0,30}\"",
+            "\\[\"[0-9a-f.:/ '\\\\]{0,30}\", (\"[^\"\\\\\n]{0,9}\"|[0-9.]{1,5}|\\{ (name|address|weight) = [-0-9\"a.]{1,9} \\})\\]",
+            "true|false|nan|-inf|1979-05-27|\\{\\}|\\[\\]|\\[\\[\\]\\]",
+        ],
+    ) {
+        let least = "[[virtual_router]]\nname = \"a\"\ninterface = \"b\"\nvrid = 1\nplace = \"kernel\"\naddress = \"10.0.0.1\"";
+        let other = least.lines().filter(|line| !line.starts_with(&format!("{key} =")));
+        let text: String = other.map(|line| format!("{line}\n")).collect();
+        let outcome = parse(&format!("{text}{key} = {value}\n"), 0);
+        prop_assert_eq!(outcome.desired.is_none(), outcome.errors().count() > 0);
+        for problem in outcome.errors() {
+            prop_assert!(problem.expected.is_some() || problem.help.is_some() || problem.message.starts_with("TOML"));
+        }
+        if let Some(desired) = outcome.desired {
+            prop_assert_eq!(parse(&render::render(&desired), 0).desired, Some(desired));
+        }
+    }
+
+    #[test]
+    fn what_was_rendered_without_interfaces_is_read_back_equal(desired in without_interfaces()) {
+        let outcome = parse(&render::render(&desired), 0);
+        prop_assert_eq!(outcome.errors().collect::<Vec<_>>(), Vec::<&evenkeel::control::config::Problem>::new());
+        prop_assert_eq!(outcome.desired, Some(desired));
     }
 
     #[test]

@@ -502,6 +502,16 @@ fn what_is_probably_not_meant_is_warned_of() {
         ),
         (kernel(script), "track_script[0].name", "tracks `s`"),
         (
+            format!("[vrrp]\nstall = 0\n{}", router("track_engine = true")),
+            "virtual_router[0].track_engine",
+            "no worker counts as stalled",
+        ),
+        (
+            format!("{}{}", router(""), second("address = [\"10.0.0.254\"]")),
+            "virtual_router[1].name",
+            "no group keeps this router and `vi` together",
+        ),
+        (
             format!("[vrrp]\nrealtime = 0\n{}", router("version = 3\ninterval = 0.04")),
             "virtual_router[0].interval",
             "too late",
@@ -539,6 +549,9 @@ fn what_is_probably_not_meant_is_warned_of() {
     );
     assert!(read(&owners).warnings().any(|warning| warning.key == "sync_group[0].track_interface.weight"));
     // None of it where it does not hold.
+    let gateway = second("address = [\"10.0.0.254\"]");
+    let group = "[[sync_group]]\nname = \"g\"\nrouters = [\"vi\", \"vj\"]\n";
+    taken(&format!("{}{gateway}{group}", router("")));
     assert_eq!(read(&router("track_service = [\"web\"]\nversion = 3\ninterval = 0.04")).problems, []);
     assert_eq!(
         read(&router("address = [\"2001:db8::10\"]\npeers = [\"2001:db8::2\"]"))

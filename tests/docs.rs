@@ -13,6 +13,7 @@ use evenkeel::dataplane::stats::MAX_SERVERS;
 use evenkeel::dataplane::verdict::DropReason;
 use evenkeel::dataplane::xdp::{MAX_ADDRESSES, MAX_PORTS, MAX_RANGES};
 use evenkeel::model::{IoMode, Timeouts};
+use evenkeel::vrrp::packet::Refusal;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -98,6 +99,15 @@ fn operations_explains_every_reason_for_which_a_server_cannot_be_reached() {
     let rows = table(&read("docs/operations.md"), "| reason | what to do |");
     let found: Vec<&str> = rows.iter().map(|row| unquoted(&row[0])).collect();
     assert_eq!(found, expected.iter().map(Reason::word).collect::<Vec<_>>());
+}
+
+#[test]
+fn operations_explains_every_reason_for_which_an_advert_is_refused() {
+    let rows = table(&read("docs/operations.md"), "| refused as | means |");
+    let found: Vec<(&str, &str)> = rows.iter().map(|row| (unquoted(&row[0]), row[1].as_str())).collect();
+    let expected: Vec<(&str, &str)> =
+        Refusal::ALL.iter().map(|refusal| (refusal.name(), refusal.meaning().trim())).collect();
+    assert_eq!(found, expected, "docs/operations.md, in the order of src/vrrp/packet.rs");
 }
 
 #[test]

@@ -39,7 +39,34 @@ fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
+/// A message as a script for the fuzzer of VRRP: as it is and with its checksum repaired, before and after a long pause.
+fn vrrp_script(message: &[u8]) -> Vec<u8> {
+    let mut script = Vec::new();
+    for step in [0, 200, 243, 0, 200, 4, 204] {
+        script.push(step);
+        if step < 230 {
+            script.push(message.len() as u8);
+            script.extend_from_slice(message);
+        }
+    }
+    script
+}
+
+/// The recorded adverts of keepalived.
+fn write_vrrp() {
+    let adverts = include_str!("../../tests/golden/vrrp/adverts.txt");
+    for (at, line) in adverts.lines().filter(|line| !line.starts_with('#')).enumerate() {
+        let hex = line.rsplit(' ').next().unwrap_or_default();
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
+        let mut message: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        // Numbers 1 to 5 are the fuzzer's routers.
+        message[1] = at as u8 % 5 + 1;
+        write("vrrp", &format!("advert-{at:02}"), &vrrp_script(&message));
+    }
+}
+
 fn write_all() {
+    write_vrrp();
     let bases = bases();
     for (at, frame) in bases.iter().enumerate() {
         write("parse", &format!("base-{at:02}"), frame);

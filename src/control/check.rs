@@ -56,8 +56,12 @@ pub fn main(args: CheckArgs) -> ExitCode {
 /// One line about a sound configuration.
 pub fn summary(desired: &Desired, warnings: usize) -> String {
     let servers: usize = desired.services.iter().map(|service| service.servers.len()).sum();
+    let routers = match desired.vrrp.routers.len() {
+        0 => String::new(),
+        some => format!("{}, ", counted(some, "virtual router")),
+    };
     format!(
-        "fine: {}, {}, {}, {}, {}",
+        "fine: {}, {}, {}, {}, {routers}{}",
         counted(desired.services.len(), "service"),
         counted(servers, "server"),
         counted(desired.interfaces.len(), "interface"),
@@ -77,6 +81,7 @@ fn as_json(file: &str, outcome: &Outcome) -> serde_json::Value {
             "servers": desired.services.iter().map(|service| service.servers.len()).sum::<usize>(),
             "interfaces": desired.interfaces.len(),
             "workers": desired.engine.cores.len(),
+            "virtual_routers": desired.vrrp.routers.len(),
         })
     });
     json!({

@@ -162,7 +162,7 @@ pub struct VirtualRouter {
     pub version: VrrpVersion,
     /// 1 to 254; 255: the addresses' owner.
     pub priority: u8,
-    /// It begins as master, with the first advert at once, in the place of waiting for another one's.
+    /// It is meant to be the master: as with keepalived it listens first all the same, unless it is the owner.
     pub starts_as_master: bool,
     /// Time between adverts: whole seconds in version 2, hundredths in version 3 (10 ms to 40.95 s).
     pub interval: Duration,

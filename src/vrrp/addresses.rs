@@ -174,7 +174,11 @@ impl Addresses {
             // Without the interface the address is gone too.
             let Some(link) = links.named(&held.interface) else { continue };
             let off = OnLink { index: link.index, address: held.address, prefix: held.prefix, label: None };
-            if let Err(error) = self.rtnl.remove(&off) {
+            let removed = match off.address.is_ipv4() {
+                true => promoting(&held.interface, || self.rtnl.remove(&off)),
+                false => self.rtnl.remove(&off),
+            };
+            if let Err(error) = removed {
                 let Held { router, interface, address, .. } = &held;
                 notes.push(format!("({router}) cannot take {address} off {interface}: {error}"));
                 self.held.push(held);
@@ -207,4 +211,18 @@ impl Addresses {
             ));
         }
     }
+}
+
+/// Removes an IPv4 address without the others of its network: where ours is the first one of them, the kernel takes all along
+/// unless it is told to promote the next one. Machines of systemd have that on; here it is, for that moment.
+fn promoting<R>(interface: &str, remove: impl FnOnce() -> R) -> R {
+    let setting = format!("/proc/sys/net/ipv4/conf/{interface}/promote_secondaries");
+    let off = fs::read_to_string(&setting).is_ok_and(|value| value.trim() == "0");
+    // Where it cannot be set, that is how such machines have always been.
+    let set = off && fs::write(&setting, "1").is_ok();
+    let done = remove();
+    if set {
+        let _ = fs::write(&setting, "0");
+    }
+    done
 }

@@ -378,6 +378,12 @@ impl Election {
         self.refused.iter().map(|(refusal, count)| (refusal.name().to_owned(), *count)).collect()
     }
 
+    /// Adverts that were taken, and changes to master, of all routers together.
+    pub fn totals(&self) -> (u64, u64) {
+        let taken = self.evidence.iter().map(|evidence| evidence.received().0).sum();
+        (taken, self.machines.iter().map(|machine| machine.counts().0).sum())
+    }
+
     fn place(&self, router: &str) -> Option<usize> {
         self.machines.iter().position(|machine| machine.router().name == router)
     }

@@ -1,6 +1,8 @@
 //! Appliances that hold elections over a simulated network: it loses, delays, duplicates and reorders messages, and comes
 //! apart. Time is simulated too; a run is the same every time.
 
+pub mod hostile;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

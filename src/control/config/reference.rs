@@ -48,7 +48,8 @@ fn section(out: &mut String, table: &Table, within: &str) {
         Form::Many { min: 0, max } => (format!("[[{path}]]"), format!("Any number of times, up to {max}.")),
         Form::Many { min, max } => (format!("[[{path}]]"), format!("{min} to {max} times.")),
     };
-    let _ = write!(out, "\n## `{header}`\n\n{} {often}\n\n", table.doc);
+    let short = table.short.map_or_else(String::new, |key| format!(" A text in the place of a table is its `{key}`."));
+    let _ = write!(out, "\n## `{header}`\n\n{} {often}{short}\n\n", table.doc);
     out.push_str("| key | value | without it | meaning |\n|---|---|---|---|\n");
     for key in table.keys {
         let without = match key.presence {

@@ -8,6 +8,7 @@ mod access;
 mod engine;
 mod scheduler;
 mod service;
+mod track;
 mod vrrp;
 
 use access::ACCESS;
@@ -335,9 +336,9 @@ pub static FILE: Table = Table {
         vrrp::VRRP,
         vrrp::ROUTER,
         vrrp::GROUP,
-        vrrp::TRACK_SCRIPT,
-        vrrp::TRACK_FILE,
-        vrrp::TRACK_PROCESS,
+        track::TRACK_SCRIPT,
+        track::TRACK_FILE,
+        track::TRACK_PROCESS,
     ],
     ..Table::ONCE
 };

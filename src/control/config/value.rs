@@ -115,9 +115,7 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             let port = single_integer(&kind, value, key, out)?;
             Some(Value::Ports(PortRange::single(u16::try_from(port).ok()?)))
         }
-        (Kind::Names, DeValue::Array(_) | DeValue::String(_)) => {
-            texts(kind, value, key, out, |text, at, key, out| name(text, at, key, out)).map(Value::Paths)
-        }
+        (Kind::Names, DeValue::Array(_) | DeValue::String(_)) => texts(kind, value, key, out, name).map(Value::Paths),
         (Kind::Signed { min, max }, DeValue::Integer(_)) => {
             let kind = Kind::Integer { min: *min, max: *max, power_of_two: false };
             checked_integer(&kind, value, key, out).and_then(|n| i32::try_from(n).ok()).map(Value::Signed)

@@ -10,7 +10,7 @@ use super::track::{self, Known, taken};
 use super::{of_servers, of_services};
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
-use crate::model::{Interface, Place, Service, SyncGroup, Track, Tracked, VirtualRouter, Vrrp, VrrpSettings};
+use crate::model::{Interface, Method, Place, Service, SyncGroup, Track, Tracked, VirtualRouter, Vrrp, VrrpSettings};
 
 /// Shortest interval that a thread without real-time priority keeps on a busy machine, in milliseconds.
 const SHORT_MS: u128 = 50;
@@ -28,6 +28,7 @@ pub(super) fn vrrp(
     let groups = groups(file, &routers, &mut known, out);
     known.unused(file, out);
     beside_services(file, &routers, services, out);
+    apart(&routers, &groups, services, out);
     let settings = settings?;
     for (router, entry) in &routers {
         if settings.realtime == 0
@@ -40,6 +41,12 @@ pub(super) fn vrrp(
                 "on a busy machine adverts this close together come too late",
             )
             .help("write a `vrrp.realtime` above 0, or a longer interval");
+        }
+        if settings.stall.is_zero()
+            && let Some(track) = entry.boolean("track_engine").filter(|track| track.value)
+        {
+            out.warning(track.at, entry.key("track_engine"), "with `vrrp.stall = 0` no worker counts as stalled")
+                .help("remove the key, or write a `vrrp.stall` above 0");
         }
     }
     Some(Vrrp {
@@ -206,6 +213,36 @@ fn beside_services(file: &Entry, routers: &[(VirtualRouter, &Entry)], services: 
             "service" => "write the address in a `[[virtual_router]]`, unless this appliance alone has it",
             _ => "write the address in a `[[virtual_router]]` in the place of this, unless this appliance alone has it",
         });
+    }
+}
+
+/// NAT between two routers that can be master on different appliances: one has the service, the other one, without any, is
+/// taken to be the servers' gateway.
+fn apart(routers: &[(VirtualRouter, &Entry)], groups: &[SyncGroup], services: &[Service], out: &mut Collector<'_>) {
+    let in_engine = || routers.iter().filter(|(router, _)| router.place == Place::Engine);
+    let has = |router: &VirtualRouter, service: &Service| {
+        router.all_addresses().any(|known| known.address == service.key.address)
+    };
+    let is_nat = |service: &Service| {
+        let mut methods = service.servers.iter().map(|server| server.method);
+        // By full NAT servers answer to an address of the one appliance that asked.
+        methods.any(|method| method == Method::Nat)
+    };
+    for (gateway, entry) in in_engine().filter(|(router, _)| !services.iter().any(|service| has(router, service))) {
+        let together = |other: &VirtualRouter| {
+            groups.iter().any(|group| [gateway, other].iter().all(|router| group.routers.contains(&router.name)))
+        };
+        let apart = services.iter().filter(|service| is_nat(service)).find_map(|service| {
+            Some((service, in_engine().find(|(router, _)| has(router, service) && !together(router))?))
+        });
+        if let Some((service, (router, _))) = apart {
+            let text = format!("no group keeps this router and `{}` together", router.name);
+            out.warning(entry.at, entry.key("name"), text).help(format!(
+                "if it is the gateway of the servers of `{}`, their answers must reach the appliance that has both: write a \
+                 `[[sync_group]]` of the two",
+                service.name
+            ));
+        }
     }
 }
 

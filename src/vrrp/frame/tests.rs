@@ -37,11 +37,11 @@ fn an_advert_in_its_frame_is_keepaliveds_byte_for_byte() {
 fn adverts_are_found_with_what_is_around_them() {
     let golden = bytes(KEEPALIVED_V3);
     let envelope = Envelope { source: ip("10.0.0.1"), destination: ip("224.0.0.18"), ttl: 255, mac: MAC };
-    assert_eq!(heard(&golden), Some(Heard::Advert(envelope.clone(), &golden[34..])));
+    assert_eq!(heard(&golden), Some(Heard::Advert(envelope, &golden[34..])));
     // Padding of Ethernet's is left out.
     let mut padded = golden.clone();
     padded.resize(60, 0xee);
-    assert_eq!(heard(&padded), Some(Heard::Advert(envelope.clone(), &golden[34..])));
+    assert_eq!(heard(&padded), Some(Heard::Advert(envelope, &golden[34..])));
     // Options of IPv4's are skipped.
     let mut options = golden.clone();
     options.splice(34..34, [1, 1, 1, 0]);
@@ -49,7 +49,7 @@ fn adverts_are_found_with_what_is_around_them() {
     options[24..26].copy_from_slice(&[0, 0]);
     let sum = checksum(&[&options[14..38]]);
     options[24..26].copy_from_slice(&sum.to_be_bytes());
-    assert_eq!(heard(&options), Some(Heard::Advert(envelope.clone(), &golden[34..])));
+    assert_eq!(heard(&options), Some(Heard::Advert(envelope, &golden[34..])));
     // A cut message is still one, for whom counts such.
     assert_eq!(heard(&golden[..40]), Some(Heard::Advert(envelope, &golden[34..40])));
 

@@ -77,13 +77,20 @@ impl Fifo {
                 }
             }
         }
-        match &mut self.file {
-            Some(file) => Ok(file),
-            none => {
-                let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&self.path);
-                Ok(none.insert(opened.map_err(|source| FifoError::Open { path: self.path.clone(), source })?))
-            }
-        }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.open_anew()?,
+        };
+        Ok(self.file.insert(file))
+    }
+
+    fn open_anew(&self) -> Result<File, FifoError> {
+        let failed = |source| FifoError::Open { path: self.path.clone(), source };
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&self.path);
+        let file = opened.map_err(failed)?;
+        // What was looked at may not be what was opened.
+        let is_fifo = file.metadata().map_err(failed)?.file_type().is_fifo();
+        if is_fifo { Ok(file) } else { Err(FifoError::Other(self.path.clone())) }
     }
 
     /// Writes a line, whole or not at all (POSIX: up to `PIPE_BUF`, 4096 bytes).

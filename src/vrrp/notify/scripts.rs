@@ -3,7 +3,7 @@
 //! Owns their processes. For one router or group one is run after the other; those of different ones at the same time. One
 //! that takes long is not ended, for it may be meant so: the next one is then run beside it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::Change;
@@ -41,6 +41,8 @@ pub(super) struct Scripts {
     queues: BTreeMap<(bool, String), Queue>,
     /// Those that the next one did not wait for.
     beside: Vec<Run>,
+    /// Risks that were told of.
+    risks: BTreeSet<String>,
 }
 
 /// The commands of a change: the one for this state as it is, then the one for any with keepalived's four arguments behind
@@ -109,7 +111,7 @@ impl Scripts {
                     break;
                 }
                 let Some(command) = queue.waiting.pop_front() else { break };
-                queue.run = start(&command, self.user.as_deref(), now, name, said);
+                queue.run = start(&command, self.user.as_deref(), now, name, &mut self.risks, said);
             }
         }
         self.queues.retain(|_, queue| queue.run.is_some() || !queue.waiting.is_empty());
@@ -140,10 +142,20 @@ impl Run {
     }
 }
 
-fn start(command: &[String], user: Option<&str>, now: Duration, name: &str, said: &mut Vec<Said>) -> Option<Run> {
+fn start(
+    command: &[String],
+    user: Option<&str>,
+    now: Duration,
+    name: &str,
+    risks: &mut BTreeSet<String>,
+    said: &mut Vec<Said>,
+) -> Option<Run> {
     let (program, arguments) = command.split_first()?;
     let started = Program::find(program, user).and_then(|found| {
-        found.risk().into_iter().for_each(|risk| said.push((Level::Warn, format!("({name}) notify script: {risk}"))));
+        // Once for each program, not with each change.
+        if let Some(risk) = found.risk().filter(|risk| risks.insert(risk.clone())) {
+            said.push((Level::Warn, format!("({name}) notify script: {risk}")));
+        }
         found.start(arguments)
     });
     match started {

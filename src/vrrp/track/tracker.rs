@@ -53,8 +53,13 @@ impl Tracker {
             wake,
             reports,
         };
-        work.configure(vrrp);
-        let thread = thread::Builder::new().name("vrrp-track".into()).spawn(move || work.run(&taken))?;
+        let first = vrrp.clone();
+        // On its own thread from the start: a file system that does not answer must not keep the caller waiting.
+        let run = move || {
+            work.configure(&first);
+            work.run(&taken);
+        };
+        let thread = thread::Builder::new().name("vrrp-track".into()).spawn(run)?;
         Ok(Tracker { plans: Some(plans), waker, observations, thread: Some(thread) })
     }
 

@@ -41,7 +41,7 @@ pub(super) fn seconds(
     }
     let problem = out.error(at, key, format!("{written} is not permitted"));
     problem.expected(expectation(kind));
-    if !(millis >= min as f64) {
+    if millis.is_nan() || millis < min as f64 {
         problem.help(format!("the least is {}", decimals(min)));
     } else if millis > max as f64 {
         problem.help(format!("the most is {}", decimals(max)));
