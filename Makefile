@@ -1,4 +1,4 @@
-# make demo    real HTTP across the appliance, its servers swapped under load (root; about half a minute after the build)
+# make demo    real HTTP across the appliance, its servers swapped under load, a pair that fails over (root; about a minute)
 # make test    everything that proves the project (the lab tests need root)
 # make bench   the measurements of docs/performance.md
 # make fuzz    the fuzzers, for a while

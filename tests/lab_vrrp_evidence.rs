@@ -80,6 +80,7 @@ fn a_wrong_password() {
     };
     let mut pair = pair(two, |router| (router.password, router.priority) = (Some("other".into()), 200));
     pair.start(0);
+    pair.await_words(0, "(VI_1) Entering BACKUP STATE (init)", START);
     pair.start(1);
     seen_and_said_once(&pair, "a wrong password", "received an invalid passwd!", |status| {
         refused(status, "wrong-password").min(evidence(status, "wrong-password"))
@@ -98,6 +99,7 @@ fn another_list_of_addresses_and_a_number_that_is_used_twice() {
     };
     let mut pair = pair(|_| (), other);
     pair.start(0);
+    pair.await_words(0, "(VI_1) Entering BACKUP STATE (init)", START);
     pair.start(1);
     pair.await_master(1, START);
     seen_and_said_once(&pair, "another list", "ip address associated with VRID 51 not present", |status| {
@@ -119,6 +121,7 @@ fn another_interval() {
     }
     let mut pair = pair(|_| (), |router| (router.interval, router.priority) = (INTERVAL * 2, 200));
     pair.start(0);
+    pair.await_words(0, "(VI_1) Entering BACKUP STATE (init)", START);
     pair.start(1);
     pair.await_master(1, START);
     seen_and_said_once(
@@ -192,6 +195,7 @@ fn what_a_stranger_sends_is_counted_and_changes_nothing() {
     }
     let mut pair = pair(|router| router.priority = 150, |_| ());
     pair.start(0);
+    pair.await_words(0, "(VI_1) Entering BACKUP STATE (init)", START);
     pair.await_master(0, START);
     let stranger = Stranger::new(&pair);
     let group = Ipv4Addr::new(224, 0, 0, 18);
@@ -256,6 +260,7 @@ fn unicast_takes_nothing_from_anybody_but_its_peers() {
         |_| (),
     );
     pair.start(0);
+    pair.await_words(0, "(VI_1) Entering BACKUP STATE (init)", START);
     // Its peer is nobody: it is master at once.
     pair.await_words(0, "(VI_1) Entering MASTER STATE", START);
     let stranger = Stranger::new(&pair);

@@ -1,4 +1,4 @@
-//! The demo: real HTTP across the appliance, the server set swapped under load, told step by step.
+//! The demo: real HTTP across the appliance, the server set swapped under load, a pair that fails over, told step by step.
 //!
 //! Owns the story and its checks. Reads well with and without a terminal: one line a second, nothing is overwritten.
 

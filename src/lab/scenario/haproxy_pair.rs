@@ -55,6 +55,8 @@ impl Stage {
         for number in 0..2 {
             let node = appliance(number);
             site.lab.setting(node, "net/ipv4/ip_nonlocal_bind", "1")?;
+            // A box with a proxy is no router: what is for an address that it has no more is not handed on.
+            site.lab.setting(node, "net/ipv4/ip_forward", "0")?;
             haproxy::balance(&site, node, site.address_of(number, Family::V4), checks)?;
             udp::start(&mut site, node, vip, ECHO)?;
         }

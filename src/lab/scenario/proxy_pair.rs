@@ -73,6 +73,8 @@ impl Stage {
             let node = appliance(number);
             // Programs that listen on an address before it is there.
             site.lab.setting(node, "net/ipv4/ip_nonlocal_bind", "1")?;
+            // A box with a proxy is no router: what is for an address that it has no more is not handed on.
+            site.lab.setting(node, "net/ipv4/ip_forward", "0")?;
             squids.push(Squid::start(&site, node, site.address_of(number, Family::V4))?);
             for (_, _, address) in ROUTERS {
                 udp::start(&mut site, node, cidr(address)?.address, ECHO)?;
