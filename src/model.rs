@@ -198,7 +198,7 @@ pub struct Desired {
     pub timeouts: Timeouts,
     /// Control socket path.
     pub control_socket: PathBuf,
-    /// Interfaces, at least one; a port index of the data plane is an index into this list.
+    /// Interfaces; a port index of the data plane is an index into this list.
     pub interfaces: Vec<Interface>,
     /// Static next hops.
     pub neighbors: Vec<Neighbor>,
