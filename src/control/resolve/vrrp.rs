@@ -233,18 +233,10 @@ fn apart(routers: &[(VirtualRouter, &Entry)], groups: &[SyncGroup], services: &[
         let together = |other: &VirtualRouter| {
             groups.iter().any(|group| [gateway, other].iter().all(|router| group.routers.contains(&router.name)))
         };
-<<<<<<< HEAD
         let apart = services.iter().filter(|service| is_nat(service)).find_map(|service| {
             Some((service, in_engine().find(|(router, _)| has(router, service) && !together(router))?))
         });
         if let Some((service, (router, _))) = apart {
-=======
-        let separate = |service: &Service| {
-            in_engine().find(|(router, _)| has(router, service) && !together(router)).map(|(router, _)| router)
-        };
-        let mut pairs = services.iter().filter(|service| is_nat(service));
-        if let Some((service, router)) = pairs.find_map(|service| Some((service, separate(service)?))) {
->>>>>>> wt-conf
             let text = format!("no group keeps this router and `{}` together", router.name);
             out.warning(entry.at, entry.key("name"), text).help(format!(
                 "if it is the gateway of the servers of `{}`, their answers must reach the appliance that has both: write a \
