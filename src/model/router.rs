@@ -49,6 +49,13 @@ pub struct VirtualAddress {
     pub label: Option<String>,
 }
 
+impl VirtualAddress {
+    /// An address alone: a host's prefix, the router's interface, no label.
+    pub fn host(address: IpAddr) -> VirtualAddress {
+        VirtualAddress { address, prefix: if address.is_ipv4() { 32 } else { 128 }, device: None, label: None }
+    }
+}
+
 /// How often a new master tells its segment where the addresses are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcements {
@@ -117,8 +124,8 @@ pub struct Track {
     pub weight: i16,
 }
 
-/// Programs that are told of changes, each as its arguments. They get keepalived's: `INSTANCE|GROUP NAME STATE PRIORITY`
-/// after their own.
+/// Programs that are told of changes, each as its arguments. As in keepalived only [`Notify::any`] gets
+/// `INSTANCE|GROUP NAME STATE PRIORITY` after its own; the others are called as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notify {
     /// Of a change to master.
@@ -155,8 +162,7 @@ pub struct VirtualRouter {
     pub version: VrrpVersion,
     /// 1 to 254; 255: the addresses' owner.
     pub priority: u8,
-    /// keepalived's `state MASTER`. As there it is no more than a word: all but the addresses' owner listen first, for the time in
-    /// which a master counts as gone; the owner is master at once.
+    /// It is meant to be the master: as with keepalived it listens first all the same, unless it is the owner.
     pub starts_as_master: bool,
     /// Time between adverts: whole seconds in version 2, hundredths in version 3 (10 ms to 40.95 s).
     pub interval: Duration,
@@ -193,6 +199,34 @@ pub struct VirtualRouter {
 }
 
 impl VirtualRouter {
+    /// A router with these addresses and keepalived's defaults for everything else.
+    pub fn new(name: &str, interface: &str, vrid: u8, addresses: Vec<VirtualAddress>) -> VirtualRouter {
+        VirtualRouter {
+            name: name.to_owned(),
+            interface: interface.to_owned(),
+            vrid,
+            version: VrrpVersion::V2,
+            priority: 100,
+            starts_as_master: false,
+            interval: Duration::from_secs(1),
+            addresses,
+            excluded: Vec::new(),
+            place: Place::Engine,
+            password: None,
+            checksum: VrrpChecksum::PseudoHeader,
+            source: None,
+            unicast: None,
+            preempt: true,
+            preempt_delay: Duration::ZERO,
+            down_adverts: 3,
+            accept: true,
+            virtual_mac: false,
+            announcements: Announcements::default(),
+            tracks: Vec::new(),
+            notify: Notify::default(),
+        }
+    }
+
     /// Whether its adverts go over IPv6.
     pub fn is_v6(&self) -> bool {
         self.addresses.first().is_some_and(|first| first.address.is_ipv6())
