@@ -113,10 +113,12 @@ fn adverts_are_right(form: Form, pair: &Pair, story: &str) {
         counts[usize::from(heard.from)] += 1;
     }
     assert!(counts.iter().all(|&count| count > 2), "{story}: {counts:?} adverts");
+    let fewest = pair.watch.adverts(VRID, SystemTime::UNIX_EPOCH).len();
     let said = pair.watch.tcpdump(&pair.site, "vrrp.pcap").unwrap_or_else(|error| panic!("{story}: {error}"));
     let vrrp = said.matches(&format!("VRRPv{}, Advertisement, vrid {VRID}", form.version)).count();
-    // tcpdump does not print what it cannot read.
-    assert_eq!(vrrp, all.len(), "{story}: tcpdump reads another number of adverts\n{said}");
+    // tcpdump does not print what it cannot read. More adverts come in while it does.
+    let most = pair.watch.adverts(VRID, SystemTime::UNIX_EPOCH).len();
+    assert!((fewest..=most).contains(&vrrp), "{story}: tcpdump reads {vrrp} adverts of {fewest} to {most}\n{said}");
     for complaint in ["[|", "bad vrrp cksum", "bad cksum", "(invalid", "truncated"] {
         assert!(!said.contains(complaint), "{story}: tcpdump says `{complaint}`\n{said}");
     }
