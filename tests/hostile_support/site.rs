@@ -15,6 +15,7 @@ use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
     Access, Desired, EngineSettings, Fate, Fates, Judgement, Limits, MacAddr, Method, PersistBy, Persistence,
     PortRange, Prefix, Protocol, Rate, Scheduler, Server, Service, ServiceKey, SynCookies, Timeouts, TunnelSettings,
+    VirtualAddress, VirtualRouter, Vrrp,
 };
 
 use super::{GATEWAY, LOCAL6, LOCALS, MTU, OWN, Random, VIP, VIP6};
@@ -95,6 +96,9 @@ pub struct Site {
     pub schedulers: BTreeSet<&'static str>,
     /// How many were set.
     rescheduled: usize,
+    /// Whether this appliance is master of the virtual router.
+    master: bool,
+    swaps: usize,
 }
 
 impl Default for Site {
@@ -108,6 +112,8 @@ impl Default for Site {
             closed: Vec::new(),
             schedulers: BTreeSet::new(),
             rescheduled: 0,
+            master: true,
+            swaps: 0,
         }
     }
 }
@@ -261,6 +267,8 @@ impl Site {
     /// Servers 30 to 39 are this machine, 40 to 49 lie behind the second interface, those from 50 to 69 in VLAN 7, those
     /// from 70 to 79 behind a small MTU. `None`: there are more local addresses than slots.
     pub fn compile(&mut self, ports: usize, now: Duration) -> Option<Snapshot> {
+        // IPv4 belongs to no router.
+        let router = VirtualRouter::new("VI_1", "eth0", 51, vec![VirtualAddress::host(IpAddr::from(VIP6))]);
         let desired = Desired {
             engine: EngineSettings { local_addresses: 4, ..EngineSettings::default() },
             timeouts: Timeouts::default(),
@@ -270,7 +278,7 @@ impl Site {
             addresses: vec![IpAddr::from(GATEWAY)],
             access: self.access.clone(),
             services: self.services.clone(),
-            vrrp: Default::default(),
+            vrrp: Vrrp { routers: vec![router.clone()], ..Vrrp::default() },
         };
         let unreachable = self.unreachable.clone();
         let whereabouts = |_: &Service, server: &Server| {
@@ -286,6 +294,8 @@ impl Site {
         };
         let ports = OWN[..ports].iter().map(|mac| Port::new(*mac, MTU, true)).collect();
         let snapshot = self.registry.compile_at(&desired, ports, now, whereabouts).ok()?.snapshot;
+        let slot = self.registry.routers.slot(&router.name).expect("a number");
+        self.registry.routers.mastery.set(slot, self.master);
         self.schedulers.extend(self.services.iter().map(|service| service.scheduler.name));
         Some(snapshot)
     }
@@ -324,6 +334,8 @@ impl Site {
                 self.agree(at, true);
             }
         }
+        self.swaps += 1;
+        self.master = self.swaps % 20 != 0;
         let snapshot = self.compile(ports, now);
         if snapshot.is_none() {
             self.services = before;
