@@ -235,3 +235,38 @@ fn the_monitor_hears_and_survives_a_flood() {
         assert!(monitor.drain().links);
     });
 }
+
+#[test]
+fn a_link_that_comes_back_is_asked_about_at_once() {
+    let Some(pair) = Pair::new("back") else { return };
+    pair.in_a("address add 10.0.0.1/24 dev eth0");
+    pair.in_b("address add 10.0.0.11/24 dev eth0");
+    pair.enter(|| {
+        let server: IpAddr = "10.0.0.11".parse().unwrap();
+        let mut tracker = Tracker::open(&desired(&["10.0.0.11"], ""), Instant::now()).unwrap();
+        expect(&mut tracker, "10.0.0.11", to(1, None));
+        let mut at_once = 0;
+        for _ in 0..4 {
+            pair.in_b("link set eth0 down");
+            let end = Instant::now() + Duration::from_secs(8);
+            let is_running = |tracker: &Tracker| tracker.facts().links.values().any(|l| l.name == "eth0" && l.running);
+            while is_running(&tracker) || tracker.hop(server, Path::OnLink).is_some_and(Result::is_ok) {
+                assert!(Instant::now() < end, "the link does not go");
+                tracker.turn(Duration::from_millis(50));
+            }
+            pair.in_b("link set eth0 up");
+            while !is_running(&tracker) {
+                assert!(Instant::now() < end, "the link does not come back");
+                tracker.turn(Duration::from_millis(5));
+            }
+            // Well before the next round of questions to the kernel, which is a second away at most.
+            let soon = Instant::now() + Duration::from_millis(300);
+            while Instant::now() < soon && tracker.hop(server, Path::OnLink).is_some_and(Result::is_err) {
+                tracker.turn(Duration::from_millis(5));
+            }
+            at_once += usize::from(tracker.hop(server, Path::OnLink).is_some_and(Result::is_ok));
+            expect(&mut tracker, "10.0.0.11", to(1, None));
+        }
+        assert!(at_once >= 3, "only {at_once} of 4");
+    });
+}

@@ -230,7 +230,8 @@ pub fn wants_resolution(address: IpAddr, path: Path, facts: &Facts, fixed: &[Nei
     let route = facts.route(address)?;
     let usable = !route.local
         && (route.gateway.is_none() || path == Path::Routed)
-        && facts.links.get(&route.link).is_some_and(|link| link.up);
+        // What is asked on a link without carrier fails, and stays failed for a while when the carrier is back.
+        && facts.links.get(&route.link).is_some_and(|link| link.up && link.running);
     let neighbour = route.gateway.unwrap_or(address);
     let sure = facts.neighbour(address).is_some_and(|entry| entry.certainty == Certainty::Sure);
     let given = fixed.iter().any(|neighbor| neighbor.address == address || neighbor.address == neighbour);
@@ -244,17 +245,21 @@ pub struct Steady {
     pub reach: Reach,
     /// Since when the kernel no longer confirms it.
     held_since: Option<Instant>,
+    /// The next hop of before the link went: what to use when it is back, and the kernel has forgotten it.
+    before: Option<NextHop>,
 }
 
 impl Steady {
     /// The first judgement.
     pub const fn new(reach: Reach) -> Steady {
-        Steady { reach, held_since: None }
+        Steady { reach, held_since: None, before: None }
     }
 
     /// Takes a fresh judgement. A neighbour that the kernel forgot and asks for again keeps its Ethernet address for
-    /// [`HOLD`], if the way there is the same (`same_way`); one that did not answer stays so while it is asked again.
+    /// [`HOLD`], if the way there is the same (`same_way`): it forgets those of a link without carrier, too, and takes a second
+    /// to find them again. One that did not answer stays so while it is asked again.
     pub fn update(&mut self, fresh: Reach, same_way: impl Fn(&NextHop) -> bool, now: Instant) {
+        let is_gone = |reach: &Reach| matches!(reach, Err(Reason::LinkDown { .. } | Reason::NoRoute));
         match (&self.reach, &fresh) {
             (Ok(hop), Err(Reason::Unresolved)) if same_way(hop) => {
                 let since = *self.held_since.get_or_insert(now);
@@ -262,7 +267,15 @@ impl Steady {
                     *self = Steady::new(fresh);
                 }
             }
+            (Err(_), Err(Reason::Unresolved)) if self.before.is_some_and(|hop| same_way(&hop)) => {
+                let hop = self.before.take().ok_or(Reason::Unresolved);
+                *self = Steady { held_since: Some(now), ..Steady::new(hop) };
+            }
             (Err(Reason::Failed), Err(Reason::Unresolved)) => {}
+            (before, _) if is_gone(&fresh) => {
+                let before = before.as_ref().ok().copied().or(self.before);
+                *self = Steady { before, ..Steady::new(fresh) };
+            }
             _ => *self = Steady::new(fresh),
         }
     }

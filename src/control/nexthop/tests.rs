@@ -186,4 +186,23 @@ fn housekeeping_of_the_kernel_is_not_seen() {
     assert_eq!(steady.reach, hop(1, None));
     steady.update(Err(Reason::Unresolved), |_| false, start);
     assert_eq!(steady.reach, Err(Reason::Unresolved), "another way: nothing to hold");
+
+    // A link that goes and comes back: the kernel has forgotten its neighbours.
+    let down = || Err(Reason::LinkDown { name: "eth0".to_owned() });
+    let mut steady = Steady::new(hop(0, None));
+    for gone in [down(), Err(Reason::NoRoute), down()] {
+        steady.update(gone.clone(), |_| false, start);
+        assert_eq!(steady.reach, gone, "it cannot be reached");
+    }
+    let back = start + 2 * HOLD;
+    steady.update(Err(Reason::Unresolved), same, back);
+    assert_eq!(steady.reach, hop(0, None), "as before, until the kernel knows better");
+    steady.update(Err(Reason::Unresolved), same, back + HOLD);
+    assert_eq!(steady.reach, Err(Reason::Unresolved));
+    for (fresh, is_same) in [(Err(Reason::Unresolved), false), (Err(Reason::Failed), true), (hop(1, None), true)] {
+        let mut steady = Steady::new(hop(0, None));
+        steady.update(down(), |_| false, start);
+        steady.update(fresh.clone(), |_| is_same, start);
+        assert_eq!(steady.reach, fresh);
+    }
 }
