@@ -335,7 +335,7 @@ impl Site {
             }
         }
         self.swaps += 1;
-        self.master = self.swaps % 20 != 0;
+        self.master = !self.swaps.is_multiple_of(20);
         let snapshot = self.compile(ports, now);
         if snapshot.is_none() {
             self.services = before;
