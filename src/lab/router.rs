@@ -22,7 +22,7 @@ pub struct Owned {
 }
 
 /// A virtual router.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouterPlan {
     /// Its name.
     pub name: String,
@@ -56,6 +56,8 @@ pub struct RouterPlan {
     pub track_scripts: Vec<String>,
     /// A program that is told of every change.
     pub notify: Option<String>,
+    /// Keys of Evenkeel's file besides: what keepalived lacks, or has elsewhere.
+    pub more: Table,
 }
 
 impl RouterPlan {
@@ -78,6 +80,7 @@ impl RouterPlan {
             track_interfaces: Vec::new(),
             track_scripts: Vec::new(),
             notify: None,
+            more: Table::new(),
         }
     }
 
@@ -181,6 +184,7 @@ impl RouterPlan {
         if let Some(notify) = &self.notify {
             set("notify", notify.clone().into());
         }
+        table.extend(self.more.clone());
         table
     }
 }
@@ -203,7 +207,7 @@ pub struct ScriptPlan {
 }
 
 /// All of VRRP that one appliance is told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct VrrpPlan {
     /// Its routers.
     pub routers: Vec<RouterPlan>,

@@ -99,6 +99,14 @@ impl Speaker {
         }
     }
 
+    /// Changes the rest of Evenkeel's configuration, which reads it again. Nothing for keepalived.
+    pub fn change(&mut self, change: impl FnOnce(&mut EngineConfig)) -> Result<(), LabError> {
+        if let Make::Evenkeel(_, config) = &mut self.make {
+            change(config);
+        }
+        self.tell(self.plan.clone())
+    }
+
     /// Asks it to end, and does not wait: see [`Speaker::await_end`].
     pub fn ask_to_end(&self) -> Result<(), LabError> {
         self.process().map_or(Ok(()), |process| process.signal(Signal::SIGTERM))
