@@ -112,7 +112,9 @@ fn excluded_addresses_of_the_other_family_go_with_the_router() {
 
 /// Weight of every server of the service, which is how it has none to give clients to.
 fn weights(pair: &mut Pair, number: usize, weight: i64) {
-    let changed = pair.speakers[number].change(|all| drop(all.change_servers("echo", "weight", weight)));
+    let changed = pair.speakers[number].change(|all| {
+        all.change_servers("echo", "weight", weight);
+    });
     changed.unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -151,7 +153,9 @@ fn a_fifo_and_a_program_are_told_in_keepalived_s_words() {
     let program = format!("{} mine", script.display());
     let mut pair = pair(
         |_| keys(&[("notify", program.clone().into())]),
-        |_, all| drop(all.set("vrrp", "fifo", fifo.display().to_string())),
+        |_, all| {
+            all.set("vrrp", "fifo", fifo.display().to_string());
+        },
     );
     pair.must(pair.speakers[0].ask_to_end());
     pair.speakers[0].await_end().unwrap();
