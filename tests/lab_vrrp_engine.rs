@@ -151,6 +151,8 @@ fn a_fifo_and_a_program_are_told_in_keepalived_s_words() {
     std::fs::write(&script, format!("#!/bin/sh\necho \"$*\" >> {}\n", told.display())).unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let program = format!("{} mine", script.display());
+    // Who makes it takes it away at his end: both write to this one.
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let mut pair = pair(
         |_| keys(&[("notify", program.clone().into())]),
         |_, all| {
