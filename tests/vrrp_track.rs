@@ -11,8 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel::model::{
-    Announcements, Notify, Place, SyncGroup, Track, TrackFile, TrackProcess, TrackScript, Tracked, VirtualAddress,
-    VirtualRouter, Vrrp, VrrpChecksum, VrrpVersion,
+    Notify, SyncGroup, Track, TrackFile, TrackProcess, TrackScript, Tracked, VirtualAddress, VirtualRouter, Vrrp,
 };
 use evenkeel::vrrp::notify::{Change, Report, Reporter};
 use evenkeel::vrrp::track::{Observation, Tracker, Value};
@@ -84,30 +83,8 @@ fn is_gone(pid: Pid) -> bool {
 }
 
 fn router(name: &str, tracks: Vec<Tracked>) -> VirtualRouter {
-    VirtualRouter {
-        name: name.into(),
-        interface: "eth0".into(),
-        vrid: 51,
-        version: VrrpVersion::V3,
-        priority: 100,
-        starts_as_master: false,
-        interval: Duration::from_secs(1),
-        addresses: vec![VirtualAddress { address: [192, 0, 2, 10].into(), prefix: 32, device: None, label: None }],
-        excluded: Vec::new(),
-        place: Place::Engine,
-        password: None,
-        checksum: VrrpChecksum::PseudoHeader,
-        source: None,
-        unicast: None,
-        preempt: true,
-        preempt_delay: Duration::ZERO,
-        down_adverts: 3,
-        accept: true,
-        virtual_mac: false,
-        announcements: Announcements::default(),
-        tracks: tracks.into_iter().map(|what| Track { what, weight: 0 }).collect(),
-        notify: Notify::default(),
-    }
+    let tracks = tracks.into_iter().map(|what| Track { what, weight: 0 }).collect();
+    VirtualRouter { tracks, ..VirtualRouter::new(name, "eth0", 51, vec![VirtualAddress::host([192, 0, 2, 10].into())]) }
 }
 
 fn script(name: &str, command: Vec<String>) -> TrackScript {

@@ -3,7 +3,6 @@
 //! Owns the network. Every driver is a thread of the test, inside its appliance's namespace.
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +12,7 @@ use evenkeel::lab::netlink::Wire;
 use evenkeel::lab::process;
 use evenkeel::lab::topology::Lab;
 use evenkeel::model::{
-    Announcements, MacAddr, Mastery, Place, RouterSlot, VirtualAddress, VirtualRouter, Vrrp, VrrpChecksum,
-    VrrpSettings, VrrpVersion,
+    Announcements, MacAddr, Mastery, RouterSlot, VirtualAddress, VirtualRouter, Vrrp, VrrpSettings, VrrpVersion,
 };
 use evenkeel::vrrp::status::RouterStatus;
 use evenkeel::vrrp::{Driver, Plan, Wiring};
@@ -42,34 +40,13 @@ pub fn segment(nodes: &[&str]) -> Lab {
 
 /// A router of version 3 on [`ETH`], with adverts each 100 ms and one announcement.
 pub fn router(name: &str, vrid: u8, priority: u8, addresses: &[&str]) -> VirtualRouter {
-    let address = |text: &&str| {
-        let address: IpAddr = text.parse().unwrap();
-        let prefix = if address.is_ipv4() { 32 } else { 128 };
-        VirtualAddress { address, prefix, device: None, label: None }
-    };
+    let addresses = addresses.iter().map(|text| VirtualAddress::host(text.parse().unwrap())).collect();
     VirtualRouter {
-        name: name.into(),
-        interface: ETH.into(),
-        vrid,
         version: VrrpVersion::V3,
         priority,
-        starts_as_master: false,
         interval: Duration::from_millis(100),
-        addresses: addresses.iter().map(address).collect(),
-        excluded: Vec::new(),
-        place: Place::Engine,
-        password: None,
-        checksum: VrrpChecksum::PseudoHeader,
-        source: None,
-        unicast: None,
-        preempt: true,
-        preempt_delay: Duration::ZERO,
-        down_adverts: 3,
-        accept: true,
-        virtual_mac: false,
         announcements: Announcements { repeat: 1, delay: Duration::ZERO, ..Announcements::default() },
-        tracks: Vec::new(),
-        notify: Default::default(),
+        ..VirtualRouter::new(name, ETH, vrid, addresses)
     }
 }
 

@@ -9,10 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel::model::{
-    Announcements, MacAddr, Notify, Place, RouterSlot, SyncGroup, VirtualAddress, VirtualRouter, VrrpChecksum,
-    VrrpVersion,
-};
+use evenkeel::model::{MacAddr, Notify, RouterSlot, SyncGroup, VirtualAddress, VirtualRouter, VrrpVersion};
 use evenkeel::vrrp::packet::{self, Envelope, GROUP_V4, GROUP_V6};
 use evenkeel::vrrp::{Action, Condition, Election, Source, Spec, State};
 
@@ -45,28 +42,12 @@ pub fn router(name: &str, version: VrrpVersion, v6: bool, interval: Duration, pr
         IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))
     };
     VirtualRouter {
-        name: name.to_owned(),
-        interface: "eth0".to_owned(),
-        vrid: 51,
         version,
         priority,
         starts_as_master: priority == 255,
         interval,
-        addresses: vec![VirtualAddress { address, prefix: if v6 { 128 } else { 32 }, device: None, label: None }],
-        excluded: Vec::new(),
-        place: Place::Engine,
         password: (version == VrrpVersion::V2).then_some(*b"s3cret12"),
-        checksum: VrrpChecksum::PseudoHeader,
-        source: None,
-        unicast: None,
-        preempt: true,
-        preempt_delay: Duration::ZERO,
-        down_adverts: 3,
-        accept: true,
-        virtual_mac: false,
-        announcements: Announcements::default(),
-        tracks: Vec::new(),
-        notify: Notify::default(),
+        ..VirtualRouter::new(name, "eth0", 51, vec![VirtualAddress::host(address)])
     }
 }
 

@@ -23,35 +23,14 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn virtual_address(text: &str) -> VirtualAddress {
-    let address = ip(text);
-    VirtualAddress { address, prefix: if address.is_ipv6() { 128 } else { 32 }, device: None, label: None }
+    VirtualAddress::host(ip(text))
 }
 
 /// Priority 100, number 51, 1 s, version 3 with 10.0.0.100 on `eth0`.
 fn router(name: &str) -> VirtualRouter {
     VirtualRouter {
-        name: name.to_owned(),
-        interface: "eth0".to_owned(),
-        vrid: 51,
         version: VrrpVersion::V3,
-        priority: 100,
-        starts_as_master: false,
-        interval: SECOND,
-        addresses: vec![virtual_address("10.0.0.100")],
-        excluded: Vec::new(),
-        place: Place::Engine,
-        password: None,
-        checksum: VrrpChecksum::PseudoHeader,
-        source: None,
-        unicast: None,
-        preempt: true,
-        preempt_delay: Duration::ZERO,
-        down_adverts: 3,
-        accept: true,
-        virtual_mac: false,
-        announcements: Announcements::default(),
-        tracks: Vec::new(),
-        notify: Notify::default(),
+        ..VirtualRouter::new(name, "eth0", 51, vec![virtual_address("10.0.0.100")])
     }
 }
 

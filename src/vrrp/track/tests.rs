@@ -1,34 +1,11 @@
 //! The rules of tracking, held to what keepalived does (`vrrp_track.c`, keepalived.conf(5)).
 
 use super::*;
-use crate::model::{Announcements, Notify, Place, VirtualAddress, VrrpChecksum, VrrpSettings, VrrpVersion};
-use std::time::Duration;
+use crate::model::{Notify, VirtualAddress, VrrpSettings};
 
 fn router(name: &str, priority: u8, tracks: &[(Tracked, i16)]) -> VirtualRouter {
-    VirtualRouter {
-        name: name.into(),
-        interface: "eth0".into(),
-        vrid: 51,
-        version: VrrpVersion::V3,
-        priority,
-        starts_as_master: false,
-        interval: Duration::from_secs(1),
-        addresses: vec![VirtualAddress { address: [192, 0, 2, 10].into(), prefix: 32, device: None, label: None }],
-        excluded: Vec::new(),
-        place: Place::Engine,
-        password: None,
-        checksum: VrrpChecksum::PseudoHeader,
-        source: None,
-        unicast: None,
-        preempt: true,
-        preempt_delay: Duration::ZERO,
-        down_adverts: 3,
-        accept: true,
-        virtual_mac: false,
-        announcements: Announcements::default(),
-        tracks: tracks_from(tracks),
-        notify: Notify::default(),
-    }
+    let address = VirtualAddress::host([192, 0, 2, 10].into());
+    VirtualRouter { priority, tracks: tracks_from(tracks), ..VirtualRouter::new(name, "eth0", 51, vec![address]) }
 }
 
 fn tracks_from(tracks: &[(Tracked, i16)]) -> Vec<Track> {
