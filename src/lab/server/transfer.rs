@@ -21,8 +21,8 @@ pub const WHOLE: u64 = u64::MAX;
 pub const NAME: usize = 16;
 /// Bytes that are made, sent or compared at a time.
 pub const BLOCK: usize = 64 << 10;
-/// How long one side waits for the other to take or give anything.
-pub const STILL: Duration = Duration::from_secs(5);
+/// How long one side waits for the other to take or give anything: several times what TCP waits before it sends again.
+pub const STILL: Duration = Duration::from_secs(20);
 
 /// Starts the server on `port`, on every server of the site: on the service address where it has that one, else on its own.
 pub fn start_all(site: &mut Site, family: Family, port: u16) -> Result<(), LabError> {
