@@ -184,8 +184,9 @@ fn consecutive_clients_spread_under_any_seeds() {
             ports: 1024 + n % 5000,
             protocol: 17,
         });
-        // A bucket gets 1.1 (IPv4) or 1.4 (IPv6) of these on average; by chance none gets 13.
-        assert!(v4 < 13 && v6 < 13, "{v4} {v6}");
+        // A bucket gets 1.1 (IPv4) or 1.4 (IPv6) of these on average. By chance one in 10,000 tables has a bucket with
+        // 13 of them, and each one more is about ten times rarer: 20 is never seen.
+        assert!(v4 < 20 && v6 < 20, "{v4} {v6}");
     }
 }
 
