@@ -2,13 +2,16 @@
 //!
 //! # Layers
 //! ```text
-//! model <- {dataplane, vrrp} <- control <- main
+//! {model, programs, tun} <- {dataplane, vrrp, health} <- control <- main
 //!                       lab, pktgen (beside main: they use the program from outside)
-//! model <- realserver <- main (for machines that run no engine)
+//! {model, tun} <- realserver <- main (for machines that run no engine)
 //! ```
 //! - [`model`]: the nouns that every layer shares.
+//! - [`programs`]: programs that are run: found, started, ended with all that they started.
+//! - [`tun`]: a TUN device.
 //! - [`dataplane`]: the path of a packet: rings, parsing, flows, schedulers, rewriting.
 //! - [`vrrp`]: who is master of which addresses: adverts, election, announcements, tracking.
+//! - [`health`]: checks of the servers: what is asked, when, and what the answers say; never what that means.
 //! - [`control`]: the path of a change: config, netlink, snapshots, the control socket, the commands.
 //! - [`lab`]: networks of namespaces with real clients and servers, for the demo, the tests and for users.
 //! - [`pktgen`]: the packet generator.
@@ -18,8 +21,11 @@
 
 pub mod control;
 pub mod dataplane;
+pub mod health;
 pub mod lab;
 pub mod model;
 pub mod pktgen;
+mod programs;
 pub mod realserver;
+pub mod tun;
 pub mod vrrp;

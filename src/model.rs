@@ -5,12 +5,14 @@
 
 mod access;
 mod engine;
+mod health;
 mod mastery;
 mod router;
 mod service;
 
 pub use access::{Access, Judgement, Prefix, PrefixError};
 pub use engine::*;
+pub use health::*;
 pub use mastery::{MOST_ROUTERS, Masters, Mastery, RouterSlot};
 pub use router::*;
 pub use service::*;

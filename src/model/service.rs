@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PortRange, Protocol, Timeouts};
+use super::{Health, PortRange, Protocol, ServerHealth, Timeouts};
 
 /// How packets reach a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl Method {
 pub const GUE_PORT: u16 = 6080;
 
 /// How a service's tunnelled packets are wrapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelSettings {
     /// Outer source address towards IPv4 servers; `None` takes that of the route to the server.
     pub source_v4: Option<std::net::Ipv4Addr>,
@@ -175,6 +175,8 @@ pub struct Service {
     pub fates: Fates,
     /// Seconds after which the flows of a server with `drain` meet [`Fates::drained`]; `None`: they end by themselves.
     pub drain_deadline: Option<u32>,
+    /// What health checks mean to it.
+    pub health: Health,
     /// The real servers, in the order of the file.
     pub servers: Vec<Server>,
 }
@@ -305,12 +307,24 @@ pub struct Server {
     pub drain: bool,
     /// Its id in QUIC connection ids.
     pub quic_id: Option<Vec<u8>>,
+    /// How its health is known, and what that means.
+    pub health: ServerHealth,
 }
 
 impl Server {
     /// A server with the defaults of the configuration file.
     pub const fn new(address: IpAddr, port: Option<u16>, weight: u16, method: Method) -> Server {
-        Server { address, port, weight, method, upper: None, lower: None, drain: false, quic_id: None }
+        Server {
+            address,
+            port,
+            weight,
+            method,
+            upper: None,
+            lower: None,
+            drain: false,
+            quic_id: None,
+            health: ServerHealth::NONE,
+        }
     }
 
     /// A server by direct routing.
@@ -338,6 +352,7 @@ impl Service {
             limits: Limits::NONE,
             fates: Fates::DEFAULT,
             drain_deadline: None,
+            health: Health::default(),
             servers,
         }
     }

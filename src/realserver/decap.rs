@@ -23,7 +23,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::link::{self, KernelDevice};
 use super::outer::{self, Reason, Wrapping};
-use super::tun::Tun;
+use crate::tun::Tun;
 use crate::model::GUE_PORT;
 
 /// Name of the kernel's device where there is one.

@@ -6,12 +6,10 @@
 //! - [`decap`]: the loop: sockets in, TUN device out, counters.
 //! - [`outer`]: what is inside a tunnelled packet (pure).
 //! - [`link`]: interfaces by netlink, the kernel's own tunnel device, the reverse path filter.
-//! - [`tun`]: a TUN device.
 
 pub mod decap;
 pub mod link;
 pub mod outer;
-pub mod tun;
 
 use std::process::ExitCode;
 

@@ -20,7 +20,7 @@
 
 pub mod addresses;
 pub mod announce;
-mod command;
+
 pub mod driver;
 pub mod election;
 pub mod evidence;

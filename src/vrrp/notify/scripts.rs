@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Change;
 use crate::model::Notify;
 use crate::vrrp::Level;
-use crate::vrrp::command::{Ended, Program, Running};
+use crate::programs::{Ended, Program, Running};
 
 /// How long the next script of the same router waits for the one before.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Programs that are run for tracking and notification.
+//! Programs that are run for tracking, checks and notification.
 //!
 //! Owns finding and checking a program, starting it as its user in a process group of its own, and ending that group. Never
 //! waits for one: whoever runs it looks whether it has ended.
