@@ -15,7 +15,7 @@ use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
     Access, Desired, EngineSettings, Fate, Fates, Health, Judgement, Limits, MacAddr, Method, NoServer, Passive,
     PersistBy, Persistence, PortRange, Prefix, Protocol, Rate, Scheduler, Server, Service, ServiceKey, SynCookies,
-    Timeouts, TunnelSettings, VirtualAddress, VirtualRouter, Vrrp,
+    TunnelSettings, VirtualAddress, VirtualRouter, Vrrp,
 };
 
 use super::{GATEWAY, LOCAL6, LOCALS, MTU, OWN, Random, VIP, VIP6};
@@ -280,14 +280,10 @@ impl Site {
         let router = VirtualRouter::new("VI_1", "eth0", 51, vec![VirtualAddress::host(IpAddr::from(VIP6))]);
         let desired = Desired {
             engine: EngineSettings { local_addresses: 4, ..EngineSettings::default() },
-            timeouts: Timeouts::default(),
-            control_socket: "/nonexistent".into(),
-            interfaces: Vec::new(),
-            neighbors: Vec::new(),
             addresses: vec![IpAddr::from(GATEWAY)],
             access: self.access.clone(),
-            services: self.services.clone(),
             vrrp: Vrrp { routers: vec![router.clone()], ..Vrrp::default() },
+            ..Desired::of(self.services.clone())
         };
         let unreachable = self.unreachable.clone();
         let whereabouts = |_: &Service, server: &Server| {

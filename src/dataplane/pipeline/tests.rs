@@ -143,17 +143,7 @@ impl Rig {
 }
 
 fn desired(services: Vec<Service>) -> Desired {
-    Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/nonexistent".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services,
-        vrrp: Default::default(),
-    }
+    Desired::of(services)
 }
 
 fn ports() -> Vec<Port> {
