@@ -2,14 +2,14 @@
 //!
 //! Owns the checker's handle and the meaning. Never changes the data plane: it says that it stands otherwise now.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::checks::Checks;
 use super::meaning::passive::Counts;
 use super::meaning::{Meaning, Moment, Seen};
-use super::{Admin, Change};
+use super::{Admin, Change, What};
 use crate::control::nexthop::Reach;
 use crate::health::{CheckId, Checker, CheckerError, Record, Wiring};
 use crate::model::{Desired, Server, ServerKey, Service};
@@ -26,6 +26,8 @@ pub struct Watch {
     started: Instant,
     /// What happened, until somebody takes it.
     changes: Vec<Change>,
+    /// Servers of which it was told that they have drained.
+    drained: HashSet<ServerKey>,
 }
 
 /// A configuration that has not been taken over yet: how everything would stand.
@@ -63,6 +65,7 @@ impl Watch {
             wake,
             started,
             changes: Vec::new(),
+            drained: HashSet::new(),
         }
     }
 
@@ -152,6 +155,26 @@ impl Watch {
     /// When [`Watch::judge`] must be called though nobody called.
     pub fn next_deadline(&self) -> Option<Instant> {
         Some(self.started + self.meaning.next_deadline()?)
+    }
+
+    /// These servers drain and have no flows left.
+    pub fn drained(&mut self, servers: impl Iterator<Item = ServerKey>, now: Instant) {
+        let moment = self.moment(now);
+        let all: HashSet<ServerKey> = servers.collect();
+        for server in all.difference(&self.drained) {
+            let Some(view) = self.meaning.view(server, moment.now) else { continue };
+            self.changes.push(Change {
+                service: server.service,
+                name: self.meaning.name(&server.service).unwrap_or_default().to_owned(),
+                server: Some(*server),
+                what: What::Drained,
+                words: "its last flow has ended".to_owned(),
+                usable: None,
+                at: moment.wall,
+                before: Some((view.state.word(), view.lasts)),
+            });
+        }
+        self.drained = all;
     }
 
     /// What happened since the last call.

@@ -227,6 +227,11 @@ impl Meaning {
         Some(ServiceView { up, sum: ruled.sum(), sorry: ruled.sorry })
     }
 
+    /// The name of a service.
+    pub fn name(&self, key: &ServiceKey) -> Option<&str> {
+        self.services.iter().find(|ruled| ruled.key == *key).map(|ruled| ruled.name.as_str())
+    }
+
     /// Whether the service of this name has its quorum; `None`: there is no such service.
     pub fn is_up(&self, name: &str) -> Option<bool> {
         let ruled = self.services.iter().find(|ruled| ruled.name == name)?;
