@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::checks::Checks;
 use super::meaning::passive::Counts;
@@ -200,11 +200,6 @@ impl Watch {
     /// Whether the checks run, where they should.
     pub fn is_running(&self) -> bool {
         self.checker.as_ref().is_none_or(Checker::is_running)
-    }
-
-    /// Time since the start.
-    pub fn elapsed(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.started)
     }
 }
 

@@ -90,9 +90,11 @@ impl Engine {
     pub(super) fn status(&self) -> Status {
         let snapshot = self.shared.snapshot.load_full();
         let unreachable = self.cut_off();
+        let checks = collect::health::checks(&self.desired, &self.watch);
         let mut warnings: Vec<String> = self.report.warnings.clone();
         warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
         warnings.extend(self.misplaced());
+        warnings.extend(collect::health::warnings(&checks));
         warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.restart.iter().cloned());
         Status {
@@ -116,8 +118,10 @@ impl Engine {
                 &self.applied,
                 &self.workers,
                 collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
+                &self.watch,
                 |service, server| self.tracker.reach(service, server),
             ),
+            checks,
             local_ports: collect::local_ports(&self.desired, &self.workers),
             limited_clients: collect::limited_clients(&snapshot, &self.workers),
             persistence: collect::persistence(&self.workers),

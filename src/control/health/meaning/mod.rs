@@ -78,6 +78,10 @@ pub struct View<'m> {
     pub weight: u16,
     /// The percentage of it that it has, below 100 while it ramps up.
     pub percent: u8,
+    /// Whether it may serve.
+    pub usable: bool,
+    /// How long it stays held or ejected at least.
+    pub out_for: Option<Duration>,
 }
 
 /// How a service is, for people.
@@ -217,6 +221,8 @@ impl Meaning {
             admin: ward.admin(),
             weight: ward.wanted,
             percent: (ward.step(&ruled.health, now) * 100 / STEPS) as u8,
+            usable: ward.usable,
+            out_for: ward.out_until().map(|until| until.saturating_sub(now)),
         })
     }
 

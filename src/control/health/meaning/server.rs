@@ -280,6 +280,15 @@ impl Ward {
         }
     }
 
+    /// Until when it is held or ejected.
+    pub fn out_until(&self) -> Option<Duration> {
+        match self.state {
+            ServerState::Held => self.held,
+            ServerState::Ejected => self.watched.until,
+            _ => None,
+        }
+    }
+
     /// Whether it ramps up.
     pub const fn is_ramping(&self) -> bool {
         self.ramp.is_some()
