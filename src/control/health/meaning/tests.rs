@@ -154,7 +154,7 @@ fn all_checks_must_be_good() {
         service.servers[0].health.checks.push(more);
     });
     let ids: Vec<CheckId> = stage.checks.of(stage.server(1)).map(|(id, _)| id).collect();
-    let mut says = |stage: &mut Stage, at: usize, up: bool, words: &str| {
+    let says = |stage: &mut Stage, at: usize, up: bool, words: &str| {
         stage.meaning.note(ids[at], Seen { up, weigh: None, words: words.to_owned() });
         stage.judge();
         stage.state(1)
@@ -421,7 +421,9 @@ fn a_server_that_fails_too_often_is_held_out() {
     assert_eq!(stage.state(1).0, ServerState::Up);
     // Without damping nobody is held.
     stage.pass(60_001);
-    (0..3).for_each(|_| drop(fails(&mut stage)));
+    (0..3).for_each(|_| {
+        fails(&mut stage);
+    });
     assert_eq!(stage.state(1).0, ServerState::Held);
     stage.desired.services[0].health.damping = None;
     stage.configure();
