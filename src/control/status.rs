@@ -2,6 +2,7 @@
 //!
 //! Owns names and layout. Never collects anything: the control loop fills these.
 
+mod health;
 mod life;
 mod services;
 mod table;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{IoMode, Method, Protocol};
 use crate::vrrp::status::VrrpStatus;
+pub use health::{CheckStatus, QuorumStatus, ServerHealthStatus, TurnStatus, render_checks};
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
 use table::Table;
 
@@ -30,6 +32,9 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+    /// Health checks, each once, whoever shares it.
+    #[serde(default)]
+    pub checks: Vec<CheckStatus>,
     /// Local addresses of full NAT, over all services and workers.
     pub local_ports: LocalPortsStatus,
     /// Client networks that are counted for limits, over all services.
@@ -257,8 +262,14 @@ pub struct ServiceStatus {
     /// Its limits for new flows, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsStatus>,
+    /// Whether enough of it is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<QuorumStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// The server that serves instead of all others while the quorum is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sorry: Option<Box<ServerStatus>>,
     /// Servers that were removed, while flows of them are left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<RemovedStatus>,
@@ -274,8 +285,11 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// How packets reach it: a method's name, or `local` for a server that is this machine.
     pub method: String,
-    /// Weight.
+    /// Weight, as configured.
     pub weight: u16,
+    /// How it is by its checks, by people and by traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<ServerHealthStatus>,
     /// Where frames for it go, if known.
     pub next_hop: Option<NextHopStatus>,
     /// Why there is no next hop: a word, and a sentence. A local server needs none.

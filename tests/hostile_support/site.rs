@@ -295,6 +295,7 @@ impl Site {
                 mtu: (70..80).contains(&n).then_some(if server.address.is_ipv4() { 600 } else { 1300 }),
                 source: Some(if server.address.is_ipv4() { IpAddr::from(GATEWAY) } else { IpAddr::from(LOCAL6) }),
                 local: (30..40).contains(&n),
+                standing: None,
             }
         };
         let ports = OWN[..ports].iter().map(|mac| Port::new(*mac, MTU, true)).collect();
