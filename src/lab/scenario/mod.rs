@@ -4,6 +4,7 @@
 
 pub mod demo;
 pub mod directors;
+pub mod dns_dsr;
 pub mod failover;
 pub mod flood;
 pub mod forward;
@@ -57,13 +58,15 @@ pub enum Traffic {
     Pair(Deployment),
 }
 
-/// A deployment of two boxes whose proxies the kernel's addresses lead to.
+/// A deployment of two boxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deployment {
     /// Two Squids.
     Proxy,
     /// Two HAProxies.
     Haproxy,
+    /// Two directors before two DNS caches.
+    Dns,
 }
 
 /// A network with a purpose.
@@ -92,7 +95,7 @@ const fn web(name: &'static str, summary: &'static str, site: SiteOptions, metho
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 21] = [
+pub const SCENARIOS: [Scenario; 22] = [
     web(
         "web-dr-one-arm",
         "HTTP by direct routing; client, appliance and three nginx servers share one segment",
@@ -207,6 +210,15 @@ pub const SCENARIOS: [Scenario; 21] = [
             "two boxes with HAProxy and one address; what was done to such a site with keepalived",
             haproxy_pair::SITE,
             Method::FullNat,
+        )
+    },
+    Scenario {
+        traffic: Traffic::Pair(Deployment::Dns),
+        ..web(
+            "dns-dsr",
+            "two directors before two DNS caches; what was done to such a site with keepalived and LVS",
+            dns_dsr::SITE,
+            Method::Dr,
         )
     },
     Scenario {
