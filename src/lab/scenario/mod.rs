@@ -23,6 +23,7 @@ use super::client::flood::{self as flooder, Packets};
 use super::engine::{Engine, EngineConfig};
 use super::error::LabError;
 use super::netlink::Wire;
+use super::process::Process;
 use super::queues;
 use super::server::{decap, nginx, transfer, udp};
 use super::site::{APPLIANCE, Family, Reach, Shape, Site, SiteOptions};
@@ -277,6 +278,8 @@ pub struct Stage {
     pub engine: Engine,
     /// The engine's configuration at the start.
     pub config: EngineConfig,
+    /// Its web servers, where it has some.
+    pub web: Vec<Process>,
     /// Its network, last: everything else lives in it.
     pub site: Site,
 }
@@ -295,10 +298,10 @@ impl Stage {
     ) -> Result<Self, LabError> {
         let (mut site, mut config) = Stage::prepare(scenario, options)?;
         change(&site, &mut config);
-        start_servers(scenario, &mut site, &options.program)?;
+        let web = start_servers(scenario, &mut site, &options.program)?;
         let engine = Engine::start(&site.lab, APPLIANCE, &options.program, &config)?;
         engine.await_ready(START)?;
-        Ok(Stage { scenario, engine, config, site })
+        Ok(Stage { scenario, engine, config, web, site })
     }
 
     /// Builds the network and its configuration, and starts nothing.
@@ -345,25 +348,27 @@ impl Stage {
     }
 }
 
-/// Starts the servers' programs; those behind a tunnel first open it, by `program`.
-pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Result<(), LabError> {
+/// Starts the servers' programs; those behind a tunnel first open it, by `program`. The web servers among them.
+pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Result<Vec<Process>, LabError> {
     decap::start_all(site, program)?;
+    let mut web = Vec::new();
     match scenario.traffic {
         Traffic::Web | Traffic::WebNat | Traffic::Flood(_) => {
             for server in &site.servers {
                 let inside = matches!(server.reach, Reach::Nat | Reach::FullNat);
                 let port = if inside { HTTP_INSIDE } else { HTTP };
-                nginx::start_on(site, std::slice::from_ref(server), port, false)?;
+                web.extend(nginx::start_on(site, std::slice::from_ref(server), port, false)?);
             }
             if let Traffic::Flood(_) = scenario.traffic {
                 udp::start_all(site, scenario.family, UDP)?;
             }
-            transfer::start_all(site, scenario.family, TRANSFER)
+            transfer::start_all(site, scenario.family, TRANSFER)?;
         }
-        Traffic::Udp | Traffic::Fragments => udp::start_all(site, scenario.family, UDP),
-        Traffic::Workers => transfer::start_all(site, scenario.family, TRANSFER),
-        Traffic::Pair(_) => Ok(()),
+        Traffic::Udp | Traffic::Fragments => udp::start_all(site, scenario.family, UDP)?,
+        Traffic::Workers => transfer::start_all(site, scenario.family, TRANSFER)?,
+        Traffic::Pair(_) => {}
     }
+    Ok(web)
 }
 
 /// A configuration with the site's interfaces and one adaptive worker, and no service yet.
