@@ -32,7 +32,8 @@ use crate::model::{
 pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Collector<'_>) -> Option<Desired> {
     let engine = file.tables("engine").first().and_then(|entry| engine(entry, last_core, out));
     let timeouts = file.tables("timeouts").first().map(|entry| life::timeouts(entry, Timeouts::default()));
-    let control_socket = file.tables("control").first().and_then(|entry| entry.text("socket"));
+    let control = |key| file.tables("control").first().and_then(|entry| entry.text(key));
+    let (control_socket, state_file) = (control("socket"), control("state"));
     let interfaces = interfaces(file, out);
     let services = services::services(file.tables("service"), timeouts.unwrap_or_default(), out);
     local_addresses(file, engine.as_ref().map(|engine| engine.local_addresses), out);
@@ -44,6 +45,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
         engine: engine?,
         timeouts: timeouts?,
         control_socket: control_socket?.value.into(),
+        state_file: state_file?.value.into(),
         interfaces,
         neighbors,
         addresses,

@@ -71,7 +71,8 @@ pub fn render(desired: &Desired) -> String {
     let seconds: Vec<_> = desired.timeouts.each().map(|(key, seconds)| (key, seconds.to_string())).into();
     table(&mut out, "[timeouts]", &seconds);
     access(&mut out, &desired.access);
-    table(&mut out, "[control]", &[("socket", text(&desired.control_socket.to_string_lossy()))]);
+    let paths = [("socket", &desired.control_socket), ("state", &desired.state_file)];
+    table(&mut out, "[control]", &paths.map(|(key, path)| (key, text(&path.to_string_lossy()))));
     for interface in &desired.interfaces {
         let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
         table(&mut out, "[[interface]]", &[("name", text(&interface.name)), ("queues", queues)]);

@@ -347,13 +347,22 @@ const fn integer(min: i64, max: i64) -> Kind {
     Kind::Integer { min, max, power_of_two: false }
 }
 
-const CONTROL: &[Key] = &[Key {
-    name: "socket",
-    kind: Kind::Path,
-    presence: Presence::Default("\"/run/evenkeel.sock\""),
-    also: &["path"],
-    doc: "Path of the Unix socket, created with mode 0660. It needs a restart to change.",
-}];
+const CONTROL: &[Key] = &[
+    Key {
+        name: "socket",
+        kind: Kind::Path,
+        presence: Presence::Default("\"/run/evenkeel.sock\""),
+        also: &["path"],
+        doc: "Path of the Unix socket, created with mode 0660. It needs a restart to change.",
+    },
+    Key {
+        name: "state",
+        kind: Kind::Path,
+        presence: Presence::Default("\"/var/lib/evenkeel/state.json\""),
+        also: &["state_file", "server-state-file", "server_state_file"],
+        doc: "Path of the file that remembers which servers are in maintenance, over restarts. It needs a restart to change.",
+    },
+];
 
 const INTERFACE: &[Key] = &[
     Key {

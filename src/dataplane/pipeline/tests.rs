@@ -10,8 +10,10 @@ mod fragments;
 mod full_nat;
 mod limits;
 mod ownership;
+mod passive;
 mod peers;
 mod persistence;
+mod refusals;
 mod translation;
 mod tunnels;
 
@@ -38,7 +40,9 @@ const CLIENT6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 
 fn service(address: IpAddr, protocol: Protocol, ports: PortRange, servers: &[(u8, u16)]) -> Service {
     let servers = servers.iter().map(|(n, weight)| Server::dr(server_address(address, *n), *weight));
     let key = ServiceKey { address, protocol, ports };
-    Service::dr(&format!("{protocol}-{ports}"), key, Scheduler::RR, servers.collect())
+    let mut service = Service::dr(&format!("{protocol}-{ports}"), key, Scheduler::RR, servers.collect());
+    service.health.no_server = NoServer::Drop;
+    service
 }
 
 fn server_address(family: IpAddr, n: u8) -> IpAddr {
@@ -139,17 +143,7 @@ impl Rig {
 }
 
 fn desired(services: Vec<Service>) -> Desired {
-    Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/nonexistent".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services,
-        vrrp: Default::default(),
-    }
+    Desired::of(services)
 }
 
 fn ports() -> Vec<Port> {

@@ -83,16 +83,16 @@ impl Line {
         all.into_iter().flat_map(|(method, proxy)| [false, true].map(|v6| Line::new(v6, method, proxy))).collect()
     }
 
-    fn says(&mut self, segment: &Segment) -> Outcome {
+    pub fn says(&mut self, segment: &Segment) -> Outcome {
         self.rig.one(frame(CLIENT_MAC, self.client, self.vip, segment))
     }
 
-    fn server_says(&mut self, segment: &Segment) -> Outcome {
+    pub fn server_says(&mut self, segment: &Segment) -> Outcome {
         self.rig.one(frame(SERVER_MAC, self.server, self.asker, segment))
     }
 
     /// What was sent, by receiver: to the client, to the server.
-    fn sent(&mut self) -> (Vec<Segment>, Vec<Segment>) {
+    pub fn sent(&mut self) -> (Vec<Segment>, Vec<Segment>) {
         let (mut to_client, mut to_server) = (vec![], vec![]);
         for sent in self.rig.io.sent(0) {
             let parsed = parse::parse(&sent).expect("sound");
@@ -116,7 +116,7 @@ impl Line {
         Segment { number, ack, flags: A, window: 502, ..Segment::default() }
     }
 
-    fn syn_ack(&self) -> Segment {
+    pub fn syn_ack(&self) -> Segment {
         Segment {
             number: SERVER_ISN,
             ack: ISN.wrapping_add(1),
@@ -136,7 +136,7 @@ impl Line {
     }
 
     /// The client comes back; its server has the SYN.
-    fn come_back(&mut self) {
+    pub fn come_back(&mut self) {
         self.ask();
         let ack = self.ack();
         let outcome = self.says(&ack);
@@ -532,6 +532,7 @@ fn a_service_that_is_not_all_nat_or_has_nobody_gets_no_cookies() {
     };
     let mut nobody = service(false, Method::Nat, false);
     nobody.servers[0].weight = 0;
+    nobody.health.no_server = NoServer::Drop;
     for (service, expected) in [(mixed(1), None), (mixed(0), None), (nobody, Some(DropReason::NoServer))] {
         let mut line = Line::new(false, Method::Nat, false);
         line.rig = Rig::with(settings(SynCookies::Always), vec![service]);
