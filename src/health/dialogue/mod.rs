@@ -4,6 +4,8 @@
 //! the bytes of a stream were split. Never holds a socket and never sees a clock: who carries the bytes also ends what takes
 //! too long.
 
+mod dns;
+mod smtp;
 mod udp;
 
 use std::fmt::Write;
@@ -11,6 +13,8 @@ use std::fmt::Write;
 use super::{Outcome, Reason};
 use crate::model::{Check, CheckKind};
 
+pub use dns::{CODES, dns_problem, dns_tcp, dns_udp};
+pub use smtp::smtp;
 pub use udp::udp;
 
 /// What follows from what was read.
@@ -67,14 +71,17 @@ pub trait Exchange: Send {
 /// The conversation of a check over a stream; `None` for kinds without one (plain TCP is good as soon as it is connected).
 /// `random` is for what an outsider must not guess.
 pub fn dialogue(check: &Check, random: u64) -> Option<Box<dyn Dialogue>> {
-    let _ = (check, random);
-    None
+    match &check.kind {
+        CheckKind::Dns(dns) if dns.tcp => Some(dns_tcp(dns, random as u16)),
+        CheckKind::Smtp(check) => Some(smtp(check)),
+        _ => None,
+    }
 }
 
 /// The question of a check over datagrams; `None` for kinds without one.
 pub fn exchange(check: &Check, random: u64) -> Option<Box<dyn Exchange>> {
-    let _ = random;
     match &check.kind {
+        CheckKind::Dns(dns) if !dns.tcp => Some(dns_udp(dns, random as u16)),
         CheckKind::Udp(check) => Some(udp(check)),
         _ => None,
     }
