@@ -5,6 +5,7 @@
 //! too long.
 
 mod dns;
+mod http;
 mod smtp;
 mod udp;
 
@@ -14,6 +15,7 @@ use super::{Outcome, Reason};
 use crate::model::{Check, CheckKind};
 
 pub use dns::{CODES, dns_problem, dns_tcp, dns_udp};
+pub use http::{http, regex_problem};
 pub use smtp::smtp;
 pub use udp::udp;
 
@@ -72,8 +74,9 @@ pub trait Exchange: Send {
 /// `random` is for what an outsider must not guess.
 pub fn dialogue(check: &Check, random: u64) -> Option<Box<dyn Dialogue>> {
     match &check.kind {
-        CheckKind::Dns(dns) if dns.tcp => Some(dns_tcp(dns, random as u16)),
-        CheckKind::Smtp(check) => Some(smtp(check)),
+        CheckKind::Dns(asked) if asked.tcp => Some(dns_tcp(asked, random as u16)),
+        CheckKind::Http(asked) => Some(http(asked, &check.target)),
+        CheckKind::Smtp(asked) => Some(smtp(asked)),
         _ => None,
     }
 }
@@ -81,8 +84,8 @@ pub fn dialogue(check: &Check, random: u64) -> Option<Box<dyn Dialogue>> {
 /// The question of a check over datagrams; `None` for kinds without one.
 pub fn exchange(check: &Check, random: u64) -> Option<Box<dyn Exchange>> {
     match &check.kind {
-        CheckKind::Dns(dns) if !dns.tcp => Some(dns_udp(dns, random as u16)),
-        CheckKind::Udp(check) => Some(udp(check)),
+        CheckKind::Dns(asked) if !asked.tcp => Some(dns_udp(asked, random as u16)),
+        CheckKind::Udp(asked) => Some(udp(asked)),
         _ => None,
     }
 }
