@@ -5,6 +5,7 @@
 //! too long.
 
 mod dns;
+mod grpc;
 mod http;
 mod smtp;
 mod udp;
@@ -15,6 +16,7 @@ use super::{Outcome, Reason};
 use crate::model::{Check, CheckKind};
 
 pub use dns::{CODES, dns_problem, dns_tcp, dns_udp};
+pub use grpc::grpc;
 pub use http::{http, regex_problem};
 pub use smtp::smtp;
 pub use udp::udp;
@@ -76,6 +78,7 @@ pub fn dialogue(check: &Check, random: u64) -> Option<Box<dyn Dialogue>> {
     match &check.kind {
         CheckKind::Dns(asked) if asked.tcp => Some(dns_tcp(asked, random as u16)),
         CheckKind::Http(asked) => Some(http(asked, &check.target)),
+        CheckKind::Grpc(asked) => Some(grpc(asked, &check.target)),
         CheckKind::Smtp(asked) => Some(smtp(asked)),
         _ => None,
     }

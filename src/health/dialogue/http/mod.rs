@@ -14,8 +14,7 @@ use crate::model::{CheckTarget, HttpCheck, HttpRequest};
 use content::Content;
 use response::{Read, Response};
 
-pub use content::{DIGEST_LIMIT, MATCH_LIMIT, regex_problem};
-pub use response::{MOST_HEADERS, MOST_HEAD_BYTES};
+pub use content::regex_problem;
 
 /// The conversation of an `http` or `https` check.
 pub fn http(check: &HttpCheck, target: &CheckTarget) -> Box<dyn Dialogue> {
