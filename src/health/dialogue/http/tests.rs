@@ -1,0 +1,2 @@
+//! HTTP checks against recorded and hand-made answers.
+
