@@ -50,11 +50,14 @@ pub trait Egress: Send {
     /// # Errors
     /// Why there is no such way on this machine: what those checks report.
     fn open(&mut self) -> Result<u32, String>;
-    /// A descriptor that becomes readable when packets wait.
+    /// The appliance's address that such checks are sent from: one that the server can answer to. `None` leaves it to the
+    /// route of marked packets. Called before each socket is bound.
+    fn source(&self, through: &crate::model::Through) -> Option<std::net::IpAddr>;
+    /// A descriptor that becomes readable when packets wait. Asked for once, after [`Egress::open`]; it stays the same.
     fn descriptor(&self) -> Option<std::os::fd::RawFd>;
     /// From now on packets from this port (host order) and protocol (IP number) go to that server; `None`: the check is over.
     fn bind(&mut self, protocol: u8, port: u16, through: Option<&crate::model::Through>);
-    /// Forwards what waits. Returns at once.
+    /// Forwards all that waits, until nothing does, and returns.
     fn turn(&mut self);
 }
 
@@ -98,6 +101,12 @@ impl Checker {
     /// What is known of a check; `None` for one that is not in the newest plan.
     pub fn record(&self, id: CheckId) -> Option<Arc<Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// By how much a check was started too late, at most, since the last call: this thread was kept from running, or has too
+    /// much to do.
+    pub fn lateness(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
     }
 
     /// Whether the threads run.
