@@ -135,7 +135,9 @@ fn without_a_server_clients_are_refused_or_served_by_the_sorry_server() {
         let rig = stand.start_engine();
         await_state(&rig, 0, "up");
         assert!(connect(&rig).is_ok(), "{}", rig.story());
-        web.iter().for_each(|process| drop(process.stop()));
+        for process in &web {
+            process.stop();
+        }
         await_state(&rig, 0, "down");
         await_state(&rig, 1, "down");
         let start = Instant::now();

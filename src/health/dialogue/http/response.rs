@@ -282,7 +282,10 @@ impl Chunk {
                     None => return malformed(format!("not HTTP: chunk size {}", shown(text))),
                 },
                 Chunk::Size(text) if text.len() == LONGEST_CHUNK_LINE => {
-                    return Read::Bad(Reason::TooLarge, format!("a chunk line of more than {LONGEST_CHUNK_LINE} bytes"));
+                    return Read::Bad(
+                        Reason::TooLarge,
+                        format!("a chunk line of more than {LONGEST_CHUNK_LINE} bytes"),
+                    );
                 }
                 Chunk::Size(text) => text.push(byte),
                 Chunk::After(false) if byte == b'\r' => *self = Chunk::After(true),

@@ -1,2 +1,1 @@
 //! HTTP checks against recorded and hand-made answers.
-
