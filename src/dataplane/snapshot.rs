@@ -215,7 +215,7 @@ impl MemberIndex {
 #[derive(Debug)]
 pub struct ServiceEntry {
     /// As configured.
-    pub config: Service,
+    pub config: Arc<Service>,
     /// Servers in IPVS's order.
     pub members: Vec<Member>,
     /// Servers that were removed, while flows of them are left. Nothing is scheduled to them.
@@ -543,7 +543,7 @@ fn cookie_mss(service: &ServiceEntry, servers: &[ServerEntry], targets: &[Option
         if !matches!(server.way, Way::Nat | Way::FullNat) {
             return None;
         }
-        if server.reachable && member.weight > 0 {
+        if server.reachable && member.reachable && member.weight > 0 {
             any = true;
             most = most.min(server.max_frame.saturating_sub(headers));
         }

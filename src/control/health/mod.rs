@@ -9,6 +9,10 @@
 //! watch    (what the running engine holds: the checker, its events, their meaning)
 //! ```
 
+pub mod checks;
+pub mod meaning;
+pub mod watch;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -177,3 +181,6 @@ impl What {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,7 +80,7 @@ impl Tracker {
         let servers: BTreeSet<(IpAddr, Path)> = desired
             .services
             .iter()
-            .flat_map(|service| &service.servers)
+            .flat_map(Service::all_servers)
             .map(|server| (server.address, Path::of(server.method)))
             .collect();
         self.hops.retain(|way, _| servers.contains(way));
@@ -123,6 +123,7 @@ impl Tracker {
             mtu: route.and_then(|route| route.mtu),
             source: source.filter(|source| source.is_ipv4() == server.address.is_ipv4()),
             local: reach == Some(&Err(Reason::Local)),
+            standing: None,
         }
     }
 

@@ -22,7 +22,7 @@ impl Engine {
     pub(super) fn cut_off(&self) -> BTreeMap<IpAddr, Reason> {
         let mut all = BTreeMap::new();
         for service in &self.desired.services {
-            for server in &service.servers {
+            for server in service.all_servers() {
                 match self.tracker.reach(service, server) {
                     Ok(_) | Err(Reason::Local) => {}
                     Err(why) => {
@@ -67,7 +67,7 @@ impl Engine {
         let mut all = startup::kernel_has(&self.desired, has);
         for service in self.desired.services.iter().filter(|service| !has.contains(&service.key.address)) {
             let is_local = |s: &&model::Server| self.tracker.reach(service, s) == Err(Reason::Local);
-            let servers = service.servers.iter().filter(is_local);
+            let servers = service.all_servers().filter(is_local);
             all.extend(servers.map(|server| startup::local_server(service, server)));
         }
         all
