@@ -68,7 +68,8 @@ impl Question {
     }
 
     fn judge(&self, message: &[u8]) -> Verdict {
-        let malformed = |why: &str| Verdict::Ours(Outcome::bad(Reason::Malformed, format!("answer not understood: {why}")));
+        let malformed =
+            |why: &str| Verdict::Ours(Outcome::bad(Reason::Malformed, format!("answer not understood: {why}")));
         if !message.starts_with(&self.id.to_be_bytes()) {
             return Verdict::Foreign;
         }
@@ -157,7 +158,11 @@ fn name_end(message: &[u8], start: usize) -> Result<usize, &'static str> {
             0xc0.. => {
                 let low = *message.get(at + 1).ok_or("it ends within a name")?;
                 let target = usize::from(u16::from_be_bytes([length & 0x3f, low]));
-                return if target < start && target >= 12 { Ok(at + 2) } else { Err("a compressed name leads nowhere") };
+                return if target < start && target >= 12 {
+                    Ok(at + 2)
+                } else {
+                    Err("a compressed name leads nowhere")
+                };
             }
             _ => return Err("a label of no known kind"),
         }
@@ -216,3 +221,6 @@ impl Dialogue for Tcp {
         Progress::bad(Reason::Closed, words)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,10 +168,7 @@ impl Call {
     fn begin(request: Request<()>, message: Bytes) -> Result<Call, String> {
         let (pipe, theirs) = duplex(PIPE);
         let mut builder = client::Builder::new();
-        builder
-            .enable_push(false)
-            .max_frame_size(LONGEST_FRAME as u32)
-            .max_header_list_size(MOST_HEADER_BYTES);
+        builder.enable_push(false).max_frame_size(LONGEST_FRAME as u32).max_header_list_size(MOST_HEADER_BYTES);
         let failed = |error: h2::Error| format!("no HTTP/2 request can be made: {error}");
         // The pipe has room for all that is written here.
         let Poll::Ready(made) = pin!(builder.handshake::<_, Bytes>(theirs)).poll(&mut nothing_waits()) else {
@@ -188,7 +185,8 @@ impl Call {
         let context = &mut nothing_waits();
         loop {
             let mut moved = false;
-            if let (false, Poll::Ready(Ok(count))) = (bytes.is_empty(), Pin::new(&mut self.pipe).poll_write(context, bytes))
+            if let (false, Poll::Ready(Ok(count))) =
+                (bytes.is_empty(), Pin::new(&mut self.pipe).poll_write(context, bytes))
             {
                 bytes = &bytes[count..];
                 moved = count > 0;

@@ -125,13 +125,17 @@ fn look(wanted: &BodyMatch, regex: &Regex, body: &[u8], cut: bool) -> Result<(),
     let found = regex.find(body);
     match (wanted, found) {
         (BodyMatch::Text(_) | BodyMatch::Regex(_), Some(_)) | (BodyMatch::NotRegex(_), None) => Ok(()),
-        (BodyMatch::Text(text), None) if cut => Err(format!("the first {kib} KiB of the body have no `{}`", line(text))),
+        (BodyMatch::Text(text), None) if cut => {
+            Err(format!("the first {kib} KiB of the body have no `{}`", line(text)))
+        }
         (BodyMatch::Text(text), None) => Err(format!("the body has no `{}`", line(text))),
         (BodyMatch::Regex(text), None) if cut => {
             Err(format!("the first {kib} KiB of the body have no match of `{}`", line(text)))
         }
         (BodyMatch::Regex(text), None) => Err(format!("the body has no match of `{}`", line(text))),
-        (BodyMatch::NotRegex(text), Some(found)) if found.is_empty() => Err(format!("the body matches `{}`", line(text))),
+        (BodyMatch::NotRegex(text), Some(found)) if found.is_empty() => {
+            Err(format!("the body matches `{}`", line(text)))
+        }
         (BodyMatch::NotRegex(text), Some(found)) => {
             Err(format!("the body has {}, which matches `{}`", shown(found.as_bytes()), line(text)))
         }
