@@ -221,3 +221,6 @@ impl Dialogue for Tcp {
         Progress::bad(Reason::Closed, words)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ impl Dialogue for Smtp {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

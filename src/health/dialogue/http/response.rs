@@ -205,7 +205,7 @@ impl Response {
     pub fn end(&self) -> Result<(), (Reason, String)> {
         let words = match &self.part {
             Part::Head if self.is_untouched() => "closed without a reply".to_owned(),
-            Part::Head if !self.begun && !self.head.trim_ascii_start().starts_with(BEGINNING) => {
+            Part::Head if !self.begun && !could_begin(self.head.trim_ascii_start()) => {
                 let words = format!("not HTTP: {}", shown(self.head.trim_ascii_start()));
                 return Err((Reason::Malformed, words));
             }
@@ -216,6 +216,12 @@ impl Response {
         };
         Err((Reason::Closed, words))
     }
+}
+
+/// Whether an answer can begin so.
+fn could_begin(text: &[u8]) -> bool {
+    let known = text.len().min(BEGINNING.len());
+    text[..known] == BEGINNING[..known]
 }
 
 /// The header fields that say how long the body is, and what becomes of the connection.
