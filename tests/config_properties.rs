@@ -340,6 +340,7 @@ fn engine_alone() -> impl Strategy<Value = Desired> {
         |(engine, timeouts, socket, interfaces, (neighbors, addresses, access), (services, own))| Desired {
             engine,
             timeouts,
+            state_file: format!("{socket}.state").into(),
             control_socket: socket.into(),
             neighbors: neighbors
                 .into_iter()

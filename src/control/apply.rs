@@ -316,7 +316,7 @@ pub fn totals(workers: &Workers, id: u32) -> Baseline {
 mod tests {
     use super::*;
     use crate::dataplane::snapshot::NextHop;
-    use crate::model::{EngineSettings, MacAddr, Protocol, Scheduler, Timeouts};
+    use crate::model::{MacAddr, Protocol, Scheduler};
 
     #[test]
     fn answers_of_a_removed_server_are_taken_while_it_has_flows() {
@@ -326,17 +326,7 @@ mod tests {
             ports: PortRange::single(port),
         };
         let server = |last| Server { method: Method::Nat, ..Server::dr(IpAddr::from([10, 0, 0, last]), 1) };
-        let mut desired = Desired {
-            engine: EngineSettings::default(),
-            timeouts: Timeouts::default(),
-            control_socket: "/x".into(),
-            interfaces: Vec::new(),
-            neighbors: Vec::new(),
-            addresses: Vec::new(),
-            access: Default::default(),
-            services: vec![Service::dr("web", key(80), Scheduler::WLC, vec![server(1), server(2)])],
-            vrrp: Default::default(),
-        };
+        let mut desired = Desired::of(vec![Service::dr("web", key(80), Scheduler::WLC, vec![server(1), server(2)])]);
         let mut registry = Registry::default();
         let mut table = |desired: &Desired, flows: i32| {
             let port = Port::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500, true);

@@ -113,6 +113,7 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
             unproven: stats.unproven.get(),
             stateless: stats.stateless.get(),
             resets: stats.resets.get(),
+            refused: stats.refused.get(),
             cookies_sent: stats.cookies_sent.get(),
             cookies_accepted: stats.cookies_accepted.get(),
             cookies_refused: stats.cookies_refused.get(),

@@ -176,9 +176,10 @@ pub fn needs_restart(running: &Desired, new: &mut Desired) -> Vec<String> {
     };
     keep("[engine]", running.engine != new.engine);
     keep("[[interface]]", running.interfaces != new.interfaces);
-    keep("[control]", running.control_socket != new.control_socket);
+    let paths = |desired: &Desired| (desired.control_socket.clone(), desired.state_file.clone());
+    keep("[control]", paths(running) != paths(new));
     new.engine.clone_from(&running.engine);
     new.interfaces.clone_from(&running.interfaces);
-    new.control_socket.clone_from(&running.control_socket);
+    (new.control_socket, new.state_file) = paths(running);
     all
 }

@@ -203,9 +203,12 @@ pub struct WorkerStatus {
     pub unmatched: u64,
     /// ICMP errors sent to clients and servers.
     pub icmp_errors: u64,
-    /// TCP resets sent to clients whose server is gone.
+    /// TCP resets sent to clients whose server is gone, or whose service has none.
     #[serde(default)]
     pub resets: u64,
+    /// Packets whose sender was told that their service has no server.
+    #[serde(default)]
+    pub refused: u64,
     /// SYNs that were answered by a cookie.
     #[serde(default)]
     pub cookies_sent: u64,
@@ -484,6 +487,7 @@ fn shared_work(out: &mut String, status: &Status) {
         ">Unmatched",
         ">ICMP errors",
         ">Resets",
+        ">Refusals",
         ">Local ports",
         ">of",
     ];
@@ -499,6 +503,7 @@ fn shared_work(out: &mut String, status: &Status) {
             worker.unmatched,
             worker.icmp_errors,
             worker.resets,
+            worker.refused,
             worker.local_ports,
             worker.local_port_capacity,
         ];

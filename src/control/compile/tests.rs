@@ -4,23 +4,13 @@ mod health;
 mod life;
 
 use super::*;
-use crate::model::{EngineSettings, MacAddr, PortRange, Protocol, Timeouts};
+use crate::model::{MacAddr, PortRange, Protocol};
 
 fn desired(servers: &[(u8, u16)]) -> Desired {
     let servers = servers.iter().map(|(n, weight)| Server::dr(IpAddr::from([10, 0, 0, *n]), *weight)).collect();
     let key =
         ServiceKey { address: IpAddr::from([192, 0, 2, 10]), protocol: Protocol::Tcp, ports: PortRange::single(80) };
-    Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/x".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services: vec![Service::dr("web", key, Scheduler::WLC, servers)],
-        vrrp: Default::default(),
-    }
+    Desired::of(vec![Service::dr("web", key, Scheduler::WLC, servers)])
 }
 
 fn compile(registry: &mut Registry, servers: &[(u8, u16)]) -> Compiled {

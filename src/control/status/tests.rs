@@ -150,8 +150,8 @@ fn what_workers_share_is_shown_when_there_is_any() {
     };
     let text = render(&status, 1090);
     let expected = "\
-Worker  Unproven  Stateless  Handed  Taken over  Waited  Unmatched  ICMP errors  Resets  Local ports     of
-     0         0          0       5           0       0          0            0       0            7  64512
+Worker  Unproven  Stateless  Handed  Taken over  Waited  Unmatched  ICMP errors  Resets  Refusals  Local ports     of
+     0         0          0       5           0       0          0            0       0         0            7  64512
 ";
     assert!(text.contains(expected), "{text}");
     assert!(text.contains("Local                 1") && text.contains("this machine"), "{text}");
