@@ -4,6 +4,10 @@
 //! the bytes of a stream were split. Never holds a socket and never sees a clock: who carries the bytes also ends what takes
 //! too long.
 
+mod dns;
+mod grpc;
+mod http;
+mod smtp;
 mod udp;
 
 use std::fmt::Write;
@@ -11,6 +15,10 @@ use std::fmt::Write;
 use super::{Outcome, Reason};
 use crate::model::{Check, CheckKind};
 
+pub use dns::{CODES, dns_problem, dns_tcp, dns_udp};
+pub use grpc::grpc;
+pub use http::{http, regex_problem};
+pub use smtp::smtp;
 pub use udp::udp;
 
 /// What follows from what was read.
@@ -67,15 +75,20 @@ pub trait Exchange: Send {
 /// The conversation of a check over a stream; `None` for kinds without one (plain TCP is good as soon as it is connected).
 /// `random` is for what an outsider must not guess.
 pub fn dialogue(check: &Check, random: u64) -> Option<Box<dyn Dialogue>> {
-    let _ = (check, random);
-    None
+    match &check.kind {
+        CheckKind::Dns(asked) if asked.tcp => Some(dns_tcp(asked, random as u16)),
+        CheckKind::Http(asked) => Some(http(asked, &check.target)),
+        CheckKind::Grpc(asked) => Some(grpc(asked, &check.target)),
+        CheckKind::Smtp(asked) => Some(smtp(asked)),
+        _ => None,
+    }
 }
 
 /// The question of a check over datagrams; `None` for kinds without one.
 pub fn exchange(check: &Check, random: u64) -> Option<Box<dyn Exchange>> {
-    let _ = random;
     match &check.kind {
-        CheckKind::Udp(check) => Some(udp(check)),
+        CheckKind::Dns(asked) if !asked.tcp => Some(dns_udp(asked, random as u16)),
+        CheckKind::Udp(asked) => Some(udp(asked)),
         _ => None,
     }
 }

@@ -32,3 +32,6 @@ impl Exchange for Udp {
         !self.0.require_reply
     }
 }
+
+#[cfg(test)]
+mod tests;
