@@ -56,7 +56,8 @@ fn tls() -> impl Strategy<Value = TlsCheck> {
 }
 
 fn pairs() -> impl Strategy<Value = Vec<(String, String)>> {
-    proptest::collection::btree_map("X-[A-Za-z0-9]{1,9}", "[ -~é]{0,20}", 0..4).prop_map(|all| all.into_iter().collect())
+    proptest::collection::btree_map("X-[A-Za-z0-9]{1,9}", "[ -~é]{0,20}", 0..4)
+        .prop_map(|all| all.into_iter().collect())
 }
 
 fn request() -> impl Strategy<Value = HttpRequest> {
@@ -125,7 +126,8 @@ fn check(service: &Service, server: &Server, script_user: Option<String>) -> imp
         };
         let direct = server.method == Method::Dr || server.method.is_tunnel();
         let can = matches!(kind, CheckKind::Tcp | CheckKind::Http(_) | CheckKind::Dns(_) | CheckKind::Udp(_));
-        let through = (through && direct && can).then_some(Through { server: server.address, method: server.method, tunnel });
+        let through =
+            (through && direct && can).then_some(Through { server: server.address, method: server.method, tunnel });
         let address = match (&through, other, &kind) {
             (Some(_), ..) => key.address,
             (None, Some(v6), kind) if !matches!(kind, CheckKind::File(_)) => unicast(v6, 7),

@@ -233,8 +233,17 @@ pub struct Table {
 
 impl Table {
     /// A table that is there at most once, to fill in.
-    const ONCE: Table =
-        Table { name: "", form: Form::Once, also: &[], doc: "", keys: &[], tables: &[], short: None, like: None, instead: &[] };
+    const ONCE: Table = Table {
+        name: "",
+        form: Form::Once,
+        also: &[],
+        doc: "",
+        keys: &[],
+        tables: &[],
+        short: None,
+        like: None,
+        instead: &[],
+    };
     /// A table that can be there often, to fill in.
     const MANY: Table = Table { form: Form::Many { min: 0, max: 0 }, ..Table::ONCE };
 

@@ -253,7 +253,7 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
         }
         // These take a text themselves.
         Kind::Status
-        | Kind::Word(..) 
+        | Kind::Word(..)
         | Kind::WordOrWords { .. }
         | Kind::Prefixes
         | Kind::Paths

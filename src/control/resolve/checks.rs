@@ -10,7 +10,9 @@ use std::time::Duration;
 use super::services::unfit;
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
-use crate::model::{Check, CheckKind, CheckTarget, FirstState, Method, Pace, Server, ServiceKey, Through, TunnelSettings};
+use crate::model::{
+    Check, CheckKind, CheckTarget, FirstState, Method, Pace, Server, ServiceKey, Through, TunnelSettings,
+};
 
 /// The longest timeout of checks that give none.
 const MOST_USUAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -66,7 +68,15 @@ fn wanted<'e>(entry: &'e Entry, user: Option<&str>, out: &mut Collector<'_>) -> 
             .help("remove one of them");
     }
     let port = entry.integer("port").and_then(|port| u16::try_from(port.value).ok());
-    Some(Wanted { entry, kind: kind?, pace: pace?, address: address.map(|address| address.value), port, source, through })
+    Some(Wanted {
+        entry,
+        kind: kind?,
+        pace: pace?,
+        address: address.map(|address| address.value),
+        port,
+        source,
+        through,
+    })
 }
 
 /// `path` of another meaning.

@@ -118,9 +118,13 @@ fn damping(table: &Entry) -> Option<Damping> {
 
 fn passive(table: &Entry, has_nat: bool, out: &mut Collector<'_>) -> Option<Passive> {
     if !has_nat {
-        out.error(table.at, table.path.clone(), "what servers answer by direct routing or tunnel does not pass the appliance")
-            .expected("passive checks only with the method `nat` or `full-nat`")
-            .help("remove it, and write a `[[service.check]]` that asks what clients ask");
+        out.error(
+            table.at,
+            table.path.clone(),
+            "what servers answer by direct routing or tunnel does not pass the appliance",
+        )
+        .expected("passive checks only with the method `nat` or `full-nat`")
+        .help("remove it, and write a `[[service.check]]` that asks what clients ask");
     }
     let percent = |key| table.integer(key).and_then(|percent: At<u32>| u8::try_from(percent.value).ok());
     Some(Passive {

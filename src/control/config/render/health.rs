@@ -46,7 +46,8 @@ pub(super) fn of_service(health: &Health) -> Keys {
 /// The keys of a server.
 pub(super) fn of_server(server: &Server) -> Keys {
     let health = &server.health;
-    let mut keys = vec![("on_failure", text(if health.on_failure == OnFailure::Inhibit { "inhibit" } else { "remove" }))];
+    let mut keys =
+        vec![("on_failure", text(if health.on_failure == OnFailure::Inhibit { "inhibit" } else { "remove" }))];
     keys.extend(health.drain_file.as_ref().map(|path| ("drain_file", text(&path.to_string_lossy()))));
     keys.extend(health.notify_up.as_deref().map(|command| ("notify_up", texts(command))));
     keys.extend(health.notify_down.as_deref().map(|command| ("notify_down", texts(command))));

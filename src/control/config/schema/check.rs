@@ -74,15 +74,7 @@ const CODES: &[Word] = &[
 pub(super) const CHECK: Table = Table {
     name: "check",
     form: Form::Many { min: 0, max: MOST_CHECKS },
-    also: &[
-        "checks",
-        "health_check",
-        "health-check",
-        "healthcheck",
-        "health",
-        "checker",
-        "monitor",
-    ],
+    also: &["checks", "health_check", "health-check", "healthcheck", "health", "checker", "monitor"],
     doc: "A health check. All checks of a server must be good. Without one there is the usual one: for TCP, where the port is known, \
           a connection; else a ping. `check = \"none\"` has none. Equal checks of the same server in several services run once.",
     keys: CHECK_KEYS,
@@ -292,7 +284,9 @@ const CHECK_KEYS: &[Key] = &[
     Key {
         name: "port",
         kind: integer(1, 65_535),
-        presence: Presence::Otherwise("that of the server, else that of the service; an error if that is no single one"),
+        presence: Presence::Otherwise(
+            "that of the server, else that of the service; an error if that is no single one",
+        ),
         also: &["connect_port"],
         doc: "The port that is asked.",
     },
@@ -333,7 +327,10 @@ const CHECK_KEYS: &[Key] = &[
     HEADERS,
     Key {
         name: "version",
-        kind: Kind::Word(&[word("1.0", "as keepalived without it", &["1.0c"]), word("1.1", "with a `Host`", &[])], None),
+        kind: Kind::Word(
+            &[word("1.0", "as keepalived without it", &["1.0c"]), word("1.1", "with a `Host`", &[])],
+            None,
+        ),
         presence: Presence::Default("\"1.1\""),
         also: &["http_protocol", "http_version"],
         doc: "http, https: version of HTTP.",

@@ -92,7 +92,8 @@ fn one_status(value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) 
     let number = |text: &str| text.trim().parse::<u16>().ok().filter(|code| (100..=599).contains(code));
     let (range, shown) = match value.get_ref() {
         DeValue::Integer(integer) => {
-            let code = i128::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|n| number(&n.to_string()));
+            let code =
+                i128::from_str_radix(integer.as_str(), integer.radix()).ok().and_then(|n| number(&n.to_string()));
             (code.map(|code| (code, code)), shorten(&integer.to_string()))
         }
         DeValue::String(text) => {
@@ -109,7 +110,8 @@ fn one_status(value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) 
         problem.expected(expectation(&Kind::Status));
         if let DeValue::String(text) = value.get_ref() {
             let class = text.to_lowercase();
-            if let Some(first) = class.strip_suffix("xx").filter(|first| matches!(*first, "1" | "2" | "3" | "4" | "5")) {
+            if let Some(first) = class.strip_suffix("xx").filter(|first| matches!(*first, "1" | "2" | "3" | "4" | "5"))
+            {
                 problem.help(format!("write `\"{first}00-{first}99\"`"));
             } else if text.contains([',', ' ']) {
                 problem.help("write several as a list: `[\"200-299\", 401]`");

@@ -10,12 +10,22 @@ use super::super::schema::Kind;
 use super::{describe, expectation, shorten};
 
 /// An integer that is not negative.
-pub(super) fn single_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<u32> {
+pub(super) fn single_integer(
+    kind: &Kind,
+    value: &Spanned<DeValue<'_>>,
+    key: &str,
+    out: &mut Collector<'_>,
+) -> Option<u32> {
     checked_integer(kind, value, key, out).and_then(|n| u32::try_from(n).ok())
 }
 
 /// An integer of a kind.
-pub(super) fn checked_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<i128> {
+pub(super) fn checked_integer(
+    kind: &Kind,
+    value: &Spanned<DeValue<'_>>,
+    key: &str,
+    out: &mut Collector<'_>,
+) -> Option<i128> {
     let at = value.span().start;
     let DeValue::Integer(integer) = value.get_ref() else {
         out.error(at, key, format!("{} does not belong here", describe(value.get_ref()))).expected(expectation(kind));

@@ -15,8 +15,7 @@ const ASKED: &[&str] = &["tcp", "tcp-half-open", "http", "https", "dns", "udp", 
 const WITH_PORT: &[&str] = &["tcp", "tcp-half-open", "http", "https", "dns", "udp", "smtp", "script", "grpc"];
 const WITH_ADDRESS: &[&str] =
     &["tcp", "tcp-half-open", "http", "https", "dns", "udp", "ping", "smtp", "script", "grpc"];
-const ANY: &[&str] =
-    &["tcp", "tcp-half-open", "http", "https", "dns", "udp", "ping", "smtp", "script", "file", "grpc"];
+const ANY: &[&str] = &["tcp", "tcp-half-open", "http", "https", "dns", "udp", "ping", "smtp", "script", "file", "grpc"];
 
 /// Keys of one request.
 const REQUEST: [&str; 9] = ["url", "method", "host", "status", "body", "regex", "not_regex", "digest", "headers"];
@@ -229,10 +228,16 @@ fn request(entry: &Entry, out: &mut Collector<'_>) -> Option<HttpRequest> {
     let headers = optional(entry, "headers", entry.pairs("headers"))?.unwrap_or_default();
     check_headers(entry, &headers, out);
     let host = optional(entry, "host", entry.text("host"))?;
-    if let Some(host) = host.as_ref().filter(|host| host.contains(|c: char| !c.is_ascii_graphic() || "/?#@".contains(c))) {
-        out.error(entry.written("host").unwrap_or(entry.at), entry.key("host"), format!("`{host}` is no name of a host"))
-            .expected("a name or an address, with or without a port, such as `\"www.example.org\"`")
-            .help("what follows the name belongs in `url`");
+    if let Some(host) =
+        host.as_ref().filter(|host| host.contains(|c: char| !c.is_ascii_graphic() || "/?#@".contains(c)))
+    {
+        out.error(
+            entry.written("host").unwrap_or(entry.at),
+            entry.key("host"),
+            format!("`{host}` is no name of a host"),
+        )
+        .expected("a name or an address, with or without a port, such as `\"www.example.org\"`")
+        .help("what follows the name belongs in `url`");
     }
     (!refused).then_some(HttpRequest {
         method: method.to_owned(),
