@@ -6,8 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold unsafe code (`docs/adr/0004-unsafe-code.md`).
-const UNSAFE: [&str; 5] =
-    ["dataplane/io/xsk/", "dataplane/xdp/", "dataplane/sys.rs", "tun.rs", "vrrp/sys.rs"];
+const UNSAFE: [&str; 5] = ["dataplane/io/xsk/", "dataplane/xdp/", "dataplane/sys.rs", "tun.rs", "vrrp/sys.rs"];
 
 /// Files without a clock, socket, file, thread or lock. Any file whose `//!` has the word "Pure" is held to it too.
 const PURE: [&str; 11] = [

@@ -23,8 +23,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::link::{self, KernelDevice};
 use super::outer::{self, Reason, Wrapping};
-use crate::tun::Tun;
 use crate::model::GUE_PORT;
+use crate::tun::Tun;
 
 /// Name of the kernel's device where there is one.
 const KERNEL_DEVICE: &str = "evenkeel-ipip";

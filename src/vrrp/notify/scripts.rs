@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::Change;
 use crate::model::Notify;
-use crate::vrrp::Level;
 use crate::programs::{Ended, Program, Running};
+use crate::vrrp::Level;
 
 /// How long the next script of the same router waits for the one before.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Observation, Streak};
 use crate::model::{TrackScript, Tracked};
-use crate::vrrp::Level;
 use crate::programs::{Ended, Program, Running};
+use crate::vrrp::Level;
 use crate::vrrp::notify::Report;
 
 /// How long a script that took too long may take to end before it is killed.
