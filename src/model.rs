@@ -236,8 +236,7 @@ impl Desired {
 
     /// Addresses of servers behind tunnels, sorry servers too; some may come twice.
     pub fn tunnel_servers(&self) -> impl Iterator<Item = IpAddr> {
-        let servers = self.services.iter().flat_map(|service| &service.servers);
-        let servers = servers.chain(self.services.iter().filter_map(|service| service.health.sorry.as_deref()));
+        let servers = self.services.iter().flat_map(Service::all_servers);
         servers.filter(|server| server.method.is_tunnel()).map(|server| server.address)
     }
 }

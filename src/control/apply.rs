@@ -20,7 +20,7 @@ use crate::dataplane::snapshot::{Port, Snapshot, slot_of};
 use crate::dataplane::worker::Shared;
 use crate::dataplane::xdp::{FilterEntry, FilterError, FilterTable};
 use crate::model::{
-    Desired, Mastery, Method, Place, PortRange, RouterSlot, Server, Service, ServiceKey, VirtualRouter,
+    Desired, Mastery, Method, Place, PortRange, RouterSlot, Server, ServerKey, Service, ServiceKey, VirtualRouter,
 };
 
 /// Why a change was not made. Nothing changed.
@@ -83,7 +83,7 @@ pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable 
                 owned.insert(*address);
             }
         }
-        replies.extend(service.servers.iter().filter_map(|server| answers(key, server)));
+        replies.extend(service.all_servers().filter_map(|server| answers(key, server)));
     }
     let judged: BTreeSet<IpAddr> = match desired.access.denies_any() {
         true => desired.services.iter().map(|service| service.key.address).collect(),
@@ -236,6 +236,11 @@ impl Applied {
     /// Whether a change would forget servers that were removed and have no flows left.
     pub fn has_idle_ghosts(&self) -> bool {
         self.registry.has_idle_ghosts()
+    }
+
+    /// Servers that drain and have no flows left.
+    pub fn drained(&self) -> impl Iterator<Item = ServerKey> {
+        self.registry.drained()
     }
 
     /// Servers that drain, by their stable ids.

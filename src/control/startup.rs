@@ -88,7 +88,7 @@ const fn forwarding(v4: bool) -> &'static str {
 
 /// Families of the servers by NAT: IPv4 is `true`.
 fn nat_families(desired: &Desired) -> impl Iterator<Item = bool> {
-    let servers = || desired.services.iter().flat_map(|service| &service.servers);
+    let servers = || desired.services.iter().flat_map(Service::all_servers);
     let has = move |v4| servers().any(|s| s.method == Method::Nat && s.address.is_ipv4() == v4);
     [true, false].into_iter().filter(move |v4| has(*v4))
 }

@@ -1,5 +1,6 @@
 //! What outlives snapshots: ids, loads, weights, local addresses.
 
+mod health;
 mod life;
 
 use super::*;
@@ -90,6 +91,7 @@ fn at(registry: &mut Registry, desired: &Desired, now: u64) -> Result<Compiled, 
         mtu: (server.address == IpAddr::from([10, 0, 0, 2])).then_some(1400),
         source: server.method.is_tunnel().then_some(IpAddr::from([10, 0, 0, 254])),
         local: server.address == IpAddr::from([10, 0, 0, 9]),
+        standing: None,
     })
 }
 
