@@ -9,17 +9,7 @@ pub fn desired(servers: &[u8]) -> Desired {
     let key =
         ServiceKey { address: IpAddr::from([192, 0, 2, 10]), protocol: Protocol::Tcp, ports: PortRange::single(80) };
     let servers = servers.iter().map(|n| Server::dr(IpAddr::from([10, 0, 0, *n]), 1)).collect();
-    Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/x".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services: vec![Service::dr("web", key, Scheduler::WLC, servers)],
-        vrrp: Default::default(),
-    }
+    Desired::of(vec![Service::dr("web", key, Scheduler::WLC, servers)])
 }
 
 /// A TCP check.
