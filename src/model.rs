@@ -234,7 +234,7 @@ impl Desired {
         }
     }
 
-    /// Addresses of servers behind tunnels; some may come twice.
+    /// Addresses of servers behind tunnels, sorry servers too; some may come twice.
     pub fn tunnel_servers(&self) -> impl Iterator<Item = IpAddr> {
         let servers = self.services.iter().flat_map(Service::all_servers);
         servers.filter(|server| server.method.is_tunnel()).map(|server| server.address)

@@ -1,19 +1,20 @@
 //! Programs that are run for tracking, checks and notification.
 //!
-//! Owns finding and checking a program, starting it as its user in a process group of its own, and ending that group. Never
-//! waits for one: whoever runs it looks whether it has ended.
+//! Owns finding and checking a program, starting it as its user in a process group of its own, the first line that it prints,
+//! and ending that group. Never waits for one: whoever runs it looks whether it has ended.
 
 pub(crate) mod queue;
 
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, PipeReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, Uid, User, geteuid};
@@ -105,11 +106,36 @@ impl Program {
     /// Starts it with `arguments`, without input and output.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<Running, StartError> {
         let mut command = self.command();
-        command.args(arguments).process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        self.spawn(command, false)
+    }
+
+    /// Starts it with `arguments` and an environment of `PATH` and `environment`, without input. What it leaves in its group
+    /// ends with it: nothing of it goes on. The output is the first line of both its outputs.
+    pub fn start_alone<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        environment: &[(String, String)],
+    ) -> Result<(Running, Output), StartError> {
+        let refused = |source| StartError::Refused { program: self.path.display().to_string(), source };
+        let (pipe, writer) = io::pipe().map_err(refused)?;
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| refused(errno.into()))?;
+        let mut command = self.command();
+        command.args(arguments).stdout(writer.try_clone().map_err(refused)?).stderr(writer);
+        let path = env::var_os("PATH");
+        command.env_clear().envs(path.map(|path| ("PATH", path)));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let running = self.spawn(command, true)?;
+        Ok((running, Output { pipe, line: Vec::new(), whole: false }))
+    }
+
+    fn spawn(&self, mut command: Command, alone: bool) -> Result<Running, StartError> {
         let child = command
+            .process_group(0)
+            .stdin(Stdio::null())
             .spawn()
             .map_err(|source| StartError::Refused { program: self.path.display().to_string(), source })?;
-        Ok(Running { group: Pid::from_raw(child.id() as i32), child, ending: false, over: false })
+        Ok(Running { group: Pid::from_raw(child.id() as i32), child, ending: alone, over: false })
     }
 
     fn command(&self) -> Command {
@@ -157,6 +183,44 @@ fn is_sticky(found: &Metadata, folder: bool) -> bool {
 fn search(program: &str) -> Option<PathBuf> {
     let paths = env::var_os("PATH")?;
     env::split_paths(&paths).map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// What a program prints: its first line is kept, the rest is thrown away.
+pub(crate) struct Output {
+    pipe: PipeReader,
+    line: Vec<u8>,
+    whole: bool,
+}
+
+impl Output {
+    /// Most bytes of the first line that are kept.
+    const LINE: usize = 512;
+    /// Most bytes that are read at a time: a program that prints without end waits for the next time.
+    const TURN: usize = 64 << 10;
+
+    /// Reads what is there. Never waits.
+    pub fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        for _ in 0..Self::TURN / buffer.len() {
+            let Ok(count @ 1..) = self.pipe.read(&mut buffer) else { return };
+            for byte in &buffer[..count] {
+                if self.whole {
+                    break;
+                }
+                match byte {
+                    b'\n' => self.whole = !self.line.trim_ascii().is_empty(),
+                    _ => self.line.push(*byte),
+                }
+                self.whole |= self.line.len() >= Self::LINE;
+            }
+        }
+    }
+
+    /// The first line that has something, without what cannot be printed.
+    pub fn line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.line);
+        text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect::<String>().trim().to_owned()
+    }
 }
 
 /// A program that was started, and what it starts in its process group. Dropped while it runs, the group is killed.

@@ -173,6 +173,7 @@ pub fn services(
     workers: &Workers,
     now: Now,
     watch: &Watch,
+    checks: &health::Known<'_>,
     reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();
@@ -185,14 +186,14 @@ pub fn services(
             let path_mtu = tunnel.and_then(|tunnel| tunnel.path().get(now.clock));
             let reach = reach(config, configured);
             let drain = member.and_then(|member| drain(config, member, &drains, now.elapsed));
-            let health = health::server(config, configured, watch, now.elapsed);
-            ServerStatus { path_mtu, drain, health, ..server(configured, member, desired, applied, workers, reach) }
+            let health = health::server(config, configured, watch, checks, now.elapsed)
+                .or_else(|| health::sorry(config, watch.meaning()));
+            let (weight, health) = health.map_or((configured.weight, None), |(weight, health)| (weight, Some(health)));
+            let server = server(configured, member, desired, applied, workers, reach);
+            ServerStatus { path_mtu, drain, weight, health, ..server }
         };
         let servers: Vec<ServerStatus> = config.servers.iter().map(one).collect();
-        let sorry = config.health.sorry.as_deref().map(|configured| {
-            let health = health::sorry(config, watch.meaning());
-            Box::new(ServerStatus { health, ..one(configured) })
-        });
+        let sorry = config.health.sorry.as_deref().map(|configured| Box::new(one(configured)));
         let flags = schedule::flags(config.scheduler).into_iter().map(str::to_owned).collect();
         let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
         all.push(ServiceStatus {

@@ -4,6 +4,8 @@
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
 mod access;
+mod checks;
+mod health;
 mod life;
 mod persistence;
 mod router;
@@ -178,7 +180,7 @@ fn neighbors(file: &Entry, interfaces: &[Interface], out: &mut Collector<'_>) ->
     let servers: HashSet<IpAddr> = file
         .tables("service")
         .iter()
-        .flat_map(|service| service.tables("server"))
+        .flat_map(services::each_server)
         .filter_map(|server| Some(server.address("address")?.value))
         .collect();
     // By NAT and tunnels it may be the router on the way to servers.
@@ -251,7 +253,7 @@ fn of_services<'f>(file: &'f Entry, key: &'static str, out: &Collector<'_>) -> H
 
 /// Every server's address, with its line.
 fn of_servers(file: &Entry, out: &Collector<'_>) -> HashMap<IpAddr, usize> {
-    let all = file.tables("service").iter().flat_map(|service| service.tables("server"));
+    let all = file.tables("service").iter().flat_map(services::each_server);
     all.filter_map(|server| server.address("address")).map(|at| (at.value, out.line(at.at))).collect()
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{IoMode, Method, Protocol};
 use crate::vrrp::status::VrrpStatus;
-pub use health::{CheckStatus, QuorumStatus, ServerHealthStatus, TurnStatus, render_checks};
+pub use health::{CheckStatus, QuorumStatus, ServerCheckStatus, ServerHealthStatus, TurnStatus, render_checks};
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
 use table::Table;
 
@@ -285,10 +285,10 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// How packets reach it: a method's name, or `local` for a server that is this machine.
     pub method: String,
-    /// Weight, as configured.
+    /// Weight that counts for new flows now: 0 for a server that gets none.
     pub weight: u16,
     /// How it is by its checks, by people and by traffic.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     pub health: Option<ServerHealthStatus>,
     /// Where frames for it go, if known.
     pub next_hop: Option<NextHopStatus>,

@@ -6,13 +6,17 @@
 //! ```text
 //! machine, schedule                                   (pure: results to states, what is due)
 //! dialogue/{http, dns, smtp, grpc, udp}               (pure: bytes in, bytes out, a result)
-//! probe/{tcp, tls, udp, half_open, ping} <- driver    (sockets, the thread `health`)
+//! probe/{stream, tls, datagram, raw} <- driver        (sockets, the thread `health`)
 //! runner                                              (scripts and files, the thread `health-run`)
 //! ```
 
 pub mod dialogue;
 pub mod driver;
+pub mod machine;
+mod probe;
 pub mod record;
+mod runner;
+pub mod schedule;
 
 use std::fmt;
 

@@ -2,15 +2,20 @@
 //!
 //! Owns nothing but the gathering.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::control::health::Admin;
 use crate::control::health::meaning::words::span;
 use crate::control::health::meaning::{Meaning, View};
 use crate::control::health::watch::{Watch, sharing};
-use crate::control::status::{CheckStatus, QuorumStatus, ServerHealthStatus, TurnStatus};
-use crate::health::{Outcome, Reason, RecordStatus};
-use crate::model::{Desired, Server, ServerKey, Service};
+use crate::control::status::{CheckStatus, QuorumStatus, ServerCheckStatus, ServerHealthStatus, TurnStatus};
+use crate::health::{CheckId, Outcome, Reason, RecordStatus};
+use crate::model::{Check, Desired, Server, ServerKey, Service};
+
+/// Checks by their number.
+pub type Known<'c> = HashMap<u64, &'c CheckStatus>;
 
 fn unix(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -23,7 +28,7 @@ const fn state_word(up: bool) -> &'static str {
 /// The checks, each once, in the order of their numbers.
 pub fn checks(desired: &Desired, watch: &Watch) -> Vec<CheckStatus> {
     let mut shared = sharing(watch.checks(), desired);
-    let one = |(id, check): (crate::health::CheckId, std::sync::Arc<crate::model::Check>)| {
+    let one = |(id, check): (CheckId, Arc<Check>)| {
         let name =
             |(service, server): (&Service, &Server)| format!("{} of {}", ServerKey::of(service, server), service.name);
         let servers = shared.remove(&id).unwrap_or_default().into_iter().map(name).collect();
@@ -74,17 +79,35 @@ pub fn warnings(checks: &[CheckStatus]) -> Vec<String> {
 }
 
 /// How a server is.
-pub fn server(service: &Service, server: &Server, watch: &Watch, now: Duration) -> Option<ServerHealthStatus> {
+pub fn server(
+    service: &Service,
+    server: &Server,
+    watch: &Watch,
+    checks: &Known<'_>,
+    now: Duration,
+) -> Option<(u16, ServerHealthStatus)> {
     let view = watch.meaning().view(&ServerKey::of(service, server), now)?;
-    Some(ServerHealthStatus {
+    let in_short = |(id, _): (CheckId, &Check)| {
+        let known = checks.get(&id.0)?;
+        Some(ServerCheckStatus {
+            id: id.0,
+            check: known.check.clone(),
+            state: known.state.clone(),
+            result: known.result.clone(),
+            passed: known.passed,
+            failed: known.failed,
+        })
+    };
+    let health = ServerHealthStatus {
         state: view.state.name().to_owned(),
-        words: words(&view),
+        reason: words(&view),
         for_s: view.lasts.as_secs(),
         admin: view.admin.name().to_owned(),
-        weight: if view.usable { view.weight } else { 0 },
-        percent: view.percent,
-        checks: watch.checks().of(server).map(|(id, _)| id.0).collect(),
-    })
+        configured_weight: server.weight,
+        weight_percent: view.percent,
+        checks: watch.checks().of(server).filter_map(in_short).collect(),
+    };
+    Some((if view.serves { view.weight } else { 0 }, health))
 }
 
 fn words(view: &View<'_>) -> String {
@@ -96,16 +119,17 @@ fn words(view: &View<'_>) -> String {
 }
 
 /// How a sorry server is.
-pub fn sorry(service: &Service, meaning: &Meaning) -> Option<ServerHealthStatus> {
+pub fn sorry(service: &Service, meaning: &Meaning) -> Option<(u16, ServerHealthStatus)> {
     let sorry = service.health.sorry.as_ref()?;
     let serves = meaning.service(&service.key).is_some_and(|view| view.sorry);
-    Some(ServerHealthStatus {
+    let health = ServerHealthStatus {
         state: if serves { "serving" } else { "standby" }.to_owned(),
         admin: Admin::Ready.name().to_owned(),
-        weight: if serves { sorry.weight.max(1) } else { 0 },
-        percent: 100,
+        configured_weight: sorry.weight.max(1),
+        weight_percent: 100,
         ..ServerHealthStatus::default()
-    })
+    };
+    Some((if serves { sorry.weight.max(1) } else { 0 }, health))
 }
 
 /// The quorum of a service.

@@ -3,6 +3,7 @@
 //! Owns the text form with every key written out. A property test holds it to [`super::parse`]: rendering and parsing
 //! gives the same configuration. Pure.
 
+mod health;
 mod vrrp;
 
 use std::fmt::Write as _;
@@ -105,6 +106,7 @@ pub fn render(desired: &Desired) -> String {
         keys.extend(settings(service));
         keys.extend(life(service, desired.timeouts));
         keys.extend(persistence(service));
+        keys.extend(health::of_service(&service.health));
         table(&mut out, "[[service]]", &keys);
         for server in &service.servers {
             let mut keys = vec![("address", text(&server.address.to_string()))];
@@ -118,7 +120,9 @@ pub fn render(desired: &Desired) -> String {
                 let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
                 keys.push(("quic_id", text(&digits)));
             }
+            keys.extend(health::of_server(server));
             table(&mut out, "[[service.server]]", &keys);
+            health::checks(&mut out, server);
         }
     }
     vrrp::vrrp(&mut out, &desired.vrrp);

@@ -238,8 +238,6 @@ impl Tracker {
             // The rows of a router that nobody asked about were not kept.
             let _ = self.read_neighbours();
         }
-        // A link that comes back has lost its neighbours: who waits for the next round loses packets until then.
-        self.next_tick = self.next_tick.min(now);
         self.routes_read = now;
         self.routes_old = false;
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns when a change is made for that. Decides nothing about servers.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tracing::error;
@@ -9,9 +10,12 @@ use tracing::error;
 use super::Engine;
 use crate::control::compile::Whereabouts;
 use crate::control::health::meaning::Meaning;
+use crate::control::health::meaning::passive::Counts;
 use crate::control::nexthop::tracker::Tracker;
 use crate::control::startup;
-use crate::model::{Server, Service};
+use crate::control::workers::Workers;
+use crate::dataplane::snapshot::{Snapshot, slot_of};
+use crate::model::{Server, ServerKey, Service};
 
 /// Where servers are and how they stand. `now`: time since the start.
 pub(super) fn whereabouts<'e>(
@@ -75,6 +79,11 @@ impl Engine {
     /// Once a second: who has drained, and what clients' packets met.
     pub(super) fn on_health_tick(&mut self, now: Instant) {
         self.watch.drained(self.applied.drained(), now);
+        if self.watch.is_counting() {
+            let snapshot = self.shared.snapshot.load();
+            let counted = counts(&snapshot, &self.workers);
+            self.watch.count(|server| counted.get(server).copied().unwrap_or_default());
+        }
     }
 
     /// Tells everybody what happened.
@@ -87,4 +96,23 @@ impl Engine {
         self.routers.services(|service| meaning.is_up(service));
         self.people.tell(&self.desired, &changes);
     }
+}
+
+/// What the workers counted of the servers of services with passive checks.
+fn counts(snapshot: &Snapshot, workers: &Workers) -> HashMap<ServerKey, Counts> {
+    let mut all = HashMap::new();
+    for service in snapshot.services.iter().filter(|service| service.config.health.passive.is_some()) {
+        let of_service = service.config.key.ports.as_single().unwrap_or(0);
+        let members: HashMap<_, _> = service.members.iter().map(|m| ((m.address, m.port), slot_of(m.id))).collect();
+        for server in &service.config.servers {
+            let Some(slot) = members.get(&(server.address, server.port.unwrap_or(of_service))) else { continue };
+            let counted = workers.list.iter().filter_map(|worker| worker.stats.servers.get(*slot));
+            let counts = counted.fold(Counts::default(), |sum, counted| Counts {
+                new: sum.new + counted.connections.get(),
+                failed: sum.failed + counted.failed.get(),
+            });
+            all.insert(ServerKey::of(&service.config, server), counts);
+        }
+    }
+    all
 }

@@ -119,6 +119,7 @@ impl Engine {
                 &self.workers,
                 collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
                 &self.watch,
+                &checks.iter().map(|check| (check.id, check)).collect(),
                 |service, server| self.tracker.reach(service, server),
             ),
             checks,

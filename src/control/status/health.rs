@@ -65,18 +65,35 @@ pub struct TurnStatus {
 pub struct ServerHealthStatus {
     /// `starting`, `up`, `down`, `draining`, `maintenance`, `ejected` or `held`; for a sorry server `standby` or `serving`.
     pub state: String,
-    /// Why; empty where there is nothing to say.
-    pub words: String,
+    /// Why, in words; empty where there is nothing to say.
+    pub reason: String,
     /// Seconds since when.
     pub for_s: u64,
     /// What was decided by hand: `ready`, `drain` or `maintenance`.
     pub admin: String,
-    /// Weight that counts for new flows now.
-    pub weight: u16,
-    /// Percentage of it that a server has while it ramps up, else 100.
-    pub percent: u8,
-    /// Numbers of its checks.
-    pub checks: Vec<u64>,
+    /// Weight as it is written.
+    pub configured_weight: u16,
+    /// Percentage of its weight that a server has while it ramps up, else 100.
+    pub weight_percent: u8,
+    /// Its checks.
+    pub checks: Vec<ServerCheckStatus>,
+}
+
+/// A check of a server in short; [`CheckStatus`] has the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerCheckStatus {
+    /// Its number: servers that share a check name the same.
+    pub id: u64,
+    /// What is asked, and of whom.
+    pub check: String,
+    /// `up`, `down` or `starting`.
+    pub state: String,
+    /// What its last run showed, in words.
+    pub result: String,
+    /// Good runs.
+    pub passed: u64,
+    /// Failed runs.
+    pub failed: u64,
 }
 
 /// The quorum of a service.
@@ -126,11 +143,11 @@ pub(super) fn of_server(server: &ServerStatus) -> String {
         text += &format!(" {}", short(health.for_s));
     }
     // What cannot be reached says so by itself.
-    if !health.words.is_empty() && server.unreachable.is_none() {
-        text += &format!(" ({})", health.words);
+    if !health.reason.is_empty() && server.unreachable.is_none() {
+        text += &format!(" ({})", health.reason);
     }
-    if health.percent < 100 {
-        text += &format!(", {} % of its weight", health.percent);
+    if health.weight_percent < 100 {
+        text += &format!(", {} % of its weight", health.weight_percent);
     }
     text + ", "
 }
@@ -138,7 +155,9 @@ pub(super) fn of_server(server: &ServerStatus) -> String {
 /// The weight of a server: what counts now, and what is written where that is another one.
 pub(super) fn weight(server: &ServerStatus) -> String {
     match &server.health {
-        Some(health) if health.weight != server.weight => format!("{} of {}", health.weight, server.weight),
+        Some(health) if health.configured_weight != server.weight => {
+            format!("{} of {}", server.weight, health.configured_weight)
+        }
         _ => server.weight.to_string(),
     }
 }

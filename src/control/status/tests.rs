@@ -203,13 +203,14 @@ fn limits_thresholds_and_drains_are_told() {
 fn how_servers_are_is_told_before_their_next_hop() {
     let mut status = example();
     let health = |state: &str, words: &str, weight, percent| {
-        let (state, words) = (state.to_owned(), words.to_owned());
-        Some(ServerHealthStatus { state, words, for_s: 7260, weight, percent, ..ServerHealthStatus::default() })
+        let (state, reason, weight_percent) = (state.to_owned(), words.to_owned(), percent);
+        let health = ServerHealthStatus { state, reason, for_s: 7260, weight_percent, ..Default::default() };
+        Some(ServerHealthStatus { configured_weight: weight, ..health })
     };
     let service = &mut status.services[0];
     service.quorum = Some(QuorumStatus { up: false, weight: 1, least: 2, hysteresis: 1 });
     service.servers[0].health = health("up", "", 1, 100);
-    service.servers[1].health = health("down", "no route to it", 0, 100);
+    service.servers[1].health = health("down", "no route to it", 7, 100);
     let sorry = ServerStatus { health: health("serving", "", 1, 100), port: None, ..service.servers[0].clone() };
     service.sorry = Some(Box::new(ServerStatus { address: "10.0.0.99".to_owned(), ..sorry }));
     let text = render(&status, 1090);
@@ -217,7 +218,7 @@ fn how_servers_are_is_told_before_their_next_hop() {
         " web, NO QUORUM: weight 1 of 3\n",
         " UP 2h1m, 02:00:00:00:00:11 eth0 vlan 100, path MTU 1400\n",
         " DOWN 2h1m, UNREACHABLE: no route to it\n",
-        " 0 of 1 ",
+        " 1 of 7 ",
         "10.0.0.99:80 ",
         " SORRY, serving, 02:00:00:00:00:11 ",
     ] {

@@ -1,17 +1,24 @@
 //! The thread `health`: every check at its time, on one loop.
 //!
-//! Owns the sockets of checks. Never decides what a failure means, and never waits for anything but its sockets and its next
-//! deadline.
+//! Owns the thread and what it is told and asked from outside. Never decides what a failure means, and never waits for
+//! anything but its sockets and its next deadline: what may wait is [`super::runner`]'s (docs/adr/0023-health-threads.md).
+
+mod check;
+mod turn;
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::{CheckId, Record};
-use crate::model::{Check, Weigh};
+use crate::model::{Check, Through, Weigh};
 
 /// The checks that shall run.
 #[derive(Clone, Debug, Default)]
@@ -45,16 +52,20 @@ pub enum CheckerError {
 
 /// Sends packets of checks with `path = "service"` (`control` joins the two; `health` knows no frames).
 pub trait Egress: Send {
-    /// Prepares the way for such checks, and says from which mark of sockets on packets take it.
+    /// Prepares the way for such checks, and says which mark of a socket makes its packets take it. Called again, half a minute
+    /// later, where it failed.
     ///
     /// # Errors
     /// Why there is no such way on this machine: what those checks report.
     fn open(&mut self) -> Result<u32, String>;
-    /// A descriptor that becomes readable when packets wait.
-    fn descriptor(&self) -> Option<std::os::fd::RawFd>;
+    /// The appliance's address that such checks are sent from: one that the server can answer to. `None` leaves it to the
+    /// route of marked packets. Called before each socket is bound.
+    fn source(&self, through: &Through) -> Option<IpAddr>;
+    /// A descriptor that becomes readable when packets wait. Asked for once, after [`Egress::open`]; it stays the same.
+    fn descriptor(&self) -> Option<RawFd>;
     /// From now on packets from this port (host order) and protocol (IP number) go to that server; `None`: the check is over.
-    fn bind(&mut self, protocol: u8, port: u16, through: Option<&crate::model::Through>);
-    /// Forwards what waits. Returns at once.
+    fn bind(&mut self, protocol: u8, port: u16, through: Option<&Through>);
+    /// Forwards all that waits, until nothing does, and returns.
     fn turn(&mut self);
 }
 
@@ -66,28 +77,68 @@ pub struct Wiring {
     pub egress: Option<Box<dyn Egress>>,
 }
 
-/// The running checks. Dropped, they end.
+/// A check and where its results go.
+struct Wanted {
+    id: CheckId,
+    check: Arc<Check>,
+    record: Arc<Record>,
+}
+
+/// The running checks. Dropped, they end, and their scripts with them.
 pub struct Checker {
-    plans: Sender<Plan>,
+    plans: Option<Sender<Vec<Wanted>>>,
+    waker: Arc<mio::Waker>,
     events: Receiver<Event>,
-    records: Arc<Mutex<HashMap<CheckId, Arc<Record>>>>,
+    records: Mutex<HashMap<CheckId, Arc<Record>>>,
+    running: Arc<AtomicBool>,
+    /// In nanoseconds.
+    latest: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Checker {
-    /// Starts the threads, with nothing to check.
+    /// Starts the threads in the network namespace of the calling thread, with nothing to check.
     ///
     /// # Errors
     /// [`CheckerError`].
     pub fn start(wiring: Wiring) -> Result<Checker, CheckerError> {
-        let (plans, _) = unbounded();
-        let (_, events) = unbounded();
-        drop(wiring);
-        Ok(Checker { plans, events, records: Arc::default() })
+        let (plans, inbox) = unbounded();
+        let (out, events) = unbounded();
+        let running = Arc::new(AtomicBool::new(true));
+        let latest = Arc::new(AtomicU64::new(0));
+        let guard = Guard(Arc::clone(&running));
+        let (mut turn, waker) =
+            turn::Turn::new(wiring, inbox, out, Arc::clone(&latest), guard.clone()).map_err(CheckerError::Start)?;
+        let thread = std::thread::Builder::new()
+            .name("health".into())
+            .spawn(move || {
+                let guard = guard;
+                turn.run();
+                // The sockets and scripts go before it is said to be gone.
+                drop(turn);
+                drop(guard);
+            })
+            .map_err(CheckerError::Start)?;
+        let (plans, thread) = (Some(plans), Some(thread));
+        Ok(Checker { plans, waker, events, records: Mutex::default(), running, latest, thread })
     }
 
     /// Takes a configuration. Checks that stay are not touched.
     pub fn configure(&self, plan: Plan) {
-        let _ = self.plans.send(plan);
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = std::mem::take(&mut *records);
+        let wanted: Vec<Wanted> = plan
+            .checks
+            .into_iter()
+            .map(|(id, check)| Wanted { id, check, record: before.remove(&id).unwrap_or_default() })
+            .collect();
+        records.extend(wanted.iter().map(|wanted| (wanted.id, Arc::clone(&wanted.record))));
+        // Under the lock, so that plans come in the order of their records. Nobody there: `is_running` says so.
+        if let Some(plans) = &self.plans {
+            let _ = plans.send(wanted);
+        }
+        drop(records);
+        let _ = self.waker.wake();
     }
 
     /// What happened since the last call.
@@ -100,8 +151,35 @@ impl Checker {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
-    /// Whether the threads run.
+    /// By how much a check was started too late, at most, since the last call: this thread was kept from running, or has too
+    /// much to do.
+    pub fn lateness(&self) -> Duration {
+        Duration::from_nanos(self.latest.swap(0, Ordering::Relaxed))
+    }
+
+    /// Whether the threads run: they end before this is dropped only by a fault of their own.
     pub fn is_running(&self) -> bool {
-        true
+        self.running.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Checker {
+    fn drop(&mut self) {
+        self.plans = None;
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic of it was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Says when one of the threads ends, however it ends.
+#[derive(Clone)]
+struct Guard(Arc<AtomicBool>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }

@@ -80,6 +80,8 @@ pub struct View<'m> {
     pub percent: u8,
     /// Whether it may serve.
     pub usable: bool,
+    /// Whether it does: no sorry server serves instead.
+    pub serves: bool,
     /// How long it stays held or ejected at least.
     pub out_for: Option<Duration>,
 }
@@ -222,6 +224,7 @@ impl Meaning {
             weight: ward.wanted,
             percent: (ward.step(&ruled.health, now) * 100 / STEPS) as u8,
             usable: ward.usable,
+            serves: ward.usable && !ruled.sorry,
             out_for: ward.out_until().map(|until| until.saturating_sub(now)),
         })
     }

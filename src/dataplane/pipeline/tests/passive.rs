@@ -177,7 +177,7 @@ fn an_icmp_error_about_the_question_counts() {
 #[test]
 fn a_server_that_refuses_who_came_by_a_cookie_counts() {
     for (mut line, passive) in Line::all().into_iter().zip([true, false].into_iter().cycle()) {
-        let mut service = Service::clone(&line.rig.snapshot.services[0].config);
+        let mut service = line.rig.snapshot.services[0].config.as_ref().clone();
         service.health.passive = passive.then_some(PASSIVE);
         line.rig = Rig::with(cookies::settings(SynCookies::Always), vec![service]);
         line.come_back();
@@ -186,7 +186,7 @@ fn a_server_that_refuses_who_came_by_a_cookie_counts() {
         assert_eq!(failed(&line.rig), u64::from(passive));
     }
     let mut line = Line::new(false, Method::Nat, false);
-    let mut service = Service::clone(&line.rig.snapshot.services[0].config);
+    let mut service = line.rig.snapshot.services[0].config.as_ref().clone();
     service.health.passive = Some(PASSIVE);
     line.rig = Rig::with(cookies::settings(SynCookies::Always), vec![service]);
     line.come_back();
