@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
-use super::check::summary;
+use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
 use super::groups::Groups;
@@ -172,6 +172,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         return Err(RunError::KernelInTheWay(why));
     }
     startup::notes(&desired, &tracker.facts().addresses);
+    check::notes(&desired).iter().for_each(|note| info!("{note}"));
     let groups = Groups::new(&report.interfaces);
     let machine = machine(&desired, &tracker, &report, now);
     let waker = Arc::new(Waker::new(poll.registry(), HEALTH).map_err(RunError::Loop)?);
