@@ -6,10 +6,12 @@
 //! ```text
 //! checks   (pure: which checks there are, each once, and their ids)
 //! meaning  (pure: check results, reachability, people, traffic -> how each server stands, and what happened)
+//! egress   (the way of checks with path = "service")
 //! watch    (what the running engine holds: the checker, its events, their meaning)
 //! ```
 
 pub mod checks;
+pub mod egress;
 pub mod meaning;
 pub mod watch;
 

@@ -148,7 +148,10 @@ fn tls(tls: &TlsCheck) -> Keys {
 }
 
 fn request(request: &HttpRequest) -> Keys {
-    let range = |(first, last): &(u16, u16)| text(&format!("{first}-{last}"));
+    let range = |(first, last): &(u16, u16)| match first == last {
+        true => first.to_string(),
+        false => text(&format!("{first}-{last}")),
+    };
     let status: Vec<String> = request.status.iter().map(range).collect();
     let mut keys = vec![
         ("url", text(&request.path)),
