@@ -4,6 +4,7 @@
 //! timers. Decides nothing about packets and nothing about a configuration.
 
 mod health;
+mod people;
 mod report;
 
 use std::collections::{BTreeMap, HashSet};
@@ -27,7 +28,8 @@ use super::check::summary;
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
 use super::groups::Groups;
-use super::health::watch::{Prospect, Watch};
+use super::health::egress::{ServicePath, Ways};
+use super::health::watch::{Prospect, Wake, Watch};
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
@@ -40,8 +42,9 @@ use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
 use crate::health::CheckerError;
-use crate::model::{Desired, Service};
+use crate::model::{self, Desired, Service};
 use crate::vrrp::driver::DriverError;
+use people::People;
 
 /// Arguments of `evenkeel run`.
 #[derive(Debug, clap::Args)]
@@ -173,14 +176,17 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let groups = Groups::new(&report.interfaces);
     let machine = machine(&desired, &tracker, &report, now);
     let waker = Arc::new(Waker::new(poll.registry(), HEALTH).map_err(RunError::Loop)?);
-    let watch = Watch::new(
-        now,
-        Arc::new(move || {
-            // Where it fails, the next turn of the loop sees what there is.
-            let _ = waker.wake();
-        }),
-    );
-    let prospect = watch.look(&desired, now, |service, server| tracker.reach(service, server), |_| ());
+    let wake: Wake = Arc::new(move || {
+        // Where it fails, the next turn of the loop sees what there is.
+        let _ = waker.wake();
+    });
+    let ways = Ways::default();
+    ways.learn(&tracker, &desired);
+    let watch = Watch::new(now, Arc::clone(&wake), Box::new(ServicePath::new(ways.clone())));
+    let mut people = People::open(&desired.state_file, wake);
+    people.look(&desired);
+    let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
+    let prospect = watch.look(&desired, now, reach, |prospect| people.prepare(&desired, prospect));
     let whereabouts = health::whereabouts(&tracker, prospect.meaning(), Duration::ZERO);
     let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
     let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
@@ -194,6 +200,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         desired: Arc::new(desired),
         tracker,
         watch,
+        ways,
         applied,
         workers,
         shared,
@@ -212,6 +219,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         alarms: Alarms::default(),
         local: Vec::new(),
         listings: Listings::default(),
+        people,
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
@@ -262,6 +270,8 @@ struct Engine {
     routers: Routers,
     tracker: Tracker,
     watch: Watch,
+    /// How servers are reached that are checked through the real path.
+    ways: Ways,
     // Before the workers: the filters leave the interfaces first, then the workers end.
     applied: Applied,
     workers: Workers,
@@ -290,6 +300,8 @@ struct Engine {
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
+    // Last: scripts that still run are waited for a little.
+    people: People,
 }
 
 impl Engine {
@@ -331,6 +343,8 @@ impl Engine {
                 },
                 Command::Reload => self.reload(now).into(),
                 Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Server => self.server(&request.options, now).into(),
+                Command::Events => self.people.events.begin(client, &request.options, now),
                 Command::Persistence => match Question::read(&request.options) {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
@@ -347,6 +361,11 @@ impl Engine {
                 server.complete(client, &answer, now);
             }
             self.on_deadline(now)?;
+            let mut answers = Vec::new();
+            self.people.events.turn(now, |client| server.waits(client), |to, answer| answers.push((to, answer)));
+            for (client, answer) in answers {
+                server.complete(client, &answer, now);
+            }
         }
     }
 
@@ -359,6 +378,9 @@ impl Engine {
             until = until.min(Instant::now() + SETTLE);
         }
         if let Some(deadline) = self.health_deadline() {
+            until = until.min(deadline);
+        }
+        if let Some(deadline) = self.people.events.next_deadline() {
             until = until.min(deadline);
         }
         if let Some(deadline) = self.applied.next_deadline() {
@@ -398,7 +420,7 @@ impl Engine {
             if !self.routers.is_running() {
                 return Err(RunError::VrrpDied);
             }
-            if !self.watch.is_running() {
+            if !self.watch.is_running() || !self.people.are_running() {
                 return Err(RunError::HealthDied);
             }
             self.on_health_tick(now);
@@ -457,18 +479,22 @@ impl Engine {
             let _ = self.tracker.watch(&before, now);
             return refused(self, &RunError::KernelInTheWay(why));
         }
-        let tracker = &self.tracker;
-        let prospect = self.watch.look(&desired, now, |service, server| tracker.reach(service, server), |_| ());
+        self.people.look(&desired);
+        let (tracker, people) = (&self.tracker, &self.people);
+        let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
+        let prospect = self.watch.look(&desired, now, reach, |prospect| people.prepare(&desired, prospect));
         let generation = match self.change(&desired, Some(&prospect)) {
             Ok(generation) => generation,
             Err(failure) => {
                 let before = self.desired.clone();
                 let _ = self.tracker.watch(&before, now);
+                self.people.look(&before);
                 return refused(self, &failure);
             }
         };
         self.desired = Arc::new(desired);
         self.last_error = None;
+        self.ways.learn(&self.tracker, &self.desired);
         if let Err(failure) = self.watch.take(prospect) {
             // As for VRRP: there were none before either.
             self.last_error = Some(format!("{name}: {}", startup::chain(&failure)));
