@@ -28,6 +28,7 @@ use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
 use super::groups::Groups;
+use super::health::egress::{ServicePath, Ways};
 use super::health::watch::{Prospect, Wake, Watch};
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
@@ -180,7 +181,9 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         // Where it fails, the next turn of the loop sees what there is.
         let _ = waker.wake();
     });
-    let watch = Watch::new(now, Arc::clone(&wake));
+    let ways = Ways::default();
+    ways.learn(&tracker, &desired);
+    let watch = Watch::new(now, Arc::clone(&wake), Box::new(ServicePath::new(ways.clone())));
     let mut people = People::open(&desired.state_file, wake);
     people.look(&desired);
     let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
@@ -198,6 +201,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         desired: Arc::new(desired),
         tracker,
         watch,
+        ways,
         applied,
         workers,
         shared,
@@ -267,6 +271,8 @@ struct Engine {
     routers: Routers,
     tracker: Tracker,
     watch: Watch,
+    /// How servers are reached that are checked through the real path.
+    ways: Ways,
     // Before the workers: the filters leave the interfaces first, then the workers end.
     applied: Applied,
     workers: Workers,
@@ -489,6 +495,7 @@ impl Engine {
         };
         self.desired = Arc::new(desired);
         self.last_error = None;
+        self.ways.learn(&self.tracker, &self.desired);
         if let Err(failure) = self.watch.take(prospect) {
             // As for VRRP: there were none before either.
             self.last_error = Some(format!("{name}: {}", startup::chain(&failure)));

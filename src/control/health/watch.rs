@@ -11,6 +11,7 @@ use super::meaning::passive::Counts;
 use super::meaning::{Meaning, Moment, Seen};
 use super::{Admin, Change, What};
 use crate::control::nexthop::Reach;
+use crate::health::driver::Egress;
 use crate::health::{CheckId, Checker, CheckerError, Record, Wiring};
 use crate::model::{Desired, Server, ServerKey, Service};
 
@@ -23,6 +24,8 @@ pub struct Watch {
     checks: Checks,
     meaning: Meaning,
     wake: Wake,
+    /// The way of checks with `path = "service"`, until the checker has it.
+    egress: Option<Box<dyn Egress>>,
     started: Instant,
     /// What happened, until somebody takes it.
     changes: Vec<Change>,
@@ -56,13 +59,14 @@ impl Prospect {
 
 impl Watch {
     /// Nothing yet. `started` is the moment from which time is counted; `wake` calls the control loop when there is something
-    /// to read.
-    pub fn new(started: Instant, wake: Wake) -> Watch {
+    /// to read; `egress` is the way of checks with `path = "service"`.
+    pub fn new(started: Instant, wake: Wake, egress: Box<dyn Egress>) -> Watch {
         Watch {
             checker: None,
             checks: Checks::default(),
             meaning: Meaning::default(),
             wake,
+            egress: Some(egress),
             started,
             changes: Vec::new(),
             drained: HashSet::new(),
@@ -102,7 +106,7 @@ impl Watch {
         (self.checks, self.meaning) = (checks, meaning);
         self.changes.extend(changes);
         if self.checker.is_none() && !self.checks.is_empty() {
-            self.checker = Some(Checker::start(Wiring { wake: Arc::clone(&self.wake), egress: None })?);
+            self.checker = Some(Checker::start(Wiring { wake: Arc::clone(&self.wake), egress: self.egress.take() })?);
         }
         if let Some(checker) = &self.checker {
             checker.configure(self.checks.plan());
