@@ -215,6 +215,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
+    engine.watch.ways().learn(&engine.tracker, &engine.desired);
     engine.watch.take(prospect)?;
     engine.tell();
     // Not before the packets of a master would be served.
@@ -415,6 +416,7 @@ impl Engine {
         let meaning = prospect.map_or(self.watch.meaning(), Prospect::meaning);
         let whereabouts = health::whereabouts(&self.tracker, meaning, machine.now);
         let generation = self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)?;
+        self.watch.ways().learn(&self.tracker, desired);
         self.changed = Instant::now();
         self.took = self.changed - begun;
         Ok(generation)

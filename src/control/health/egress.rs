@@ -83,9 +83,14 @@ fn hop(tracker: &Tracker, desired: &Desired, server: IpAddr, path: Path) -> Opti
         own,
         vlan: next.vlan,
         mac: next.mac,
-        source: route.and_then(|route| route.source),
+        // One that is good on any link.
+        source: route.and_then(|route| route.source).filter(|source| !is_link_local(*source)),
         back: back.clone(),
     })
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The checks' way.
@@ -249,7 +254,8 @@ mod tests {
         path.bind(6, 4001, Some(&through(1)));
         path.bind(17, 4000, Some(&through(2)));
         path.bind(6, 4000, None);
-        let server = |path: &ServicePath, protocol, port| path.bound.get(&(protocol, port)).map(|through| through.server);
+        let server =
+            |path: &ServicePath, protocol, port| path.bound.get(&(protocol, port)).map(|through| through.server);
         assert_eq!(server(&path, 6, 4000), Some(IpAddr::from([10, 0, 0, 1])), "its reset is still to come");
         assert_eq!(server(&path, 17, 4000), Some(IpAddr::from([10, 0, 0, 2])));
         path.bind(6, 4000, Some(&through(2)));
