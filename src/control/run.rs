@@ -28,7 +28,6 @@ use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
 use super::groups::Groups;
-use super::health::egress::{ServicePath, Ways};
 use super::health::watch::{Prospect, Wake, Watch};
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
@@ -181,9 +180,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         // Where it fails, the next turn of the loop sees what there is.
         let _ = waker.wake();
     });
-    let ways = Ways::default();
-    ways.learn(&tracker, &desired);
-    let watch = Watch::new(now, Arc::clone(&wake), Box::new(ServicePath::new(ways.clone())));
+    let watch = Watch::new(now, Arc::clone(&wake));
     let mut people = People::open(&desired.state_file, wake);
     people.look(&desired);
     let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
@@ -201,7 +198,6 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         desired: Arc::new(desired),
         tracker,
         watch,
-        ways,
         applied,
         workers,
         shared,
@@ -224,6 +220,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
+    engine.watch.ways().learn(&engine.tracker, &engine.desired);
     engine.watch.take(prospect)?;
     engine.tell();
     // Not before the packets of a master would be served.
@@ -271,8 +268,6 @@ struct Engine {
     routers: Routers,
     tracker: Tracker,
     watch: Watch,
-    /// How servers are reached that are checked through the real path.
-    ways: Ways,
     // Before the workers: the filters leave the interfaces first, then the workers end.
     applied: Applied,
     workers: Workers,
@@ -438,6 +433,7 @@ impl Engine {
         let meaning = prospect.map_or(self.watch.meaning(), Prospect::meaning);
         let whereabouts = health::whereabouts(&self.tracker, meaning, machine.now);
         let generation = self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)?;
+        self.watch.ways().learn(&self.tracker, desired);
         self.changed = Instant::now();
         self.took = self.changed - begun;
         Ok(generation)
@@ -495,7 +491,6 @@ impl Engine {
         };
         self.desired = Arc::new(desired);
         self.last_error = None;
-        self.ways.learn(&self.tracker, &self.desired);
         if let Err(failure) = self.watch.take(prospect) {
             // As for VRRP: there were none before either.
             self.last_error = Some(format!("{name}: {}", startup::chain(&failure)));

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::checks::Checks;
+use super::egress::{ServicePath, Ways};
 use super::meaning::passive::Counts;
 use super::meaning::{Meaning, Moment, Seen};
 use super::{Admin, Change, What};
 use crate::control::nexthop::Reach;
-use crate::health::driver::Egress;
 use crate::health::{CheckId, Checker, CheckerError, Record, Wiring};
 use crate::model::{Desired, Server, ServerKey, Service};
 
@@ -24,8 +24,8 @@ pub struct Watch {
     checks: Checks,
     meaning: Meaning,
     wake: Wake,
-    /// The way of checks with `path = "service"`, until the checker has it.
-    egress: Option<Box<dyn Egress>>,
+    /// How checks with `path = "service"` reach their servers.
+    ways: Ways,
     started: Instant,
     /// What happened, until somebody takes it.
     changes: Vec<Change>,
@@ -59,14 +59,14 @@ impl Prospect {
 
 impl Watch {
     /// Nothing yet. `started` is the moment from which time is counted; `wake` calls the control loop when there is something
-    /// to read; `egress` is the way of checks with `path = "service"`.
-    pub fn new(started: Instant, wake: Wake, egress: Box<dyn Egress>) -> Watch {
+    /// to read.
+    pub fn new(started: Instant, wake: Wake) -> Watch {
         Watch {
             checker: None,
             checks: Checks::default(),
             meaning: Meaning::default(),
             wake,
-            egress: Some(egress),
+            ways: Ways::default(),
             started,
             changes: Vec::new(),
             drained: HashSet::new(),
@@ -106,12 +106,18 @@ impl Watch {
         (self.checks, self.meaning) = (checks, meaning);
         self.changes.extend(changes);
         if self.checker.is_none() && !self.checks.is_empty() {
-            self.checker = Some(Checker::start(Wiring { wake: Arc::clone(&self.wake), egress: self.egress.take() })?);
+            let egress = Box::new(ServicePath::new(self.ways.clone()));
+            self.checker = Some(Checker::start(Wiring { wake: Arc::clone(&self.wake), egress: Some(egress) })?);
         }
         if let Some(checker) = &self.checker {
             checker.configure(self.checks.plan());
         }
         Ok(())
+    }
+
+    /// The ways of checks with `path = "service"`, to be kept fresh.
+    pub const fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     /// Takes the checks' news. Whether there were any.

@@ -56,7 +56,6 @@ impl Engine {
     /// Next hops changed.
     pub(super) fn on_hops(&mut self, now: Instant) {
         let tracker = &self.tracker;
-        self.ways.learn(tracker, &self.desired);
         self.watch.reach(&self.desired, |service, server| tracker.reach(service, server));
         self.watch.judge(now);
         self.stands_changed = false;
