@@ -51,7 +51,8 @@ fn may_import(file: &str, layer: &str) -> &'static [&'static str] {
     match (file, layer) {
         // The command line is where `main` begins: it names every command.
         ("control/cli.rs", _) => &["model", "dataplane", "control", "lab", "pktgen", "realserver"],
-        (_, "model") => &["model"],
+        (_, "model" | "priority" | "tun") => &["model"],
+        (_, "programs") => &["programs"],
         (_, "dataplane") => &["model", "dataplane"],
         (_, "vrrp") => &["model", "programs", "priority", "vrrp"],
         (_, "health") => &["model", "programs", "priority", "health"],
