@@ -200,6 +200,8 @@ pub struct Desired {
     pub timeouts: Timeouts,
     /// Control socket path.
     pub control_socket: PathBuf,
+    /// File that remembers which servers are in maintenance.
+    pub state_file: PathBuf,
     /// Interfaces; a port index of the data plane is an index into this list.
     pub interfaces: Vec<Interface>,
     /// Static next hops.
@@ -216,9 +218,25 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Addresses of servers behind tunnels; some may come twice.
+    /// These services, with the defaults of the configuration file: no interfaces, no virtual routers.
+    pub fn of(services: Vec<Service>) -> Desired {
+        Desired {
+            engine: EngineSettings::default(),
+            timeouts: Timeouts::default(),
+            control_socket: "/run/evenkeel.sock".into(),
+            state_file: "/var/lib/evenkeel/state.json".into(),
+            interfaces: Vec::new(),
+            neighbors: Vec::new(),
+            addresses: Vec::new(),
+            access: Arc::default(),
+            services,
+            vrrp: Vrrp::default(),
+        }
+    }
+
+    /// Addresses of servers behind tunnels, sorry servers too; some may come twice.
     pub fn tunnel_servers(&self) -> impl Iterator<Item = IpAddr> {
-        let servers = self.services.iter().flat_map(|service| &service.servers);
+        let servers = self.services.iter().flat_map(Service::all_servers);
         servers.filter(|server| server.method.is_tunnel()).map(|server| server.address)
     }
 }

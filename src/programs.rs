@@ -3,6 +3,8 @@
 //! Owns finding and checking a program, starting it as its user in a process group of its own, the first line that it prints,
 //! and ending that group. Never waits for one: whoever runs it looks whether it has ended.
 
+pub(crate) mod queue;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};

@@ -1,11 +1,11 @@
-//! A TUN device: packets that are written to it arrive in this machine's kernel.
+//! A TUN device: packets that are written to it arrive in this machine's kernel, and what the kernel routes to it is read.
 //!
 //! Owns the one system call for which neither the standard library nor a crate at hand has a safe form. The device goes
 //! with the last descriptor of it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
@@ -59,5 +59,19 @@ impl Tun {
     /// The kernel does not take it: no IP packet, or the device is down.
     pub fn write(&self, packet: &[u8]) -> io::Result<()> {
         (&self.file).write(packet).map(drop)
+    }
+    /// Takes the next packet (from its IP header on) that the kernel sends by the device, with its checksums; never waits. What
+    /// does not fit is cut.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: none waits. Else what the kernel says: the device is down.
+    pub fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(into)
+    }
+}
+
+impl AsRawFd for Tun {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 }

@@ -237,7 +237,7 @@ fn the_monitor_hears_and_survives_a_flood() {
 }
 
 #[test]
-fn a_link_that_comes_back_is_asked_about_at_once() {
+fn a_link_that_comes_back_has_its_neighbour_at_once() {
     let Some(pair) = Pair::new("back") else { return };
     pair.in_a("address add 10.0.0.1/24 dev eth0");
     pair.in_b("address add 10.0.0.11/24 dev eth0");

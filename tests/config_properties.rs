@@ -13,6 +13,8 @@ use evenkeel::model::{
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+#[path = "config_support/health.rs"]
+mod health;
 #[path = "config_support/vrrp.rs"]
 mod vrrp;
 
@@ -45,6 +47,7 @@ const ROUTER_KEYS: [&str; 24] = [
     "peers_min_ttl",
     "down_adverts",
 ];
+const HEALTH: &str = include_str!("../configs/health.toml");
 const PAIR: &str = include_str!("../configs/proxy-pair.toml");
 
 fn unicast(v6: bool, number: u32) -> IpAddr {
@@ -184,7 +187,9 @@ fn services() -> impl Strategy<Value = Vec<Service>> {
     proptest::collection::vec(one, 0..6).prop_flat_map(|all| {
         let services = all.into_iter().enumerate();
         services
-            .map(|(index, (v6, protocol, ports))| service(u32::try_from(index).unwrap(), v6, protocol, ports))
+            .map(|(index, (v6, protocol, ports))| {
+                service(u32::try_from(index).unwrap(), v6, protocol, ports).prop_flat_map(health::with_health)
+            })
             .collect::<Vec<_>>()
     })
 }
@@ -340,6 +345,7 @@ fn engine_alone() -> impl Strategy<Value = Desired> {
         |(engine, timeouts, socket, interfaces, (neighbors, addresses, access), (services, own))| Desired {
             engine,
             timeouts,
+            state_file: format!("{socket}.state").into(),
             control_socket: socket.into(),
             neighbors: neighbors
                 .into_iter()
@@ -407,9 +413,9 @@ proptest! {
     #[test]
     fn a_sound_file_with_damage_is_read_without_panic(
         cuts in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..9, "[\\[\\]{}=\"'#.,\na0 -]{0,3}"), 1..8),
-        pair in any::<bool>(),
+        text in select(vec![SOUND, PAIR, HEALTH]),
     ) {
-        let mut text = if pair { PAIR } else { SOUND }.to_owned();
+        let mut text = text.to_owned();
         for (at, length, put) in cuts {
             let at = at.index(text.len());
             let end = (at + length).min(text.len());

@@ -104,11 +104,13 @@ fn given(name: &str) -> Option<u64> {
 /// What no outcome tells, and counters do.
 fn seen_in_counters(rig: &Rig) {
     let stats = |of: fn(&WorkerStats) -> u64| rig.sum(|w| of(w.pipeline.stats()));
-    let counters: [(&str, u64); 11] = [
+    let counters: [(&str, u64); 13] = [
         ("expired", stats(|s| s.expired.get())),
         ("evicted", stats(|s| s.evicted.get())),
         ("ICMP errors", stats(|s| s.icmp_errors.get())),
         ("resets", stats(|s| s.resets.get())),
+        ("refusals", stats(|s| s.refused.get())),
+        ("failures of servers", stats(|s| s.servers.iter().map(|server| server.failed.get()).sum())),
         ("cookies sent", stats(|s| s.cookies_sent.get())),
         ("cookies accepted", stats(|s| s.cookies_accepted.get())),
         ("cookies refused", stats(|s| s.cookies_refused.get())),

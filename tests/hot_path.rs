@@ -31,17 +31,7 @@ fn desired(scheduler: Scheduler, servers: &[(u8, u16)]) -> Desired {
     let key =
         ServiceKey { address: IpAddr::from([192, 0, 2, 10]), protocol: Protocol::Udp, ports: PortRange::single(53) };
     let servers = servers.iter().map(|(n, weight)| Server::dr(IpAddr::from([10, 0, 0, *n]), *weight)).collect();
-    Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/nonexistent".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services: vec![Service::dr("dns", key, scheduler, servers)],
-        vrrp: Default::default(),
-    }
+    Desired::of(vec![Service::dr("dns", key, scheduler, servers)])
 }
 
 fn compile(registry: &mut Registry, desired: &Desired) -> Snapshot {

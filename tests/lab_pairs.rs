@@ -1,4 +1,4 @@
-//! The deployments of two boxes with proxies, with their own clocks made faster.
+//! The deployments of two boxes, with their own clocks made faster.
 
 mod lab_support;
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel::lab::process;
 use evenkeel::lab::scenario::report::Report;
-use evenkeel::lab::scenario::{haproxy_pair, proxy_pair};
+use evenkeel::lab::scenario::{dns_dsr, haproxy_pair, proxy_pair};
 use lab_support::{lab_is_possible, options};
 
 fn there(program: &str) -> bool {
@@ -36,5 +36,12 @@ fn haproxy_pair_with_haproxy() {
     if lab_is_possible() && there("haproxy") {
         let checks = Duration::from_millis(200);
         must_pass(&haproxy_pair::run(&options(), checks).unwrap_or_else(|error| panic!("{error}")));
+    }
+}
+
+#[test]
+fn dns_dsr_with_unbound() {
+    if lab_is_possible() && there("unbound") && there("dig") {
+        must_pass(&dns_dsr::run(&options(), dns_dsr::Pace::FAST).unwrap_or_else(|error| panic!("{error}")));
     }
 }

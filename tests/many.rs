@@ -30,17 +30,7 @@ const SERVICE: [u8; 4] = [192, 0, 2, 10];
 fn desired() -> Desired {
     let key = ServiceKey { address: IpAddr::from(SERVICE), protocol: Protocol::Udp, ports: PortRange::single(53) };
     let servers = [1, 2, 3].map(|n| Server::dr(IpAddr::from([10, 0, 0, n]), 1)).to_vec();
-    Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/nonexistent".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services: vec![Service::dr("dns", key, Scheduler::RR, servers)],
-        vrrp: Default::default(),
-    }
+    Desired::of(vec![Service::dr("dns", key, Scheduler::RR, servers)])
 }
 
 fn snapshot(mac: MacAddr) -> Snapshot {

@@ -12,9 +12,7 @@ use std::sync::Arc;
 use evenkeel::control::compile::Registry;
 use evenkeel::dataplane::schedule::{Load, Request, SCHEDULERS, description, fold_address};
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
-use evenkeel::model::{
-    Desired, EngineSettings, MacAddr, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
-};
+use evenkeel::model::{Desired, MacAddr, PortRange, Protocol, Scheduler, Server, Service, ServiceKey};
 
 /// A director that does what `ipvsadm` says.
 struct Director {
@@ -49,17 +47,7 @@ fn end(text: &str) -> SocketAddr {
 
 impl Director {
     fn new() -> Director {
-        let desired = Desired {
-            engine: EngineSettings::default(),
-            timeouts: Timeouts::default(),
-            control_socket: "/x".into(),
-            interfaces: Vec::new(),
-            neighbors: Vec::new(),
-            addresses: Vec::new(),
-            access: Arc::default(),
-            services: Vec::new(),
-            vrrp: Default::default(),
-        };
+        let desired = Desired::of(Vec::new());
         let mut registry = Registry::default();
         let snapshot = compile(&mut registry, &desired);
         Director { desired, registry, snapshot, now: 1000, flows: Vec::new() }

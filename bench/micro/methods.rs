@@ -14,7 +14,6 @@ use evenkeel::dataplane::stats::WorkerStats;
 use evenkeel::dataplane::verdict::{Outcome, Verdict};
 use evenkeel::model::{
     Desired, EngineSettings, Interface, MacAddr, Method, PortRange, Protocol, Scheduler, Server, Service, ServiceKey,
-    Timeouts,
 };
 
 use crate::support::{Case, Frames, OWN, median, vip};
@@ -42,17 +41,8 @@ fn snapshot(v6: bool, method: Method) -> Snapshot {
     let local_addresses =
         if method == Method::FullNat { (101..=116).map(|n| address(v6, n)).collect() } else { Vec::new() };
     let service = Service { method, local_addresses, ..Service::dr("dns", key, Scheduler::WLC, vec![server]) };
-    let desired = Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/nonexistent".into(),
-        interfaces: vec![Interface { name: "eth0".into(), queues: None }],
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services: vec![service],
-        vrrp: Default::default(),
-    };
+    let desired =
+        Desired { interfaces: vec![Interface { name: "eth0".into(), queues: None }], ..Desired::of(vec![service]) };
     let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };
     let at = Whereabouts { hop: Some(hop), source: Some(address(v6, 254)), ..Whereabouts::default() };
     let ports = vec![Port::new(OWN, 1500, true)];

@@ -22,7 +22,7 @@ use evenkeel::dataplane::verdict::{Outcome, Verdict};
 use evenkeel::dataplane::worker::{self, Pace, Shared};
 use evenkeel::model::{
     Desired, EngineSettings, Interface, MacAddr, Method, Polling, PortRange, Protocol, Scheduler, Server, Service,
-    ServiceKey, Timeouts,
+    ServiceKey,
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -222,14 +222,8 @@ impl Table {
         let service = Service { method, ..Service::dr("dns", key, Scheduler::WLC, servers.collect()) };
         let desired = Desired {
             engine: engine.clone(),
-            timeouts: Timeouts::default(),
-            control_socket: "/nonexistent".into(),
             interfaces: vec![Interface { name: "eth0".into(), queues: None }],
-            neighbors: Vec::new(),
-            addresses: Vec::new(),
-            access: Arc::default(),
-            services: vec![service],
-            vrrp: Default::default(),
+            ..Desired::of(vec![service])
         };
         let pipeline = Pipeline::new(&engine, Seeds::random(), Arc::new(WorkerStats::default())).expect("memory");
         let mut table = Table { pipeline, registry: Registry::default(), desired, case: Case { v6, flows } };

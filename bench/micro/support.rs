@@ -17,7 +17,7 @@ use evenkeel::dataplane::stats::WorkerStats;
 use evenkeel::dataplane::sys;
 use evenkeel::dataplane::verdict::{Outcome, Verdict};
 use evenkeel::model::{
-    Desired, EngineSettings, Interface, MacAddr, PortRange, Protocol, Scheduler, Server, Service, ServiceKey, Timeouts,
+    Desired, EngineSettings, Interface, MacAddr, PortRange, Protocol, Scheduler, Server, Service, ServiceKey,
 };
 
 const CHUNK: usize = 2048;
@@ -141,15 +141,8 @@ fn snapshot(v6: bool, scheduler: Scheduler) -> Snapshot {
         .collect();
     let key = ServiceKey { address: vip(v6).0, protocol: Protocol::Udp, ports: PortRange::single(53) };
     let desired = Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/nonexistent".into(),
         interfaces: vec![Interface { name: "eth0".into(), queues: None }],
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services: vec![Service::dr("dns", key, scheduler, servers)],
-        vrrp: Default::default(),
+        ..Desired::of(vec![Service::dr("dns", key, scheduler, servers)])
     };
     let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };
     let ports = vec![Port::new(OWN, 1500, true)];

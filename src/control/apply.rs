@@ -20,7 +20,7 @@ use crate::dataplane::snapshot::{Port, Snapshot, slot_of};
 use crate::dataplane::worker::Shared;
 use crate::dataplane::xdp::{FilterEntry, FilterError, FilterTable};
 use crate::model::{
-    Desired, Mastery, Method, Place, PortRange, RouterSlot, Server, Service, ServiceKey, VirtualRouter,
+    Desired, Mastery, Method, Place, PortRange, RouterSlot, Server, ServerKey, Service, ServiceKey, VirtualRouter,
 };
 
 /// Why a change was not made. Nothing changed.
@@ -83,7 +83,7 @@ pub fn filter_table(desired: &Desired, kernel: &HashSet<IpAddr>) -> FilterTable 
                 owned.insert(*address);
             }
         }
-        replies.extend(service.servers.iter().filter_map(|server| answers(key, server)));
+        replies.extend(service.all_servers().filter_map(|server| answers(key, server)));
     }
     let judged: BTreeSet<IpAddr> = match desired.access.denies_any() {
         true => desired.services.iter().map(|service| service.key.address).collect(),
@@ -238,6 +238,11 @@ impl Applied {
         self.registry.has_idle_ghosts()
     }
 
+    /// Servers that drain and have no flows left.
+    pub fn drained(&self) -> impl Iterator<Item = ServerKey> {
+        self.registry.drained()
+    }
+
     /// Servers that drain, by their stable ids.
     pub fn drains(&self) -> HashMap<u32, Drain> {
         self.registry.drains()
@@ -311,7 +316,7 @@ pub fn totals(workers: &Workers, id: u32) -> Baseline {
 mod tests {
     use super::*;
     use crate::dataplane::snapshot::NextHop;
-    use crate::model::{EngineSettings, MacAddr, Protocol, Scheduler, Timeouts};
+    use crate::model::{MacAddr, Protocol, Scheduler};
 
     #[test]
     fn answers_of_a_removed_server_are_taken_while_it_has_flows() {
@@ -321,17 +326,7 @@ mod tests {
             ports: PortRange::single(port),
         };
         let server = |last| Server { method: Method::Nat, ..Server::dr(IpAddr::from([10, 0, 0, last]), 1) };
-        let mut desired = Desired {
-            engine: EngineSettings::default(),
-            timeouts: Timeouts::default(),
-            control_socket: "/x".into(),
-            interfaces: Vec::new(),
-            neighbors: Vec::new(),
-            addresses: Vec::new(),
-            access: Default::default(),
-            services: vec![Service::dr("web", key(80), Scheduler::WLC, vec![server(1), server(2)])],
-            vrrp: Default::default(),
-        };
+        let mut desired = Desired::of(vec![Service::dr("web", key(80), Scheduler::WLC, vec![server(1), server(2)])]);
         let mut registry = Registry::default();
         let mut table = |desired: &Desired, flows: i32| {
             let port = Port::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500, true);

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::config::{self, Outcome, reference, render};
-use crate::model::Desired;
+use crate::model::{CheckKind, Desired, Service};
 
 /// Arguments of `evenkeel check`.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,11 @@ pub fn main(args: CheckArgs) -> ExitCode {
         eprint!("{}", config::render_all(&file, &outcome.problems));
         match &outcome.desired {
             Some(desired) if args.effective => super::print(&render::render(desired)),
-            Some(desired) => super::print(&format!("{file}: {}\n", summary(desired, outcome.warnings().count()))),
+            Some(desired) => {
+                let notes = notes(desired).into_iter().map(|note| format!("{file}: note: {note}\n"));
+                let fine = format!("{file}: {}\n", summary(desired, outcome.warnings().count()));
+                super::print(&notes.chain([fine]).collect::<String>());
+            }
             None => eprintln!("{file}: refused: {}", counted(outcome.errors().count(), "error")),
         }
     }
@@ -70,6 +74,31 @@ pub fn summary(desired: &Desired, warnings: usize) -> String {
     )
 }
 
+/// Services of which a note names each.
+const MOST_NAMED: usize = 20;
+
+/// What was not written and is done nevertheless: a sentence for each sort of usual check.
+pub fn notes(desired: &Desired) -> Vec<String> {
+    let usual = |service: &Service| {
+        let check = service.servers.iter().find(|server| server.health.default_check)?.health.checks.first()?;
+        Some((service.name.clone(), check.kind.clone(), check.pace.interval))
+    };
+    let all: Vec<_> = desired.services.iter().filter_map(usual).collect();
+    let sorts = [(CheckKind::Tcp, "a connection to each server"), (CheckKind::Ping, "a ping of each server")];
+    let note = |(kind, what): (CheckKind, &str)| {
+        let of_sort: Vec<_> = all.iter().filter(|(_, known, _)| *known == kind).collect();
+        let (_, _, interval) = of_sort.first()?;
+        let mut names: Vec<&str> = of_sort.iter().map(|(name, ..)| name.as_str()).take(MOST_NAMED).collect();
+        let more = format!("{} more", of_sort.len() - names.len());
+        if of_sort.len() > names.len() {
+            names.push(&more);
+        }
+        let names = names.join(", ");
+        Some(format!("{names}: no `[[service.check]]`: {what} every {} s is the check", interval.as_secs_f64()))
+    };
+    sorts.into_iter().filter_map(note).collect()
+}
+
 fn counted(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
@@ -89,6 +118,7 @@ fn as_json(file: &str, outcome: &Outcome) -> serde_json::Value {
         "ok": outcome.desired.is_some(),
         "errors": outcome.errors().collect::<Vec<_>>(),
         "warnings": outcome.warnings().collect::<Vec<_>>(),
+        "notes": outcome.desired.as_ref().map(notes).unwrap_or_default(),
         "summary": summary,
     })
 }

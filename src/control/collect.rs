@@ -3,12 +3,16 @@
 //! Owns nothing but the gathering. Never changes anything, and reads counters as they run: numbers of one status can
 //! be microseconds apart.
 
+pub mod health;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::apply::{Applied, totals};
 use super::compile::Drain;
+use super::health::watch::Watch;
 use super::nexthop::{Facts, Reach, Reason};
 use super::status::{
     DrainStatus, InterfaceStatus, LimitedClientsStatus, LimitsStatus, LocalPortsStatus, NextHopStatus,
@@ -109,6 +113,7 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
             unproven: stats.unproven.get(),
             stateless: stats.stateless.get(),
             resets: stats.resets.get(),
+            refused: stats.refused.get(),
             cookies_sent: stats.cookies_sent.get(),
             cookies_accepted: stats.cookies_accepted.get(),
             cookies_refused: stats.cookies_refused.get(),
@@ -167,24 +172,28 @@ pub fn services(
     applied: &Applied,
     workers: &Workers,
     now: Now,
+    watch: &Watch,
+    checks: &health::Known<'_>,
     reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();
     let drains = applied.drains();
     for service in &snapshot.services {
-        let config = &service.config;
-        let servers: Vec<ServerStatus> = config
-            .servers
-            .iter()
-            .map(|configured| {
-                let member = member(service, configured);
-                let tunnel = member.and_then(|member| snapshot.target(member.id)?.tunnel.as_ref());
-                let path_mtu = tunnel.and_then(|tunnel| tunnel.path().get(now.clock));
-                let reach = reach(config, configured);
-                let drain = member.and_then(|member| drain(config, member, &drains, now.elapsed));
-                ServerStatus { path_mtu, drain, ..server(configured, member, desired, applied, workers, reach) }
-            })
-            .collect();
+        let (config, members) = (&*service.config, by_ends(service));
+        let one = |configured: &Server| {
+            let member = members.get(&ends(config, configured)).copied();
+            let tunnel = member.and_then(|member| snapshot.target(member.id)?.tunnel.as_ref());
+            let path_mtu = tunnel.and_then(|tunnel| tunnel.path().get(now.clock));
+            let reach = reach(config, configured);
+            let drain = member.and_then(|member| drain(config, member, &drains, now.elapsed));
+            let health = health::server(config, configured, watch, checks, now.elapsed)
+                .or_else(|| health::sorry(config, watch.meaning()));
+            let (weight, health) = health.map_or((configured.weight, None), |(weight, health)| (weight, Some(health)));
+            let server = server(configured, member, desired, applied, workers, reach);
+            ServerStatus { path_mtu, drain, weight, health, ..server }
+        };
+        let servers: Vec<ServerStatus> = config.servers.iter().map(one).collect();
+        let sorry = config.health.sorry.as_deref().map(|configured| Box::new(one(configured)));
         let flags = schedule::flags(config.scheduler).into_iter().map(str::to_owned).collect();
         let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
         all.push(ServiceStatus {
@@ -201,7 +210,9 @@ pub fn services(
             out_bytes: sum(|server| server.out_bytes),
             connections: sum(|server| server.connections),
             limits: limits(service),
+            quorum: health::quorum(config, watch.meaning()),
             servers,
+            sorry,
             removed: removed(service),
         });
     }
@@ -246,10 +257,17 @@ fn removed(service: &ServiceEntry) -> Vec<RemovedStatus> {
     ghosts.map(row).collect()
 }
 
-/// A configured server in the snapshot.
-fn member<'s>(service: &'s ServiceEntry, configured: &Server) -> Option<&'s Member> {
-    let port = configured.port.or(service.config.key.ports.as_single()).unwrap_or(0);
-    service.members.iter().find(|member| (member.address, member.port) == (configured.address, port))
+/// What tells the members of a service apart.
+type Ends = (IpAddr, u16);
+
+/// Those of a configured server.
+fn ends(service: &Service, configured: &Server) -> Ends {
+    (configured.address, configured.port.or(service.key.ports.as_single()).unwrap_or(0))
+}
+
+/// The members of a service by their ends.
+fn by_ends(service: &ServiceEntry) -> HashMap<Ends, &Member> {
+    service.members.iter().map(|member| ((member.address, member.port), member)).collect()
 }
 
 fn server(
@@ -281,6 +299,7 @@ fn server(
         port: configured.port,
         method: method.to_owned(),
         weight: configured.weight,
+        health: None,
         next_hop,
         unreachable,
         active: member.map_or(0, |member| member.load.active()),

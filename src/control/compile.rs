@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::control::health::Standing;
 use crate::dataplane::access::Table;
 use crate::dataplane::director::ServiceState;
 use crate::dataplane::limits::Tally;
@@ -43,6 +44,17 @@ pub struct Whereabouts {
     pub source: Option<IpAddr>,
     /// It is this machine.
     pub local: bool,
+    /// How it stands by its checks, by people and by traffic; `None`: as it is configured, and a sorry server is not needed.
+    pub standing: Option<Standing>,
+}
+
+impl Whereabouts {
+    /// How a server stands.
+    fn stands(&self, server: &Server, sorry: bool) -> Standing {
+        let weight = if server.drain { 0 } else { u32::from(server.weight) };
+        let configured = Standing { weight, takes: true, failed: false, drains: server.drain };
+        self.standing.unwrap_or(if sorry { Standing::OUT } else { configured })
+    }
 }
 
 /// How one server of a service is reached.
@@ -114,6 +126,11 @@ struct Record {
     load: Arc<Load>,
     /// As configured, last.
     server: Server,
+    /// It is the service's sorry server, which is no server of the service for anybody else.
+    sorry: bool,
+    /// Where it is now, and how it stands.
+    at: Whereabouts,
+    stands: Standing,
     /// Since when it drains.
     drain: Option<Drain>,
     /// Number of the first snapshot without it; 0 while it is configured.
@@ -126,7 +143,8 @@ impl Record {
     }
 }
 
-/// A service as it is known from one snapshot to the next. Servers are in IPVS's order: the one added last comes first.
+/// A service as it is known from one snapshot to the next. Servers are in IPVS's order: the one added last comes first. The
+/// sorry server is behind them all, where no sequence passes.
 #[derive(Debug)]
 struct ServiceRecord {
     scheduler: Scheduler,
@@ -137,6 +155,8 @@ struct ServiceRecord {
     counted: Counted,
     tally: Arc<Tally>,
     tally_since: u64,
+    /// As configured: shared with the snapshots.
+    config: Arc<Service>,
     /// Its unit, and how that tells clients apart.
     clients: Clients,
     /// The selectors of the last snapshot, and what they were made from.
@@ -224,7 +244,7 @@ impl Registry {
         now: Duration,
         whereabouts: impl Fn(&Service, &Server) -> Whereabouts,
     ) -> Result<Compiled, CompileError> {
-        let wanted = desired.services.iter().map(|s| s.servers.len()).sum();
+        let wanted = desired.services.iter().map(|s| s.all_servers().count()).sum();
         if wanted > MAX_SERVERS {
             return Err(CompileError::TooManyServers { wanted });
         }
@@ -252,12 +272,12 @@ impl Registry {
             if let Some(old) = &old {
                 self.departures.compare(old, Some(&clients), &gone, self.generation + 1, now);
             }
-            let mut record = self.carry_service(service, old, &gone, &mut added, now);
+            let mut record = self.carry_service(service, old, &gone, &mut added, now, &whereabouts);
             record.clients = clients;
             let port = service.key.ports.as_single().unwrap_or(0);
             let mut member = |known: &Record, ghost: bool| {
                 let server = &known.server;
-                let at = if ghost { Whereabouts::default() } else { whereabouts(service, server) };
+                let at = if ghost { Whereabouts::default() } else { known.at };
                 let mut at = place(service, server, at, &self.locals, &mut self.paths);
                 let reachable = at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len());
                 at.fate = known.fate(service, reachable, now);
@@ -265,7 +285,7 @@ impl Registry {
                     id: known.id,
                     weight: known.weight,
                     last_weight: known.last_weight,
-                    reachable: reachable && at.fate.is_none(),
+                    reachable: reachable && at.fate.is_none() && known.stands.takes,
                     address: server.address,
                     port: server.port.unwrap_or(port),
                     real: self.units.real(service, server),
@@ -288,7 +308,7 @@ impl Registry {
                 state: record.state.clone(),
                 tally: record.tally.clone(),
                 tally_since: record.tally_since,
-                config: service.clone(),
+                config: Arc::clone(&record.config),
                 members,
             });
             self.services.insert(service.key, record);

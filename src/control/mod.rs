@@ -9,6 +9,7 @@ pub mod compile;
 pub mod config;
 pub mod flows;
 pub mod groups;
+pub mod health;
 pub mod netlink;
 pub mod nexthop;
 pub mod persistence;

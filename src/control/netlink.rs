@@ -202,6 +202,16 @@ impl Netlink {
         self.ask("the resolution of a neighbour", request, NLM_F_CREATE | NLM_F_ACK).map(|_| ())
     }
 
+    /// Makes the kernel change something. `flags` besides those of every request, such as `NLM_F_CREATE`.
+    pub(crate) fn change(
+        &mut self,
+        what: &'static str,
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        self.ask(what, request, flags | NLM_F_ACK).map(drop)
+    }
+
     fn ask(
         &mut self,
         what: &'static str,

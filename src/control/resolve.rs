@@ -4,6 +4,8 @@
 //! sense where they stand. Never looks at the machine: whether an interface or a core exists is seen at start. Pure.
 
 mod access;
+mod checks;
+mod health;
 mod life;
 mod persistence;
 mod router;
@@ -32,7 +34,8 @@ use crate::model::{
 pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Collector<'_>) -> Option<Desired> {
     let engine = file.tables("engine").first().and_then(|entry| engine(entry, last_core, out));
     let timeouts = file.tables("timeouts").first().map(|entry| life::timeouts(entry, Timeouts::default()));
-    let control_socket = file.tables("control").first().and_then(|entry| entry.text("socket"));
+    let control = |key| file.tables("control").first().and_then(|entry| entry.text(key));
+    let (control_socket, state_file) = (control("socket"), control("state"));
     let interfaces = interfaces(file, out);
     let services = services::services(file.tables("service"), timeouts.unwrap_or_default(), out);
     local_addresses(file, engine.as_ref().map(|engine| engine.local_addresses), out);
@@ -44,6 +47,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
         engine: engine?,
         timeouts: timeouts?,
         control_socket: control_socket?.value.into(),
+        state_file: state_file?.value.into(),
         interfaces,
         neighbors,
         addresses,
@@ -176,7 +180,7 @@ fn neighbors(file: &Entry, interfaces: &[Interface], out: &mut Collector<'_>) ->
     let servers: HashSet<IpAddr> = file
         .tables("service")
         .iter()
-        .flat_map(|service| service.tables("server"))
+        .flat_map(services::each_server)
         .filter_map(|server| Some(server.address("address")?.value))
         .collect();
     // By NAT and tunnels it may be the router on the way to servers.
@@ -249,7 +253,7 @@ fn of_services<'f>(file: &'f Entry, key: &'static str, out: &Collector<'_>) -> H
 
 /// Every server's address, with its line.
 fn of_servers(file: &Entry, out: &Collector<'_>) -> HashMap<IpAddr, usize> {
-    let all = file.tables("service").iter().flat_map(|service| service.tables("server"));
+    let all = file.tables("service").iter().flat_map(services::each_server);
     all.filter_map(|server| server.address("address")).map(|at| (at.value, out.line(at.at))).collect()
 }
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::control::workers::Workers;
-use crate::dataplane::snapshot::Snapshot;
 use crate::model::{Desired, Mastery, RouterSlot, Tracked, Vrrp};
 use crate::vrrp::driver::{Driver, DriverError, Plan, Wiring};
 use crate::vrrp::status::VrrpStatus;
@@ -28,12 +27,6 @@ fn tracked_services(vrrp: &Vrrp) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a service has a server that takes new flows; `None`: there is no such service.
-fn is_up(snapshot: &Snapshot, name: &str) -> Option<bool> {
-    let service = snapshot.services.iter().find(|service| service.config.name == name)?;
-    Some(service.members.iter().any(|member| member.reachable && member.weight > 0))
-}
-
 impl Routers {
     /// Nobody yet. `socket` is the control socket: beside it lies the file that remembers addresses on interfaces of the kernel.
     pub fn new(mastery: Arc<Mastery>, workers: &Workers, socket: &Path) -> Routers {
@@ -45,7 +38,8 @@ impl Routers {
         Routers { driver: None, wiring, tracked: Vec::new() }
     }
 
-    /// Takes a configuration over. Virtual routers that it does not change are not touched.
+    /// Takes a configuration over. Virtual routers that it does not change are not touched. `is_up`: as for
+    /// [`Routers::services`].
     ///
     /// # Errors
     /// [`DriverError`]: the first one could not be started.
@@ -53,7 +47,7 @@ impl Routers {
         &mut self,
         desired: &Desired,
         slot: impl Fn(&str) -> Option<RouterSlot>,
-        snapshot: &Snapshot,
+        is_up: impl Fn(&str) -> Option<bool>,
     ) -> Result<(), DriverError> {
         let vrrp = desired.vrrp.clone();
         let slots = vrrp.routers.iter().map(|router| slot(&router.name).unwrap_or_default()).collect();
@@ -66,20 +60,20 @@ impl Routers {
         self.tracked = tracked_services(&desired.vrrp).map(|name| (name.to_owned(), false)).collect();
         self.tracked.sort_unstable();
         self.tracked.dedup();
-        self.tell(snapshot, true);
+        self.tell(is_up, true);
         Ok(())
     }
 
-    /// Says which services can serve, if that changed.
-    pub fn services(&mut self, snapshot: &Snapshot) {
-        self.tell(snapshot, false);
+    /// Says which services have their quorum (`None`: there is no such service), if that changed.
+    pub fn services(&mut self, is_up: impl Fn(&str) -> Option<bool>) {
+        self.tell(is_up, false);
     }
 
-    fn tell(&mut self, snapshot: &Snapshot, always: bool) {
+    fn tell(&mut self, is_up: impl Fn(&str) -> Option<bool>, always: bool) {
         let Some(driver) = self.driver.as_ref().filter(|_| !self.tracked.is_empty()) else { return };
         let mut changed = always;
         for (name, known) in &mut self.tracked {
-            let up = is_up(snapshot, name).unwrap_or(false);
+            let up = is_up(name).unwrap_or(false);
             changed |= up != *known;
             *known = up;
         }

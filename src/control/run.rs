@@ -3,6 +3,7 @@
 //! Owns the order of start and stop, and the one loop over signals, the control socket, the kernel's announcements and
 //! timers. Decides nothing about packets and nothing about a configuration.
 
+mod health;
 mod report;
 
 use std::collections::{BTreeMap, HashSet};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
@@ -26,6 +27,7 @@ use super::check::summary;
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
 use super::groups::Groups;
+use super::health::watch::{Prospect, Watch};
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
@@ -37,7 +39,8 @@ use super::startup;
 use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
-use crate::model::{self, Desired, Service};
+use crate::health::CheckerError;
+use crate::model::{Desired, Service};
 use crate::vrrp::driver::DriverError;
 
 /// Arguments of `evenkeel run`.
@@ -84,6 +87,12 @@ pub enum RunError {
     /// The thread of VRRP ended by itself.
     #[error("the VRRP thread died; the interfaces and addresses are given back")]
     VrrpDied,
+    /// No health checks.
+    #[error(transparent)]
+    Health(#[from] CheckerError),
+    /// A thread of the health checks ended by itself.
+    #[error("a thread of the health checks died; the interfaces are given back to the kernel")]
+    HealthDied,
     /// A worker ended by itself.
     #[error("worker {0} died; the interfaces are given back to the kernel")]
     WorkerDied(usize),
@@ -92,6 +101,7 @@ pub enum RunError {
 const RELOAD: Token = Token(0);
 const STOP: Token = Token(1);
 const NETLINK: Token = Token(2);
+const HEALTH: Token = Token(3);
 /// From here on tokens are the control socket's.
 const SOCKET: Token = Token(16);
 
@@ -162,7 +172,16 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     startup::notes(&desired, &tracker.facts().addresses);
     let groups = Groups::new(&report.interfaces);
     let machine = machine(&desired, &tracker, &report, now);
-    let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
+    let waker = Arc::new(Waker::new(poll.registry(), HEALTH).map_err(RunError::Loop)?);
+    let watch = Watch::new(
+        now,
+        Arc::new(move || {
+            // Where it fails, the next turn of the loop sees what there is.
+            let _ = waker.wake();
+        }),
+    );
+    let prospect = watch.look(&desired, now, |service, server| tracker.reach(service, server), |_| ());
+    let whereabouts = health::whereabouts(&tracker, prospect.meaning(), Duration::ZERO);
     let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
     let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
     let workers = Workers::start(ios, &desired.engine, &shared)?;
@@ -172,8 +191,9 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         file: file.to_owned(),
         loads: vec![0.0; workers.list.len()],
         busy: vec![0; workers.list.len()],
-        desired,
+        desired: Arc::new(desired),
         tracker,
+        watch,
         applied,
         workers,
         shared,
@@ -184,6 +204,9 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         restart: Vec::new(),
         hops_changed: false,
         hops_applied: now,
+        stands_changed: false,
+        changed: now,
+        took: Duration::ZERO,
         ticked: now,
         unreachable: BTreeMap::new(),
         alarms: Alarms::default(),
@@ -192,6 +215,8 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
+    engine.watch.take(prospect)?;
+    engine.tell();
     // Not before the packets of a master would be served.
     engine.configure_routers()?;
     info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
@@ -226,16 +251,17 @@ fn machine<'t>(desired: &Desired, tracker: &'t Tracker, report: &IoReport, start
 
 /// Servers by how they are reached.
 fn servers(desired: &Desired) -> impl Iterator<Item = (IpAddr, Way)> {
-    desired.services.iter().flat_map(|service| &service.servers).map(|s| (s.address, Way::of(s.method)))
+    desired.services.iter().flat_map(Service::all_servers).map(|s| (s.address, Way::of(s.method)))
 }
 
 /// A running engine.
 struct Engine {
     file: PathBuf,
-    desired: Desired,
+    desired: Arc<Desired>,
     // First of all: the other appliances are told before anything stops.
     routers: Routers,
     tracker: Tracker,
+    watch: Watch,
     // Before the workers: the filters leave the interfaces first, then the workers end.
     applied: Applied,
     workers: Workers,
@@ -249,6 +275,11 @@ struct Engine {
     /// Next hops changed, a server has drained for long enough, or one that was removed has no flows left.
     hops_changed: bool,
     hops_applied: Instant,
+    /// Servers stand otherwise than the data plane knows.
+    stands_changed: bool,
+    /// When the last change was made, and how long it took.
+    changed: Instant,
+    took: Duration,
     ticked: Instant,
     busy: Vec<u64>,
     loads: Vec<f64>,
@@ -285,11 +316,14 @@ impl Engine {
                         let _ = self.reload(now);
                     }
                     NETLINK => self.hops_changed |= self.tracker.on_readable(now),
+                    // Heard with every turn.
+                    HEALTH => {}
                     token => {
                         server.note(token);
                     }
                 }
             }
+            self.on_health(now);
             server.turn(poll.registry(), now, |request, client| match request.command {
                 Command::Status => match serde_json::to_value(self.status()) {
                     Ok(status) => Answer::Done(status).into(),
@@ -324,6 +358,9 @@ impl Engine {
         if self.applied.is_settling() {
             until = until.min(Instant::now() + SETTLE);
         }
+        if let Some(deadline) = self.health_deadline() {
+            until = until.min(deadline);
+        }
         if let Some(deadline) = self.applied.next_deadline() {
             until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
         }
@@ -341,11 +378,7 @@ impl Engine {
         if self.hops_changed && now >= self.hops_applied + HOPS_PAUSE {
             self.hops_changed = false;
             self.hops_applied = now;
-            let desired = self.desired.clone();
-            match self.change(&desired) {
-                Ok(_) => self.note_unreachable(),
-                Err(failure) => error!("next hops changed, but: {}", startup::chain(&failure)),
-            }
+            self.on_hops(now);
         }
         self.applied.settle(&self.workers);
         if now >= self.ticked + TICK {
@@ -365,24 +398,32 @@ impl Engine {
             if !self.routers.is_running() {
                 return Err(RunError::VrrpDied);
             }
+            if !self.watch.is_running() {
+                return Err(RunError::HealthDied);
+            }
+            self.on_health_tick(now);
             self.hops_changed |= self.applied.has_idle_ghosts();
         }
         Ok(())
     }
 
-    fn change(&mut self, desired: &Desired) -> Result<u64, ApplyError> {
-        let tracker = &self.tracker;
-        let machine = machine(desired, tracker, &self.report, self.started);
-        let whereabouts = |service: &Service, server: &model::Server| tracker.whereabouts(service, server);
+    /// Makes the data plane true to a configuration, to how its servers are reached and to how they stand. `prospect`: how they
+    /// would, for a configuration that is not in force.
+    fn change(&mut self, desired: &Desired, prospect: Option<&Prospect>) -> Result<u64, ApplyError> {
+        let begun = Instant::now();
+        let machine = machine(desired, &self.tracker, &self.report, self.started);
+        let meaning = prospect.map_or(self.watch.meaning(), Prospect::meaning);
+        let whereabouts = health::whereabouts(&self.tracker, meaning, machine.now);
         let generation = self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)?;
-        self.routers.services(&self.shared.snapshot.load());
+        self.changed = Instant::now();
+        self.took = self.changed - begun;
         Ok(generation)
     }
 
     /// Gives VRRP the configuration in force.
     fn configure_routers(&mut self) -> Result<(), DriverError> {
-        let (applied, snapshot) = (&self.applied, self.shared.snapshot.load());
-        self.routers.configure(&self.desired, |router| applied.slot(router), &snapshot)
+        let (applied, meaning) = (&self.applied, self.watch.meaning());
+        self.routers.configure(&self.desired, |router| applied.slot(router), |service| meaning.is_up(service))
     }
 
     /// Reads the file again. What is wrong with it changes nothing.
@@ -416,7 +457,9 @@ impl Engine {
             let _ = self.tracker.watch(&before, now);
             return refused(self, &RunError::KernelInTheWay(why));
         }
-        let generation = match self.change(&desired) {
+        let tracker = &self.tracker;
+        let prospect = self.watch.look(&desired, now, |service, server| tracker.reach(service, server), |_| ());
+        let generation = match self.change(&desired, Some(&prospect)) {
             Ok(generation) => generation,
             Err(failure) => {
                 let before = self.desired.clone();
@@ -424,8 +467,14 @@ impl Engine {
                 return refused(self, &failure);
             }
         };
-        self.desired = desired;
+        self.desired = Arc::new(desired);
         self.last_error = None;
+        if let Err(failure) = self.watch.take(prospect) {
+            // As for VRRP: there were none before either.
+            self.last_error = Some(format!("{name}: {}", startup::chain(&failure)));
+            error!("{name}: {}", startup::chain(&failure));
+        }
+        self.tell();
         if let Err(failure) = self.configure_routers() {
             // The configuration is in force but for VRRP, which did not run before either.
             self.last_error = Some(format!("{name}: no VRRP: {}", startup::chain(&failure)));

@@ -88,7 +88,7 @@ const fn forwarding(v4: bool) -> &'static str {
 
 /// Families of the servers by NAT: IPv4 is `true`.
 fn nat_families(desired: &Desired) -> impl Iterator<Item = bool> {
-    let servers = || desired.services.iter().flat_map(|service| &service.servers);
+    let servers = || desired.services.iter().flat_map(Service::all_servers);
     let has = move |v4| servers().any(|s| s.method == Method::Nat && s.address.is_ipv4() == v4);
     [true, false].into_iter().filter(move |v4| has(*v4))
 }
@@ -176,9 +176,10 @@ pub fn needs_restart(running: &Desired, new: &mut Desired) -> Vec<String> {
     };
     keep("[engine]", running.engine != new.engine);
     keep("[[interface]]", running.interfaces != new.interfaces);
-    keep("[control]", running.control_socket != new.control_socket);
+    let paths = |desired: &Desired| (desired.control_socket.clone(), desired.state_file.clone());
+    keep("[control]", paths(running) != paths(new));
     new.engine.clone_from(&running.engine);
     new.interfaces.clone_from(&running.interfaces);
-    new.control_socket.clone_from(&running.control_socket);
+    (new.control_socket, new.state_file) = paths(running);
     all
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns names and layout. Never collects anything: the control loop fills these.
 
+mod health;
 mod life;
 mod services;
 mod table;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{IoMode, Method, Protocol};
 use crate::vrrp::status::VrrpStatus;
+pub use health::{CheckStatus, QuorumStatus, ServerCheckStatus, ServerHealthStatus, TurnStatus, render_checks};
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
 use table::Table;
 
@@ -30,6 +32,9 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+    /// Health checks, each once, whoever shares it.
+    #[serde(default)]
+    pub checks: Vec<CheckStatus>,
     /// Local addresses of full NAT, over all services and workers.
     pub local_ports: LocalPortsStatus,
     /// Client networks that are counted for limits, over all services.
@@ -198,9 +203,12 @@ pub struct WorkerStatus {
     pub unmatched: u64,
     /// ICMP errors sent to clients and servers.
     pub icmp_errors: u64,
-    /// TCP resets sent to clients whose server is gone.
+    /// TCP resets sent to clients whose server is gone, or whose service has none.
     #[serde(default)]
     pub resets: u64,
+    /// Packets whose sender was told that their service has no server.
+    #[serde(default)]
+    pub refused: u64,
     /// SYNs that were answered by a cookie.
     #[serde(default)]
     pub cookies_sent: u64,
@@ -254,8 +262,14 @@ pub struct ServiceStatus {
     /// Its limits for new flows, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsStatus>,
+    /// Whether enough of it is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<QuorumStatus>,
     /// Its servers.
     pub servers: Vec<ServerStatus>,
+    /// The server that serves instead of all others while the quorum is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sorry: Option<Box<ServerStatus>>,
     /// Servers that were removed, while flows of them are left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<RemovedStatus>,
@@ -271,8 +285,11 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// How packets reach it: a method's name, or `local` for a server that is this machine.
     pub method: String,
-    /// Weight.
+    /// Weight that counts for new flows now: 0 for a server that gets none.
     pub weight: u16,
+    /// How it is by its checks, by people and by traffic.
+    #[serde(flatten)]
+    pub health: Option<ServerHealthStatus>,
     /// Where frames for it go, if known.
     pub next_hop: Option<NextHopStatus>,
     /// Why there is no next hop: a word, and a sentence. A local server needs none.
@@ -470,6 +487,7 @@ fn shared_work(out: &mut String, status: &Status) {
         ">Unmatched",
         ">ICMP errors",
         ">Resets",
+        ">Refusals",
         ">Local ports",
         ">of",
     ];
@@ -485,6 +503,7 @@ fn shared_work(out: &mut String, status: &Status) {
             worker.unmatched,
             worker.icmp_errors,
             worker.resets,
+            worker.refused,
             worker.local_ports,
             worker.local_port_capacity,
         ];

@@ -15,9 +15,11 @@ mod kit;
 mod listing;
 mod new_flow;
 mod other_path;
+mod passive;
 mod path_error;
 mod plain;
 mod plain_methods;
+mod refusal;
 mod send;
 
 use std::sync::Arc;
@@ -321,12 +323,12 @@ impl Pipeline {
         let most = Budget { buckets: budget.buckets.min(self.sweep_length()), ..budget };
         let (mut left, mut ended) = (most, 0);
         while left.buckets > 0 && left.flows > 0 {
-            let (kit, left, ended) = (&mut self.kit, &mut left, &mut ended);
+            let (kit, stats, left, ended) = (&mut self.kit, &*self.stats, &mut left, &mut ended);
             let through = match self.sweeping {
-                0 => sweep_table(&mut self.v4.proven, kit, snapshot, left, now, ended),
-                1 => sweep_table(&mut self.v4.unproven, kit, snapshot, left, now, ended),
-                2 => sweep_table(&mut self.v6.proven, kit, snapshot, left, now, ended),
-                _ => sweep_table(&mut self.v6.unproven, kit, snapshot, left, now, ended),
+                0 => sweep_table(&mut self.v4.proven, kit, snapshot, stats, left, now, ended),
+                1 => sweep_table(&mut self.v4.unproven, kit, snapshot, stats, left, now, ended),
+                2 => sweep_table(&mut self.v6.proven, kit, snapshot, stats, left, now, ended),
+                _ => sweep_table(&mut self.v6.unproven, kit, snapshot, stats, left, now, ended),
             };
             self.sweeping = (self.sweeping + u8::from(through)) % 4;
         }
@@ -382,6 +384,7 @@ fn sweep_table<E: Family>(
     table: &mut FlowTable<E>,
     kit: &mut Kit,
     snapshot: &Snapshot,
+    stats: &WorkerStats,
     budget: &mut Budget,
     now: u32,
     ended: &mut u64,
@@ -390,6 +393,7 @@ fn sweep_table<E: Family>(
     let ending = std::mem::take(&mut kit.ending);
     let ends = |entry: &E| !ending.is_empty() && kit::asks_from(entry, &ending);
     let through = table.sweep_some(budget, now, snapshot, ends, |gone| {
+        passive::expired(stats, &gone);
         kit.close(snapshot, &gone, now);
         *ended += 1;
     });

@@ -22,7 +22,7 @@ use super::rewrite::tunnel::Tunnel;
 use super::rewrite::tunnel::plain::PlainTunnel;
 use super::schedule::{Load, Member, Selector};
 use super::verdict::{DropReason, Outcome, Verdict};
-use crate::model::{Fate, MacAddr, Service, ServiceKey, Timeouts};
+use crate::model::{Fate, MacAddr, NoServer, Service, ServiceKey, Timeouts};
 pub use port::Port;
 
 /// A resolved next hop: where frames for a server leave.
@@ -215,7 +215,7 @@ impl MemberIndex {
 #[derive(Debug)]
 pub struct ServiceEntry {
     /// As configured.
-    pub config: Service,
+    pub config: Arc<Service>,
     /// Servers in IPVS's order.
     pub members: Vec<Member>,
     /// Servers that were removed, while flows of them are left. Nothing is scheduled to them.
@@ -293,6 +293,8 @@ pub struct Snapshot {
     service_lifetimes: Vec<u16>,
     /// By service, see [`Snapshot::cookie_mss`].
     cookie_mss: Vec<Option<u16>>,
+    /// By service, see [`Snapshot::refuses`].
+    refuses: Vec<bool>,
     /// What becomes of a server's flows, by slot, where it does not serve them.
     fates: Vec<Option<Fate>>,
     servers: Vec<ServerEntry>,
@@ -398,6 +400,7 @@ impl Snapshot {
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
+        let refuses = services.iter().map(|service| refuses(service, &servers)).collect();
         let cookie_mss = services.iter().map(|service| cookie_mss(service, &servers, &targets)).collect();
         let has_full_nat = servers.iter().any(|server| server.way == Way::FullNat);
         let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
@@ -412,6 +415,7 @@ impl Snapshot {
             departures: Arc::default(),
             lifetimes,
             cookie_mss,
+            refuses,
             service_lifetimes,
             fates,
             servers,
@@ -500,6 +504,12 @@ impl Snapshot {
         self.cookie_mss.get(usize::from(service)).copied().flatten()
     }
 
+    /// Whether a service has no server that takes new flows, and tells its clients so.
+    #[inline]
+    pub fn refuses(&self, service: u16) -> bool {
+        self.refuses.get(usize::from(service)).copied().unwrap_or(false)
+    }
+
     /// The service for a destination.
     pub fn service(&self, address: IpAddr, protocol: u8, port: u16) -> Option<u16> {
         self.by_address.get(&(address, protocol))?.find(port)
@@ -516,6 +526,12 @@ impl Snapshot {
     }
 }
 
+/// See [`Snapshot::refuses`]. Where servers are only full the client's next attempt may be let in: that is no refusal.
+fn refuses(service: &ServiceEntry, servers: &[ServerEntry]) -> bool {
+    let usable = |member: &Member| member.weight > 0 && servers.get(slot_of(member.id)).is_some_and(|s| s.reachable);
+    service.config.health.no_server == NoServer::Refuse && !service.members.iter().any(usable)
+}
+
 /// See [`Snapshot::cookie_mss`].
 fn cookie_mss(service: &ServiceEntry, servers: &[ServerEntry], targets: &[Option<Target>]) -> Option<u16> {
     let v6 = service.config.key.address.is_ipv6();
@@ -527,7 +543,7 @@ fn cookie_mss(service: &ServiceEntry, servers: &[ServerEntry], targets: &[Option
         if !matches!(server.way, Way::Nat | Way::FullNat) {
             return None;
         }
-        if server.reachable && member.weight > 0 {
+        if server.reachable && member.reachable && member.weight > 0 {
             any = true;
             most = most.min(server.max_frame.saturating_sub(headers));
         }

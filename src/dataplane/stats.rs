@@ -49,7 +49,13 @@ pub struct ServerCounters {
     pub out_packets: Counter,
     /// Bytes of those packets, from the IP header on.
     pub out_bytes: Counter,
+    /// TCP flows that it reset before they were established, that it left without an answer, or of which an ICMP error said
+    /// that they do not reach it: of services by NAT that are checked passively. Each flow counts once.
+    pub failed: Counter,
 }
+
+// Two servers' counters never share a line of the cache.
+const _: () = assert!(size_of::<ServerCounters>() == 64);
 
 /// Everything that one worker counts.
 #[derive(Debug)]
@@ -98,8 +104,11 @@ pub struct WorkerStats {
     pub stateless: Counter,
     /// Flows that were let in without a look at their client's limits: there was no room to count it.
     pub clients_full: Counter,
-    /// TCP resets sent to clients whose server is gone.
+    /// TCP resets sent to clients whose server is gone, or whose service has none.
     pub resets: Counter,
+    /// Packets whose sender was told that their service has no server, by a reset or an ICMP error. Who was not told is a
+    /// drop, [`DropReason::NoServer`].
+    pub refused: Counter,
     /// SYNs that were answered by a cookie.
     pub cookies_sent: Counter,
     /// Cookies that came back good.
@@ -178,6 +187,7 @@ impl Default for WorkerStats {
             stateless: Counter::default(),
             clients_full: Counter::default(),
             resets: Counter::default(),
+            refused: Counter::default(),
             cookies_sent: Counter::default(),
             cookies_accepted: Counter::default(),
             cookies_refused: Counter::default(),

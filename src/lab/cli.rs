@@ -14,7 +14,7 @@ use super::holdings;
 use super::kept;
 use super::scenario::report::Report;
 use super::scenario::{
-    self, Deployment, RunOptions, SCENARIOS, Stage, Traffic, demo, haproxy_pair, proxy_pair, traffic,
+    self, Deployment, RunOptions, SCENARIOS, Stage, Traffic, demo, dns_dsr, haproxy_pair, proxy_pair, traffic,
 };
 use super::site::{CLIENT, Site};
 use crate::model::IoMode;
@@ -181,6 +181,10 @@ fn run_pair(args: &RunArgs, deployment: Deployment, options: &RunOptions) -> Res
             let mut stage = haproxy_pair::Stage::set(options, haproxy_pair::CHECKS)?;
             finish(&stage.run()?, stage.last_words(), stage.network())
         }
+        Deployment::Dns => {
+            let mut stage = dns_dsr::Stage::set(options, dns_dsr::Pace::SITE)?;
+            finish(&stage.run()?, stage.last_words(), stage.network())
+        }
     }
 }
 
@@ -227,6 +231,10 @@ fn shell(args: &ShellArgs) -> Result<bool, LabError> {
         }
         Traffic::Pair(Deployment::Haproxy) => {
             let stage = haproxy_pair::Stage::set(&options, haproxy_pair::CHECKS)?;
+            enter(stage.network(), String::new())
+        }
+        Traffic::Pair(Deployment::Dns) => {
+            let stage = dns_dsr::Stage::set(&options, dns_dsr::Pace::SITE)?;
             enter(stage.network(), String::new())
         }
         _ => {

@@ -83,6 +83,8 @@ impl EngineConfig {
         service.insert("port".into(), port);
         service.insert("scheduler".into(), scheduler.into());
         service.insert("method".into(), "dr".into());
+        // Who wants to see servers checked says how.
+        service.insert("check".into(), "none".into());
         service.insert("server".into(), server_list(servers));
         self.push("service", service)
     }
@@ -99,6 +101,18 @@ impl EngineConfig {
             let named = |table: &&mut Table| table.get("name").and_then(Value::as_str) == Some(service);
             if let Some(table) = tables.find(named) {
                 table.insert(key.into(), value.into());
+            }
+        }
+        self
+    }
+
+    /// Takes a key of a service out.
+    pub fn unset_service(&mut self, service: &str, key: &str) -> &mut Self {
+        if let Some(Value::Array(services)) = self.root.get_mut("service") {
+            let mut tables = services.iter_mut().filter_map(Value::as_table_mut);
+            let named = |table: &&mut Table| table.get("name").and_then(Value::as_str) == Some(service);
+            if let Some(table) = tables.find(named) {
+                table.remove(key);
             }
         }
         self

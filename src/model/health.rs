@@ -220,8 +220,7 @@ pub struct DnsCheck {
     pub name: String,
     /// Type that is asked for: `SOA`, `A`, ...
     pub kind: String,
-    /// Response codes that are good, by their names in upper case (`NOERROR`, `NXDOMAIN`, ...); empty: every answer is, as
-    /// keepalived takes it.
+    /// Response codes that are good, by their names in upper case (`NOERROR`, `NXDOMAIN`, ...); empty: every answer is.
     pub codes: Vec<String>,
     /// Whether the answer section must have a record.
     pub answer: bool,

@@ -3,7 +3,7 @@
 //! Owns plain values and their defaults. Never decides anything.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -138,6 +138,34 @@ impl fmt::Display for ServiceKey {
         match self.address {
             IpAddr::V4(a) => write!(f, "{} {a}:{}", self.protocol, self.ports),
             IpAddr::V6(a) => write!(f, "{} [{a}]:{}", self.protocol, self.ports),
+        }
+    }
+}
+
+/// What identifies a server of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerKey {
+    /// The service.
+    pub service: ServiceKey,
+    /// The server's own address.
+    pub address: IpAddr,
+    /// Its port, host order, as configured; `None` where it has none of its own.
+    pub port: Option<u16>,
+}
+
+impl ServerKey {
+    /// That of a server of a service.
+    pub const fn of(service: &Service, server: &Server) -> ServerKey {
+        ServerKey { service: service.key, address: server.address, port: server.port }
+    }
+}
+
+/// The server as people write it: its address, with its port or the service's.
+impl fmt::Display for ServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port.or(self.service.ports.as_single()) {
+            Some(port) => write!(f, "{}", SocketAddr::new(self.address, port)),
+            None => write!(f, "{}", self.address),
         }
     }
 }
@@ -334,6 +362,11 @@ impl Server {
 }
 
 impl Service {
+    /// Its servers, and the sorry server after them.
+    pub fn all_servers(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().chain(self.health.sorry.as_deref())
+    }
+
     /// A service by direct routing with IPVS's defaults.
     pub fn dr(name: &str, key: ServiceKey, scheduler: Scheduler, servers: Vec<Server>) -> Service {
         Service {

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::packet::{Envelope, PROTOCOL};
+use super::packet::{Envelope, PROTOCOL, fold, sum};
 use crate::model::MacAddr;
 
 /// Type of service of adverts: network control.
@@ -158,16 +158,7 @@ pub(super) fn ethernet(to: MacAddr, from: MacAddr, kind: u16, length: usize) -> 
 
 /// The Internet checksum (RFC 1071) of parts, all of an even length but the last.
 pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum = 0u32;
-    for part in parts {
-        for pair in part.chunks(2) {
-            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or_default()]));
-        }
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    !fold(parts.iter().map(|part| sum(part)).sum())
 }
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

@@ -129,11 +129,6 @@ impl Reporter {
     pub fn lost_lines(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
-
-    /// Whether the thread is there; where it is not, nothing is told any more.
-    pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
-    }
 }
 
 impl Drop for Reporter {

@@ -257,7 +257,7 @@ fn address(bytes: &[u8]) -> IpAddr {
 }
 
 /// Sum of the 16-bit words in network byte order, an odd byte padded with zero.
-fn sum(bytes: &[u8]) -> u64 {
+pub(super) fn sum(bytes: &[u8]) -> u64 {
     let (pairs, odd) = bytes.as_chunks::<2>();
     let pairs: u64 = pairs.iter().map(|pair| u64::from(u16::from_be_bytes(*pair))).sum();
     pairs + odd.first().map_or(0, |byte| u64::from(*byte) << 8)
@@ -272,7 +272,7 @@ fn pseudo_header(source: IpAddr, destination: IpAddr, length: usize) -> u64 {
     address(source) + address(destination) + u64::from(PROTOCOL) + length as u64
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub(super) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

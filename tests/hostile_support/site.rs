@@ -13,9 +13,9 @@ use evenkeel::dataplane::pipeline::Pipeline;
 use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::dataplane::snapshot::{NextHop, Port, Snapshot};
 use evenkeel::model::{
-    Access, Desired, EngineSettings, Fate, Fates, Judgement, Limits, MacAddr, Method, PersistBy, Persistence,
-    PortRange, Prefix, Protocol, Rate, Scheduler, Server, Service, ServiceKey, SynCookies, Timeouts, TunnelSettings,
-    VirtualAddress, VirtualRouter, Vrrp,
+    Access, Desired, EngineSettings, Fate, Fates, Health, Judgement, Limits, MacAddr, Method, NoServer, Passive,
+    PersistBy, Persistence, PortRange, Prefix, Protocol, Rate, Scheduler, Server, Service, ServiceKey, SynCookies,
+    TunnelSettings, VirtualAddress, VirtualRouter, Vrrp,
 };
 
 use super::{GATEWAY, LOCAL6, LOCALS, MTU, OWN, Random, VIP, VIP6};
@@ -165,6 +165,14 @@ fn services() -> Vec<Service> {
         let key = ServiceKey { address, protocol, ports };
         let servers = servers.into_iter().map(|(n, method, port)| server(&key, n, method, port)).collect();
         let service = Service::dr(&format!("{address}-{protocol}-{ports}"), key, scheduler, servers);
+        let no_server = if ports == one(700) { NoServer::Drop } else { NoServer::Refuse };
+        let passive = (ports != one(25)).then_some(Passive {
+            failures_percent: 50,
+            least: 20,
+            window: Duration::from_secs(10),
+            eject: Duration::from_secs(30),
+            most_percent: 50,
+        });
         Service {
             limits: limits(protocol, ports),
             local_addresses: locals(address).into_iter().take(1).collect(),
@@ -173,6 +181,7 @@ fn services() -> Vec<Service> {
             one_packet: ports == one(ONE_PACKET),
             persistence: persistence(&key),
             group: SHOP.contains(&ports.first).then(|| "shop".to_owned()),
+            health: Health { no_server, passive, ..Health::default() },
             tunnel: TunnelSettings {
                 source_spread_bits: if address == v4 { 4 } else { 0 },
                 ..TunnelSettings::default()
@@ -271,14 +280,10 @@ impl Site {
         let router = VirtualRouter::new("VI_1", "eth0", 51, vec![VirtualAddress::host(IpAddr::from(VIP6))]);
         let desired = Desired {
             engine: EngineSettings { local_addresses: 4, ..EngineSettings::default() },
-            timeouts: Timeouts::default(),
-            control_socket: "/nonexistent".into(),
-            interfaces: Vec::new(),
-            neighbors: Vec::new(),
             addresses: vec![IpAddr::from(GATEWAY)],
             access: self.access.clone(),
-            services: self.services.clone(),
             vrrp: Vrrp { routers: vec![router.clone()], ..Vrrp::default() },
+            ..Desired::of(self.services.clone())
         };
         let unreachable = self.unreachable.clone();
         let whereabouts = |_: &Service, server: &Server| {
@@ -290,6 +295,7 @@ impl Site {
                 mtu: (70..80).contains(&n).then_some(if server.address.is_ipv4() { 600 } else { 1300 }),
                 source: Some(if server.address.is_ipv4() { IpAddr::from(GATEWAY) } else { IpAddr::from(LOCAL6) }),
                 local: (30..40).contains(&n),
+                standing: None,
             }
         };
         let ports = OWN[..ports].iter().map(|mac| Port::new(*mac, MTU, true)).collect();

@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Identity, Record, Registry, ServiceRecord, identity};
+use super::{Identity, Record, Registry, ServiceRecord, Whereabouts, identity};
+use crate::control::health::Standing;
 use crate::dataplane::limits::Tally;
 use crate::dataplane::schedule::{Listed, carry_over};
 use crate::dataplane::stats::MAX_SERVERS;
-use crate::model::{Fate, Limits, Server, Service, ServiceKey};
+use crate::model::{Fate, Limits, Server, ServerKey, Service, ServiceKey};
 
 /// A server that drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,26 +50,37 @@ impl Counted {
 }
 
 impl Record {
-    fn new(id: u32, server: &Server, now: Duration) -> Record {
-        let (weight, load) = (u32::from(server.weight), Arc::default());
-        let record =
-            Record { id, weight, last_weight: weight, load, server: server.clone(), drain: None, gone_since: 0 };
-        record.carried(server, now)
+    fn new(id: u32, server: &Server, sorry: bool, at: Whereabouts, now: Duration) -> Record {
+        let (weight, load, stands) = (u32::from(server.weight), Arc::default(), Standing::OUT);
+        let (last_weight, drain, gone_since) = (weight, None, 0);
+        let known = server.clone();
+        let record = Record { id, weight, last_weight, load, server: known, sorry, at, stands, drain, gone_since };
+        record.carried(server, sorry, at, now)
     }
 
-    /// The same server as it is configured now.
-    fn carried(self, server: &Server, now: Duration) -> Record {
-        let configured = u32::from(server.weight);
-        let weight = if server.drain { 0 } else { configured };
-        let last_weight = if configured > 0 { configured } else { self.last_weight };
-        let drain = server.drain.then(|| self.drain.unwrap_or_else(|| Drain { since: now, flows: self.load.total() }));
+    /// The same server as it is configured and stands now.
+    fn carried(self, server: &Server, sorry: bool, at: Whereabouts, now: Duration) -> Record {
+        let (stands, configured) = (at.stands(server, sorry), u32::from(server.weight));
+        let weight = stands.weight;
+        let last_weight = match weight {
+            0 if stands.drains && configured > 0 => configured,
+            0 => self.last_weight,
+            weight => weight,
+        };
+        let drain = stands.drains.then(|| self.drain.unwrap_or_else(|| Drain { since: now, flows: self.load.total() }));
         let upper = server.upper.unwrap_or(0);
         if self.server.upper != server.upper {
             self.load.rejudge(upper);
         } else if self.server.lower != server.lower {
             self.load.relieve(upper, server.lower.unwrap_or(0));
         }
-        Record { weight, last_weight, drain, server: server.clone(), gone_since: 0, ..self }
+        // Most changes are not of what is written: that is not copied for nothing.
+        let other = (self.server != *server).then(|| server.clone());
+        let record = Record { weight, last_weight, drain, sorry, at, stands, gone_since: 0, ..self };
+        match other {
+            Some(server) => Record { server, ..record },
+            None => record,
+        }
     }
 
     /// What becomes of its flows; `None`: it serves them, or what there is of them waits for it.
@@ -81,6 +93,7 @@ impl Record {
         let fate = match (has_drained, reachable) {
             (true, _) if fates.drained != Fate::Keep => fates.drained,
             (_, false) => fates.down,
+            _ if self.stands.failed => fates.down,
             _ => return None,
         };
         Some(fate).filter(|fate| *fate != Fate::Keep)
@@ -101,7 +114,7 @@ pub(super) fn who_goes(
             gone.extend(record.servers.iter().chain(&record.ghosts).map(|known| known.id));
             continue;
         };
-        let configured: HashSet<Identity> = service.servers.iter().map(identity).collect();
+        let configured: HashSet<Identity> = service.all_servers().map(identity).collect();
         for known in record.servers.iter().chain(&record.ghosts) {
             if configured.contains(&known.identity()) {
                 continue;
@@ -114,7 +127,7 @@ pub(super) fn who_goes(
             }
         }
     }
-    let servers: usize = wanted.values().map(|service| service.servers.len()).sum();
+    let servers: usize = wanted.values().map(|service| service.all_servers().count()).sum();
     ghosts.sort_unstable();
     let too_many = (servers + ghosts.len()).saturating_sub(MAX_SERVERS);
     gone.extend(ghosts.iter().take(too_many).map(|(_, id)| *id));
@@ -131,6 +144,7 @@ impl Registry {
         gone: &[u32],
         added: &mut Vec<u32>,
         now: Duration,
+        whereabouts: &impl Fn(&Service, &Server) -> Whereabouts,
     ) -> ServiceRecord {
         let old = old.unwrap_or_else(|| ServiceRecord {
             scheduler: service.scheduler,
@@ -140,22 +154,34 @@ impl Registry {
             counted: Counted::default(),
             tally: Arc::default(),
             tally_since: 0,
+            config: Arc::new(service.clone()),
             clients: (0, None),
             built: None,
         });
         if old.scheduler != service.scheduler {
             old.state.cursor.reset();
         }
-        let before: Vec<Listed> = old.servers.iter().map(|r| (r.id, r.weight)).collect();
-        let configured: HashMap<Identity, &Server> = service.servers.iter().map(|s| (identity(s), s)).collect();
+        let listed = |servers: &[Record]| -> Vec<Listed> {
+            servers.iter().filter(|r| !r.sorry).map(|r| (r.id, r.weight)).collect()
+        };
+        let before = listed(&old.servers);
+        let sorry = service.health.sorry.as_deref();
+        let is_sorry = |server: &Server| sorry.is_some_and(|sorry| std::ptr::eq(sorry, server));
+        let configured: HashMap<Identity, &Server> = service.all_servers().map(|s| (identity(s), s)).collect();
         let next = self.generation + 1;
         let is_gone = |id: u32| gone.binary_search(&id).is_ok();
         let (mut servers, mut ghosts, mut forgotten) = (Vec::new(), Vec::new(), false);
         for record in old.servers {
             match configured.get(&record.identity()) {
-                Some(server) => servers.push(record.carried(server, now)),
+                Some(server) => {
+                    let at = whereabouts(service, server);
+                    servers.push(record.carried(server, is_sorry(server), at, now));
+                }
                 None if is_gone(record.id) => forgotten = true,
-                None => ghosts.push(Record { gone_since: next, weight: 0, drain: None, ..record }),
+                None => {
+                    let (weight, drain, sorry) = (0, None, false);
+                    ghosts.push(Record { gone_since: next, weight, drain, sorry, ..record });
+                }
             }
         }
         let mut back: HashMap<Identity, Record> = HashMap::new();
@@ -169,29 +195,32 @@ impl Registry {
             }
         }
         let known: HashSet<Identity> = servers.iter().map(Record::identity).collect();
-        for server in service.servers.iter().filter(|server| !known.contains(&identity(server))) {
+        for server in service.all_servers().filter(|server| !known.contains(&identity(server))) {
+            let (at, sorry) = (whereabouts(service, server), is_sorry(server));
             // One that was removed goes on with the flows that it has (`ip_vs_trash_get_dest`).
-            let record = back.remove(&identity(server)).map(|record| record.carried(server, now));
+            let record = back.remove(&identity(server)).map(|record| record.carried(server, sorry, at, now));
             let record = record.unwrap_or_else(|| {
                 let id = self.take_slot();
                 added.push(id);
-                Record::new(id, server, now)
+                Record::new(id, server, sorry, at, now)
             });
             servers.insert(0, record);
         }
+        servers.sort_by_key(|known| known.sorry);
         let deadlines = servers.iter().filter_map(|known| known.drain?.deadline(service)).filter(|at| *at > now);
         self.next_deadline = self.next_deadline.into_iter().chain(deadlines).min();
-        let after: Vec<Listed> = servers.iter().map(|r| (r.id, r.weight)).collect();
+        let after = listed(&servers);
         carry_over(service.scheduler, &old.state.cursor, &before, &after);
         // What forgotten servers' flows count for cannot be given back one by one.
         let counted = Counted::of(&service.limits);
         let (mut tally, mut tally_since) = (old.tally, old.tally_since);
+        let config = if *old.config == *service { old.config } else { Arc::new(service.clone()) };
         if tally.id == 0 || counted != old.counted || forgotten {
             self.tallies += 1;
             (tally, tally_since) = (Arc::new(Tally { id: self.tallies, ..Tally::default() }), next);
         }
         let (scheduler, state, clients, built) = (service.scheduler, old.state, old.clients, old.built);
-        ServiceRecord { scheduler, state, servers, ghosts, counted, tally, tally_since, clients, built }
+        ServiceRecord { scheduler, state, servers, ghosts, counted, tally, tally_since, config, clients, built }
     }
 
     /// When it should be compiled again because a server has drained for long enough, by the clock of
@@ -208,6 +237,17 @@ impl Registry {
     /// Servers that were removed and may have flows left, with what their services match.
     pub fn ghosts(&self) -> impl Iterator<Item = (ServiceKey, &Server)> {
         self.services.iter().flat_map(|(key, service)| service.ghosts.iter().map(|ghost| (*key, &ghost.server)))
+    }
+
+    /// Servers that drain and have no flows left.
+    pub fn drained(&self) -> impl Iterator<Item = ServerKey> {
+        let all = self.services.iter().flat_map(|(key, service)| service.servers.iter().map(move |known| (key, known)));
+        let drained = all.filter(|(_, known)| known.drain.is_some() && known.load.total() == 0);
+        drained.map(|(service, known)| ServerKey {
+            service: *service,
+            address: known.server.address,
+            port: known.server.port,
+        })
     }
 
     /// Servers that drain, by their stable ids.

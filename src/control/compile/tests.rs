@@ -1,25 +1,16 @@
 //! What outlives snapshots: ids, loads, weights, local addresses.
 
+mod health;
 mod life;
 
 use super::*;
-use crate::model::{EngineSettings, MacAddr, PortRange, Protocol, Timeouts};
+use crate::model::{MacAddr, PortRange, Protocol};
 
 fn desired(servers: &[(u8, u16)]) -> Desired {
     let servers = servers.iter().map(|(n, weight)| Server::dr(IpAddr::from([10, 0, 0, *n]), *weight)).collect();
     let key =
         ServiceKey { address: IpAddr::from([192, 0, 2, 10]), protocol: Protocol::Tcp, ports: PortRange::single(80) };
-    Desired {
-        engine: EngineSettings::default(),
-        timeouts: Timeouts::default(),
-        control_socket: "/x".into(),
-        interfaces: Vec::new(),
-        neighbors: Vec::new(),
-        addresses: Vec::new(),
-        access: Default::default(),
-        services: vec![Service::dr("web", key, Scheduler::WLC, servers)],
-        vrrp: Default::default(),
-    }
+    Desired::of(vec![Service::dr("web", key, Scheduler::WLC, servers)])
 }
 
 fn compile(registry: &mut Registry, servers: &[(u8, u16)]) -> Compiled {
@@ -100,6 +91,7 @@ fn at(registry: &mut Registry, desired: &Desired, now: u64) -> Result<Compiled, 
         mtu: (server.address == IpAddr::from([10, 0, 0, 2])).then_some(1400),
         source: server.method.is_tunnel().then_some(IpAddr::from([10, 0, 0, 254])),
         local: server.address == IpAddr::from([10, 0, 0, 9]),
+        standing: None,
     })
 }
 

@@ -68,7 +68,7 @@ impl Units {
             let seconds = service.persistence.as_ref().map_or(0, |persistence| persistence.seconds);
             let memory = MEMORY.max(Duration::from_secs(u64::from(seconds)));
             unit.reals.retain(|_, real| now.saturating_sub(real.seen) <= memory);
-            for server in &service.servers {
+            for server in service.all_servers() {
                 let real = unit.reals.entry(real_name(service, server)).or_insert_with(|| {
                     self.last_real += 1;
                     Real { number: self.last_real, seen: now }

@@ -89,6 +89,10 @@ impl Entry {
         seconds -> Duration, Seconds(seconds) => *seconds;
         /// The program and arguments under a key.
         command -> Vec<String>, Command(words) => words.clone();
+        /// The status codes under a key.
+        ranges -> Vec<(u16, u16)>, Ranges(ranges) => ranges.clone();
+        /// The names and texts under a key.
+        pairs -> Vec<(String, String)>, Pairs(pairs) => pairs.clone();
     }
 
     /// The address under a key, and the prefix length where one is written.
@@ -98,6 +102,11 @@ impl Entry {
             Value::Host(address, length) => Some(At { value: (address, length), at: found.at, written: found.written }),
             _ => None,
         }
+    }
+
+    /// Where the value of a key stands, if the file has a sound one.
+    pub fn written(&self, key: &str) -> Option<usize> {
+        self.values.iter().find(|(name, found)| *name == key && found.written).map(|(_, found)| found.at)
     }
 
     /// Whether the file has a value under a key that was refused.
@@ -161,6 +170,7 @@ fn entry(schema: &'static Table, table: &DeTable<'_>, path: String, at: usize, o
                 }
                 Vec::new()
             }
+            Form::Maybe => Vec::new(),
         };
         found.tables.push((inner.name, entries));
     }
@@ -240,7 +250,7 @@ fn tables(schema: &'static Table, value: &Spanned<DeValue<'_>>, path: &str, out:
         return vec![alone];
     }
     match (value.get_ref(), &schema.form) {
-        (DeValue::Table(table), Form::Once) => vec![entry(schema, table, path.to_owned(), at, out)],
+        (DeValue::Table(table), Form::Once | Form::Maybe) => vec![entry(schema, table, path.to_owned(), at, out)],
         (DeValue::Table(table), Form::Many { .. }) if schema.short.is_some() => {
             vec![entry(schema, table, path.to_owned(), at, out)]
         }
@@ -253,7 +263,7 @@ fn tables(schema: &'static Table, value: &Spanned<DeValue<'_>>, path: &str, out:
             vec![entry(schema, table, format!("{path}[0]"), at, out)]
         }
         (DeValue::Array(array), form) => {
-            if *form == Form::Once {
+            if schema.is_alone() {
                 out.error(at, path, "this is a list of tables")
                     .expected(format!("one table: `[{}]`", header(path)))
                     .help(format!("write `[{}]` with single brackets, once", header(path)));
@@ -274,7 +284,7 @@ fn tables(schema: &'static Table, value: &Spanned<DeValue<'_>>, path: &str, out:
             }
             let mut entries = Vec::new();
             for (index, item) in array.iter().enumerate() {
-                let path = if *form == Form::Once { path.to_owned() } else { format!("{path}[{index}]") };
+                let path = if schema.is_alone() { path.to_owned() } else { format!("{path}[{index}]") };
                 match (item.get_ref(), short(schema, item, path.clone(), out)) {
                     (_, Some(alone)) => entries.push(alone),
                     (DeValue::Table(table), None) => entries.push(entry(schema, table, path, item.span().start, out)),
@@ -336,7 +346,7 @@ fn unknown(
         .map(|(name, _)| name);
     // The very name in another table is likelier than one that looks like it in this.
     let instead = schema.instead.iter().find(|(name, _)| *name == lower).map(|(_, instead)| *instead);
-    let owner = owner(&FILE, &lower, schema).filter(|_| by_habit.is_none() && instead.is_none());
+    let owner = owner(&FILE, "", &lower, schema).filter(|_| by_habit.is_none() && instead.is_none());
     let meant = by_habit.or_else(|| nearest(written, names).filter(|_| owner.is_none() && instead.is_none()));
     problem.suggestion = meant.map(str::to_owned);
     if let Some(owner) = owner {
@@ -347,18 +357,25 @@ fn unknown(
     meant
 }
 
-/// Which other table has a key of this name, as its header is written.
-fn owner(within: &'static Table, name: &str, not: &'static Table) -> Option<String> {
-    within.tables.iter().find_map(|table| {
-        if !std::ptr::eq(table, not) && table.key(name).is_some() {
-            return Some(if table.form == Form::Once {
-                format!("`[{}]`", table.name)
-            } else {
-                format!("`[[{}]]`", table.name)
-            });
-        }
-        owner(table, name, not).map(|inner| inner.replace("[[server]]", "[[service.server]]"))
+/// Which other table has a key of this name, as its header is written: a table, then those inside it, then those inside them.
+fn owner(within: &'static Table, path: &str, name: &str, not: &'static Table) -> Option<String> {
+    let has = |table: &&'static Table| !std::ptr::eq(*table, not) && table.key(name).is_some();
+    let header = |table: &Table, within: &str| {
+        let path = join(within, table.name);
+        if table.is_alone() { format!("`[{path}]`") } else { format!("`[[{path}]]`") }
+    };
+    let mut inner = within.tables.iter();
+    inner.find_map(|table| {
+        let path = join(path, table.name);
+        let here = has(&table).then(|| header(table, within_of(&path)));
+        let below = || table.tables.iter().find(has).map(|inner| header(inner, &path));
+        here.or_else(below).or_else(|| owner(table, &path, name, not))
     })
+}
+
+/// A path without its last name.
+fn within_of(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(within, _)| within)
 }
 
 #[cfg(test)]

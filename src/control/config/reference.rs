@@ -44,12 +44,16 @@ pub fn page() -> String {
 fn section(out: &mut String, table: &Table, within: &str) {
     let path = if within.is_empty() { table.name.to_owned() } else { format!("{within}.{}", table.name) };
     let (header, often) = match table.form {
-        Form::Once => (format!("[{path}]"), "At most once.".to_owned()),
+        Form::Once | Form::Maybe => (format!("[{path}]"), "At most once.".to_owned()),
         Form::Many { min: 0, max } => (format!("[[{path}]]"), format!("Any number of times, up to {max}.")),
         Form::Many { min, max } => (format!("[[{path}]]"), format!("{min} to {max} times.")),
     };
     let short = table.short.map_or_else(String::new, |key| format!(" A text in the place of a table is its `{key}`."));
     let _ = write!(out, "\n## `{header}`\n\n{} {often}{short}\n\n", table.doc);
+    if let Some(like) = table.like {
+        let _ = writeln!(out, "The keys are those of `{like}`.");
+        return;
+    }
     out.push_str("| key | value | without it | meaning |\n|---|---|---|---|\n");
     for key in table.keys {
         let without = match key.presence {

@@ -3,6 +3,7 @@
 //! Owns the text form with every key written out. A property test holds it to [`super::parse`]: rendering and parsing
 //! gives the same configuration. Pure.
 
+mod health;
 mod vrrp;
 
 use std::fmt::Write as _;
@@ -71,7 +72,8 @@ pub fn render(desired: &Desired) -> String {
     let seconds: Vec<_> = desired.timeouts.each().map(|(key, seconds)| (key, seconds.to_string())).into();
     table(&mut out, "[timeouts]", &seconds);
     access(&mut out, &desired.access);
-    table(&mut out, "[control]", &[("socket", text(&desired.control_socket.to_string_lossy()))]);
+    let paths = [("socket", &desired.control_socket), ("state", &desired.state_file)];
+    table(&mut out, "[control]", &paths.map(|(key, path)| (key, text(&path.to_string_lossy()))));
     for interface in &desired.interfaces {
         let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
         table(&mut out, "[[interface]]", &[("name", text(&interface.name)), ("queues", queues)]);
@@ -104,6 +106,7 @@ pub fn render(desired: &Desired) -> String {
         keys.extend(settings(service));
         keys.extend(life(service, desired.timeouts));
         keys.extend(persistence(service));
+        keys.extend(health::of_service(&service.health));
         table(&mut out, "[[service]]", &keys);
         for server in &service.servers {
             let mut keys = vec![("address", text(&server.address.to_string()))];
@@ -117,7 +120,9 @@ pub fn render(desired: &Desired) -> String {
                 let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
                 keys.push(("quic_id", text(&digits)));
             }
+            keys.extend(health::of_server(server));
             table(&mut out, "[[service.server]]", &keys);
+            health::checks(&mut out, server);
         }
     }
     vrrp::vrrp(&mut out, &desired.vrrp);

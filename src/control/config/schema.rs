@@ -5,7 +5,9 @@
 //! that is not described here does not exist. Never checks anything itself. Pure.
 
 mod access;
+mod check;
 mod engine;
+mod health;
 mod scheduler;
 mod service;
 mod track;
@@ -104,8 +106,12 @@ pub enum Kind {
     InterfaceName,
     /// Bytes in hexadecimal digits.
     Hex {
+        /// Least bytes.
+        min: usize,
         /// Most bytes.
         max: usize,
+        /// What they are.
+        what: &'static str,
     },
     /// An absolute path of a file.
     Path,
@@ -140,6 +146,24 @@ pub enum Kind {
     },
     /// A password of VRRP. Never shown.
     Password,
+    /// A text without control characters.
+    Line {
+        /// Most bytes.
+        max: usize,
+    },
+    /// The path of a URL, with its query.
+    Url,
+    /// A regular expression.
+    Regex,
+    /// Status codes of HTTP: one, a range, or a list of these.
+    Status,
+    /// A table of names and texts.
+    Pairs,
+    /// Bytes, as a text or as hexadecimal digits.
+    Payload {
+        /// Most bytes.
+        max: usize,
+    },
 }
 
 /// Whether a key must be there.
@@ -171,8 +195,10 @@ pub struct Key {
 /// How often a table can be there.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Form {
-    /// `[name]`, at most once.
+    /// `[name]`, at most once; without it, it has its defaults.
     Once,
+    /// `[name]`, at most once; without it, there is nothing.
+    Maybe,
     /// `[[name]]`, from `min` to `max` times.
     Many {
         /// Least, else an error with this much to say.
@@ -199,14 +225,25 @@ pub struct Table {
     pub tables: &'static [Table],
     /// The key whose value alone may stand in the place of the whole table.
     pub short: Option<&'static str>,
+    /// Another table with the same keys, by whose section the reference page stands for this one's.
+    pub like: Option<&'static str>,
     /// Names that keepalived has and this table has not, each with what to do instead.
     pub instead: &'static [(&'static str, &'static str)],
 }
 
 impl Table {
     /// A table that is there at most once, to fill in.
-    const ONCE: Table =
-        Table { name: "", form: Form::Once, also: &[], doc: "", keys: &[], tables: &[], short: None, instead: &[] };
+    const ONCE: Table = Table {
+        name: "",
+        form: Form::Once,
+        also: &[],
+        doc: "",
+        keys: &[],
+        tables: &[],
+        short: None,
+        like: None,
+        instead: &[],
+    };
     /// A table that can be there often, to fill in.
     const MANY: Table = Table { form: Form::Many { min: 0, max: 0 }, ..Table::ONCE };
 
@@ -218,6 +255,11 @@ impl Table {
     /// The table of that name inside this one.
     pub fn table(&self, name: &str) -> Option<&'static Table> {
         self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// Whether it is there at most once.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.form, Form::Once | Form::Maybe)
     }
 
     /// Every name that can stand in this table.
@@ -319,8 +361,14 @@ pub static FILE: Table = Table {
                     doc: "A real server of the service, as `[[service.server]]` after its service, or as \
                           `server = [{ address = \"10.0.0.11\" }]` in it.",
                     keys: SERVER,
+                    tables: &[check::SERVER_CHECK],
+                    instead: health::SERVICE_INSTEAD,
                     ..Table::ONCE
                 },
+                check::CHECK,
+                health::SORRY_SERVER,
+                health::DAMPING,
+                health::PASSIVE,
                 Table {
                     name: "timeouts",
                     form: Form::Once,
@@ -331,6 +379,7 @@ pub static FILE: Table = Table {
                     ..Table::ONCE
                 },
             ],
+            instead: health::SERVICE_INSTEAD,
             ..Table::ONCE
         },
         vrrp::VRRP,
@@ -347,13 +396,22 @@ const fn integer(min: i64, max: i64) -> Kind {
     Kind::Integer { min, max, power_of_two: false }
 }
 
-const CONTROL: &[Key] = &[Key {
-    name: "socket",
-    kind: Kind::Path,
-    presence: Presence::Default("\"/run/evenkeel.sock\""),
-    also: &["path"],
-    doc: "Path of the Unix socket, created with mode 0660. It needs a restart to change.",
-}];
+const CONTROL: &[Key] = &[
+    Key {
+        name: "socket",
+        kind: Kind::Path,
+        presence: Presence::Default("\"/run/evenkeel.sock\""),
+        also: &["path"],
+        doc: "Path of the Unix socket, created with mode 0660. It needs a restart to change.",
+    },
+    Key {
+        name: "state",
+        kind: Kind::Path,
+        presence: Presence::Default("\"/var/lib/evenkeel/state.json\""),
+        also: &["state_file", "server-state-file", "server_state_file"],
+        doc: "Path of the file that remembers which servers are in maintenance, over restarts. It needs a restart to change.",
+    },
+];
 
 const INTERFACE: &[Key] = &[
     Key {

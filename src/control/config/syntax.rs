@@ -7,7 +7,7 @@
 use toml::de::{DeTable, Error};
 
 use super::problem::{Collector, Places, Problem, Severity, nearest};
-use super::schema::{FILE, Form};
+use super::schema::FILE;
 
 /// Broken lines that are looked for before giving up on a text that is perhaps not TOML at all.
 const MAX_BROKEN_LINES: usize = 50;
@@ -212,5 +212,5 @@ fn mended_header(line: &str) -> Option<String> {
         path.push(table.name);
     }
     let path = path.join(".");
-    Some(if table.form == Form::Once { format!("[{path}]") } else { format!("[[{path}]]") })
+    Some(if table.is_alone() { format!("[{path}]") } else { format!("[[{path}]]") })
 }

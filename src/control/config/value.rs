@@ -2,6 +2,8 @@
 //!
 //! Owns the wording of type and range mistakes. Knows nothing of other keys. Pure.
 
+mod health;
+mod integer;
 mod vrrp;
 
 use std::fmt::Write as _;
@@ -15,6 +17,7 @@ use super::problem::Collector;
 use super::schema::{Absent, Kind, Word};
 use crate::model::{MacAddr, PortRange, Prefix};
 
+use integer::{checked_integer, single_integer};
 pub use vrrp::{MAX_PASSWORD, decimals};
 
 /// A checked value.
@@ -42,9 +45,10 @@ pub enum Value {
     Mac(MacAddr),
     /// Of [`Kind::Ports`].
     Ports(PortRange),
-    /// Of [`Kind::Hex`] and [`Kind::Password`].
+    /// Of [`Kind::Hex`], [`Kind::Payload`] and [`Kind::Password`].
     Bytes(Vec<u8>),
-    /// Of [`Kind::Name`], [`Kind::InterfaceName`], [`Kind::Path`] and [`Kind::Text`].
+    /// Of [`Kind::Name`], [`Kind::InterfaceName`], [`Kind::Path`], [`Kind::Text`], [`Kind::Line`], [`Kind::Url`] and
+    /// [`Kind::Regex`].
     Text(String),
     /// Of [`Kind::Paths`] and [`Kind::Names`], each with its place.
     Paths(Vec<(String, usize)>),
@@ -56,6 +60,10 @@ pub enum Value {
     Host(IpAddr, Option<u8>),
     /// Of [`Kind::Command`]: one word or more.
     Command(Vec<String>),
+    /// Of [`Kind::Status`]: first and last of each range.
+    Ranges(Vec<(u16, u16)>),
+    /// Of [`Kind::Pairs`], in the order of the file.
+    Pairs(Vec<(String, String)>),
 }
 
 /// Longest service name.
@@ -124,6 +132,10 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             vrrp::seconds(kind, value, key, out).map(Value::Seconds)
         }
         (Kind::Command, DeValue::Array(_) | DeValue::String(_)) => vrrp::command(value, key, out).map(Value::Command),
+        (Kind::Status, DeValue::Integer(_) | DeValue::String(_) | DeValue::Array(_)) => {
+            health::status(value, key, out).map(Value::Ranges)
+        }
+        (Kind::Pairs, DeValue::Table(table)) => health::pairs(table, key, out).map(Value::Pairs),
         (Kind::Password, other) if !matches!(other, DeValue::String(_)) => {
             let problem = out.error(at, key, "a password is a text");
             problem.expected(expectation(kind)).help("put it in quotes");
@@ -145,6 +157,8 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
                         | Kind::Path
                         | Kind::Hex { .. }
                         | Kind::Text { .. }
+                        | Kind::Line { .. }
+                        | Kind::Payload { .. }
                 );
                 if quoted {
                     problem.help("put it in quotes, if that is what you mean");
@@ -184,15 +198,16 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
             None
         }
         Kind::Path => path(text, at, key, out).map(Value::Text),
-        Kind::Hex { max } => {
-            let digits = text.as_bytes();
-            let nibble = |digit: &u8| char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-            let pair = |pair: &[u8]| Some(nibble(pair.first()?)? << 4 | nibble(pair.get(1)?)?);
-            let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
-            if let Some(bytes) = bytes.filter(|bytes| (1..=*max).contains(&bytes.len())) {
+        Kind::Line { .. } => health::line(kind, text, at, key, out).map(Value::Text),
+        Kind::Url => health::url(text, at, key, out).map(Value::Text),
+        Kind::Regex => health::regex(text, at, key, out).map(Value::Text),
+        Kind::Payload { max } => health::payload(*max, text, at, key, out).map(Value::Bytes),
+        Kind::Hex { .. } => {
+            let Kind::Hex { min, max, what } = kind else { return None };
+            if let Some(bytes) = health::digits(text).filter(|bytes| (*min..=*max).contains(&bytes.len())) {
                 return Some(Value::Bytes(bytes));
             }
-            let problem = out.error(at, key, format!("{} cannot be an id", quote(text)));
+            let problem = out.error(at, key, format!("{} cannot be {what}", quote(text)));
             problem.expected(expectation(kind));
             if let Some(bare) = text.strip_prefix("0x") {
                 problem.help(format!("leave the `0x` away: {}", quote(bare)));
@@ -232,8 +247,18 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
             }
             None
         }
+        Kind::Pairs => {
+            out.error(at, key, format!("the text {} does not belong here", quote(text))).expected(expectation(kind));
+            None
+        }
         // These take a text themselves.
-        Kind::Word(..) | Kind::WordOrWords { .. } | Kind::Prefixes | Kind::Paths | Kind::Names | Kind::Command => None,
+        Kind::Status
+        | Kind::Word(..)
+        | Kind::WordOrWords { .. }
+        | Kind::Prefixes
+        | Kind::Paths
+        | Kind::Names
+        | Kind::Command => None,
     }
 }
 
@@ -351,56 +376,6 @@ fn ports(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<Po
         }
     };
     problem.expected(expectation(&Kind::Ports));
-    None
-}
-
-fn single_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<u32> {
-    checked_integer(kind, value, key, out).and_then(|n| u32::try_from(n).ok())
-}
-
-fn checked_integer(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Collector<'_>) -> Option<i128> {
-    let at = value.span().start;
-    let DeValue::Integer(integer) = value.get_ref() else {
-        out.error(at, key, format!("{} does not belong here", describe(value.get_ref()))).expected(expectation(kind));
-        return None;
-    };
-    let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
-    let fits = number.is_some_and(|n| match kind {
-        Kind::Integer { min, max, power_of_two } => {
-            (i128::from(*min)..=i128::from(*max)).contains(&n) && (!power_of_two || n.count_ones() == 1)
-        }
-        Kind::IntegerOr { min, max, .. } => (i128::from(*min)..=i128::from(*max)).contains(&n),
-        Kind::OneOf(choices) => choices.iter().any(|choice| i128::from(*choice) == n),
-        _ => false,
-    });
-    if fits {
-        return number;
-    }
-    let shown = number.map_or_else(|| shorten(&integer.to_string()), |n| n.to_string());
-    let problem = out.error(at, key, format!("{shown} is not permitted"));
-    problem.expected(expectation(kind));
-    match (kind, number) {
-        (Kind::IntegerOr { word, .. }, Some(0)) => {
-            problem.help(format!("write `\"{word}\"`, or remove the key"));
-        }
-        (Kind::Integer { min, max, .. } | Kind::IntegerOr { min, max, .. }, Some(n))
-            if n < i128::from(*min) || n > i128::from(*max) =>
-        {
-            problem.help(format!("the {} is {}", if n < i128::from(*min) { "least" } else { "most" }, {
-                if n < i128::from(*min) { min } else { max }
-            }));
-        }
-        (Kind::Integer { power_of_two: true, .. }, Some(n)) if n > 0 => {
-            let below = 1i128 << n.ilog2();
-            problem.help(format!("the powers of two around it are {below} and {}", below * 2));
-        }
-        (Kind::OneOf(choices), Some(n)) => {
-            if let Some(near) = choices.iter().min_by_key(|choice| (i128::from(**choice) - n).unsigned_abs()) {
-                problem.help(format!("the nearest is {near}"));
-            }
-        }
-        _ => {}
-    }
     None
 }
 
@@ -523,7 +498,8 @@ pub fn expectation(kind: &Kind) -> String {
         }
         Kind::Name => format!("1 to {MAX_NAME} letters, digits and the characters `. _ - : / @ + [ ]`"),
         Kind::InterfaceName => "the kernel's name of an interface, 1 to 15 characters, such as `\"eth0\"`".to_owned(),
-        Kind::Hex { max } => format!("1 to {max} bytes in hexadecimal, such as `\"0a1b\"`"),
+        Kind::Hex { min, max, .. } if min == max => format!("{max} bytes in hexadecimal: {} digits", max * 2),
+        Kind::Hex { min, max, .. } => format!("{min} to {max} bytes in hexadecimal, such as `\"0a1b\"`"),
         Kind::Path => "an absolute path, such as `\"/run/evenkeel.sock\"`".to_owned(),
         Kind::Paths => "a list of absolute paths, such as `[\"/etc/evenkeel/list.txt\"]`".to_owned(),
         Kind::Signed { min, max } => format!("an integer from {min} to {max}"),
@@ -541,6 +517,16 @@ pub fn expectation(kind: &Kind) -> String {
         }
         Kind::Text { max } => format!("1 to {max} bytes of text"),
         Kind::Password => format!("a text of 1 to {MAX_PASSWORD} bytes"),
+        Kind::Line { max } => format!("a text of 1 to {max} bytes on one line"),
+        Kind::Url => "the path of a URL from `/`, such as `\"/health?full=1\"`".to_owned(),
+        Kind::Regex => "a regular expression, such as `'ready: (yes|true)'`".to_owned(),
+        Kind::Status => {
+            "a status code such as `200`, a range such as `\"200-299\"`, or a list of these; codes are 100 to 599".to_owned()
+        }
+        Kind::Pairs => "a table of names and texts, such as `{ \"X-Check\" = \"yes\" }`".to_owned(),
+        Kind::Payload { max } => {
+            format!("a text of 1 to {max} bytes, or `\"hex:\"` and hexadecimal digits, such as `\"hex:0a1b\"`")
+        }
     }
 }
 

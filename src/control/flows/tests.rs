@@ -82,14 +82,7 @@ impl Rig {
                 unproven_ipv6: 2000,
                 ..EngineSettings::default()
             },
-            timeouts: Timeouts::default(),
-            control_socket: "/nonexistent".into(),
-            interfaces: Vec::new(),
-            neighbors: Vec::new(),
-            addresses: Vec::new(),
-            access: Arc::default(),
-            services: services(),
-            vrrp: Default::default(),
+            ..Desired::of(services())
         };
         let hop = NextHop { port: 0, vlan: None, mac: MacAddr([2, 0, 0, 0, 1, 1]) };
         let at = Whereabouts { hop: Some(hop), ..Whereabouts::default() };

@@ -80,7 +80,7 @@ impl Tracker {
         let servers: BTreeSet<(IpAddr, Path)> = desired
             .services
             .iter()
-            .flat_map(|service| &service.servers)
+            .flat_map(Service::all_servers)
             .map(|server| (server.address, Path::of(server.method)))
             .collect();
         self.hops.retain(|way, _| servers.contains(way));
@@ -123,6 +123,7 @@ impl Tracker {
             mtu: route.and_then(|route| route.mtu),
             source: source.filter(|source| source.is_ipv4() == server.address.is_ipv4()),
             local: reach == Some(&Err(Reason::Local)),
+            standing: None,
         }
     }
 
@@ -237,8 +238,6 @@ impl Tracker {
             // The rows of a router that nobody asked about were not kept.
             let _ = self.read_neighbours();
         }
-        // A link that comes back has lost its neighbours: who waits for the next round loses packets until then.
-        self.next_tick = self.next_tick.min(now);
         self.routes_read = now;
         self.routes_old = false;
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::scheduler::{scheduler, table_holds};
-use super::{default_name, life, persistence};
+use super::{default_name, health, life, persistence};
 use crate::control::config::problem::Collector;
 use crate::control::config::raw::{At, Entry};
 use crate::model::{Method, PortRange, Protocol, Server, Service, ServiceKey, Timeouts, TunnelSettings};
@@ -53,7 +53,8 @@ pub(super) fn services(entries: &[Entry], timeouts: Timeouts, out: &mut Collecto
                 timeouts,
                 ..Service::dr(&name, key, scheduler, servers)
             };
-            found.push((life::of_service(entry, service, uses.nat, out), entry));
+            let service = life::of_service(entry, service, uses.nat, out);
+            found.push((health::of_service(entry, service, uses.nat, out), entry));
         }
     }
     persistence::groups(&found, out);
@@ -119,7 +120,7 @@ fn service_name(
 }
 
 /// The method of a service or of a server, where it is written or has a default.
-fn method(entry: &Entry) -> Option<Method> {
+pub(super) fn method(entry: &Entry) -> Option<Method> {
     let name = entry.word("method")?.value;
     Method::ALL.into_iter().find(|method| method.name() == name)
 }
@@ -129,7 +130,12 @@ fn methods(service: &Entry) -> impl Iterator<Item = Method> {
     let of_service = method(service);
     let servers = service.tables("server");
     let alone = of_service.filter(|_| servers.is_empty());
-    servers.iter().filter_map(move |server| method(server).or(of_service)).chain(alone)
+    each_server(service).filter_map(move |server| method(server).or(of_service)).chain(alone)
+}
+
+/// The tables of a service's servers, and of its sorry server.
+pub(super) fn each_server(service: &Entry) -> impl Iterator<Item = &Entry> {
+    service.tables("server").iter().chain(service.tables("sorry_server"))
 }
 
 /// Whether a service has servers that may be behind routers.
@@ -338,7 +344,12 @@ fn servers(service: &Entry, key: Option<ServiceKey>, out: &mut Collector<'_>) ->
 }
 
 /// The port of a server, where it differs from the service's.
-fn server_port(entry: &Entry, key: Option<ServiceKey>, method: Option<Method>, out: &mut Collector<'_>) -> Option<u16> {
+pub(super) fn server_port(
+    entry: &Entry,
+    key: Option<ServiceKey>,
+    method: Option<Method>,
+    out: &mut Collector<'_>,
+) -> Option<u16> {
     let (At { value, at, .. }, key, method) = (entry.integer("port")?, key?, method?);
     let of_service = key.ports.as_single();
     if of_service.map(u32::from) == Some(value) {
@@ -359,7 +370,8 @@ fn server_port(entry: &Entry, key: Option<ServiceKey>, method: Option<Method>, o
     None
 }
 
-fn check_server_address(
+/// What the address of a server cannot be.
+pub(super) fn check_server_address(
     service: &Entry,
     entry: &Entry,
     address: At<IpAddr>,

@@ -22,7 +22,7 @@ impl Engine {
     pub(super) fn cut_off(&self) -> BTreeMap<IpAddr, Reason> {
         let mut all = BTreeMap::new();
         for service in &self.desired.services {
-            for server in &service.servers {
+            for server in service.all_servers() {
                 match self.tracker.reach(service, server) {
                     Ok(_) | Err(Reason::Local) => {}
                     Err(why) => {
@@ -67,7 +67,7 @@ impl Engine {
         let mut all = startup::kernel_has(&self.desired, has);
         for service in self.desired.services.iter().filter(|service| !has.contains(&service.key.address)) {
             let is_local = |s: &&model::Server| self.tracker.reach(service, s) == Err(Reason::Local);
-            let servers = service.servers.iter().filter(is_local);
+            let servers = service.all_servers().filter(is_local);
             all.extend(servers.map(|server| startup::local_server(service, server)));
         }
         all
@@ -90,9 +90,11 @@ impl Engine {
     pub(super) fn status(&self) -> Status {
         let snapshot = self.shared.snapshot.load_full();
         let unreachable = self.cut_off();
+        let checks = collect::health::checks(&self.desired, &self.watch);
         let mut warnings: Vec<String> = self.report.warnings.clone();
         warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
         warnings.extend(self.misplaced());
+        warnings.extend(collect::health::warnings(&checks));
         warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.restart.iter().cloned());
         Status {
@@ -116,8 +118,11 @@ impl Engine {
                 &self.applied,
                 &self.workers,
                 collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
+                &self.watch,
+                &checks.iter().map(|check| (check.id, check)).collect(),
                 |service, server| self.tracker.reach(service, server),
             ),
+            checks,
             local_ports: collect::local_ports(&self.desired, &self.workers),
             limited_clients: collect::limited_clients(&snapshot, &self.workers),
             persistence: collect::persistence(&self.workers),

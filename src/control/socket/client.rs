@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Command, VERSION};
 use crate::control::config::{Problem, render_all};
 use crate::control::persistence::{Action, Listing, Question, render as render_persistence};
-use crate::control::status::{Status, render};
+use crate::control::status::{Status, render, render_checks};
 
 /// Where the engine's socket is unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/evenkeel.sock";
@@ -102,6 +102,9 @@ pub struct StatusArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Print the health checks instead, the failing ones first.
+    #[arg(long, conflicts_with = "json")]
+    checks: bool,
     /// The engine's control socket.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     socket: PathBuf,
@@ -177,7 +180,8 @@ pub fn status(args: StatusArgs) -> ExitCode {
     match serde_json::from_value::<Status>(answer) {
         Ok(status) => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            crate::control::print(&render(&status, now));
+            let text = if args.checks { render_checks(&status, now) } else { render(&status, now) };
+            crate::control::print(&text);
             ExitCode::SUCCESS
         }
         Err(_) => failed(&ClientError::Foreign(args.socket)),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::table::Table;
-use super::{ServerStatus, Status, life};
+use super::{ServerStatus, Status, health, life};
 
 /// A port of an address, as `ipvsadm` writes it.
 fn with_port(address: &str, port: &str) -> String {
@@ -22,6 +22,35 @@ fn forward(method: &str) -> &str {
         "local" => "Local",
         other => other,
     }
+}
+
+/// The row of a server. `port`: the service's.
+fn row(server: &ServerStatus, port: &str) -> [String; 12] {
+    let hop = match (&server.next_hop, &server.unreachable) {
+        (Some(hop), _) => {
+            let vlan = hop.vlan.map(|id| format!(" vlan {id}")).unwrap_or_default();
+            let path = server.path_mtu.map(|mtu| format!(", path MTU {mtu}")).unwrap_or_default();
+            format!("{} {}{vlan}{path}", hop.mac, hop.interface)
+        }
+        (None, Some(why)) => format!("UNREACHABLE: {}", why.detail),
+        (None, None) if server.method == "local" => "this machine".to_owned(),
+        (None, None) => "UNREACHABLE".to_owned(),
+    };
+    let port = server.port.map_or_else(|| port.to_owned(), |port| port.to_string());
+    [
+        "  ->".to_owned(),
+        with_port(&server.address, &port),
+        forward(&server.method).to_owned(),
+        health::weight(server),
+        server.active.to_string(),
+        server.inactive.to_string(),
+        server.connections.to_string(),
+        server.packets.to_string(),
+        server.out_packets.to_string(),
+        server.bytes.to_string(),
+        server.out_bytes.to_string(),
+        format!("{}{hop}{}", health::of_server(server), life::of_server(server)),
+    ]
 }
 
 /// The services and their servers, as `ipvsadm -L --stats` lays them out.
@@ -57,36 +86,10 @@ pub(super) fn render(out: &mut String, status: &Status) {
             service.out_packets.to_string(),
             service.bytes.to_string(),
             service.out_bytes.to_string(),
-            format!("{}{}", service.name, life::of_service(service)),
+            format!("{}{}{}", service.name, life::of_service(service), health::of_service(service)),
         ]);
-        for server in &service.servers {
-            let hop = match (&server.next_hop, &server.unreachable) {
-                (Some(hop), _) => {
-                    let vlan = hop.vlan.map(|id| format!(" vlan {id}")).unwrap_or_default();
-                    let path = server.path_mtu.map(|mtu| format!(", path MTU {mtu}")).unwrap_or_default();
-                    format!("{} {}{vlan}{path}", hop.mac, hop.interface)
-                }
-                (None, Some(why)) => format!("UNREACHABLE: {}", why.detail),
-                (None, None) if server.method == "local" => "this machine".to_owned(),
-                (None, None) => "UNREACHABLE".to_owned(),
-            };
-            table.row([
-                "  ->".to_owned(),
-                server.port.map_or_else(
-                    || with_port(&server.address, &service.port),
-                    |p| with_port(&server.address, &p.to_string()),
-                ),
-                forward(&server.method).to_owned(),
-                server.weight.to_string(),
-                server.active.to_string(),
-                server.inactive.to_string(),
-                server.connections.to_string(),
-                server.packets.to_string(),
-                server.out_packets.to_string(),
-                server.bytes.to_string(),
-                server.out_bytes.to_string(),
-                format!("{hop}{}", life::of_server(server)),
-            ]);
+        for server in service.servers.iter().chain(service.sorry.as_deref()) {
+            table.row(row(server, &service.port));
         }
         for removed in &service.removed {
             let port = removed.port.map_or_else(|| service.port.clone(), |port| port.to_string());

@@ -9,6 +9,7 @@ fn example() -> Status {
         port: (!reach).then_some(8080),
         method: if reach { "dr" } else { "nat" }.to_owned(),
         weight: 1,
+        health: None,
         next_hop: reach.then(|| NextHopStatus {
             mac: "02:00:00:00:00:11".to_owned(),
             interface: "eth0".to_owned(),
@@ -75,9 +76,12 @@ fn example() -> Status {
             out_bytes: 0,
             connections: 80,
             limits: None,
+            quorum: None,
+            sorry: None,
             removed: Vec::new(),
             servers: vec![server("10.0.0.11", true), server("10.0.0.12", false)],
         }],
+        checks: Vec::new(),
         local_ports: LocalPortsStatus::default(),
         limited_clients: LimitedClientsStatus::default(),
         persistence: PersistenceStatus::default(),
@@ -146,8 +150,8 @@ fn what_workers_share_is_shown_when_there_is_any() {
     };
     let text = render(&status, 1090);
     let expected = "\
-Worker  Unproven  Stateless  Handed  Taken over  Waited  Unmatched  ICMP errors  Resets  Local ports     of
-     0         0          0       5           0       0          0            0       0            7  64512
+Worker  Unproven  Stateless  Handed  Taken over  Waited  Unmatched  ICMP errors  Resets  Refusals  Local ports     of
+     0         0          0       5           0       0          0            0       0         0            7  64512
 ";
     assert!(text.contains(expected), "{text}");
     assert!(text.contains("Local                 1") && text.contains("this machine"), "{text}");
@@ -193,4 +197,44 @@ fn limits_thresholds_and_drains_are_told() {
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["services"][0]["limits"]["max_connections"], 100);
     assert_eq!(json["services"][0]["removed"][0]["fate"], "keep");
+}
+
+#[test]
+fn how_servers_are_is_told_before_their_next_hop() {
+    let mut status = example();
+    let health = |state: &str, words: &str, weight, percent| {
+        let (state, reason, weight_percent) = (state.to_owned(), words.to_owned(), percent);
+        let health = ServerHealthStatus { state, reason, for_s: 7260, weight_percent, ..Default::default() };
+        Some(ServerHealthStatus { configured_weight: weight, ..health })
+    };
+    let service = &mut status.services[0];
+    service.quorum = Some(QuorumStatus { up: false, weight: 1, least: 2, hysteresis: 1 });
+    service.servers[0].health = health("up", "", 1, 100);
+    service.servers[1].health = health("down", "no route to it", 7, 100);
+    let sorry = ServerStatus { health: health("serving", "", 1, 100), port: None, ..service.servers[0].clone() };
+    service.sorry = Some(Box::new(ServerStatus { address: "10.0.0.99".to_owned(), ..sorry }));
+    let text = render(&status, 1090);
+    for words in [
+        " web, NO QUORUM: weight 1 of 3\n",
+        " UP 2h1m, 02:00:00:00:00:11 eth0 vlan 100, path MTU 1400\n",
+        " DOWN 2h1m, UNREACHABLE: no route to it\n",
+        " 1 of 7 ",
+        "10.0.0.99:80 ",
+        " SORRY, serving, 02:00:00:00:00:11 ",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    for (state, words, percent, wanted) in [
+        ("down", "connection refused", 100, " DOWN 2h1m (connection refused), 02:"),
+        ("up", "", 30, " UP 2h1m, 30 % of its weight, 02:"),
+        ("draining", "by hand", 100, " DRAIN 2h1m (by hand), 02:"),
+        ("maintenance", "by hand", 100, " MAINT 2h1m (by hand), 02:"),
+        ("standby", "", 100, " SORRY, standby, 02:"),
+    ] {
+        status.services[0].servers[0].health = health(state, words, 1, percent);
+        let text = render(&status, 1090);
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
 }

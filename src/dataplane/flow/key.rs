@@ -98,7 +98,8 @@ pub trait Entry: Copy {
     fn partner(&self) -> u32;
     /// Sets where the entry of the other direction lies.
     fn set_partner(&mut self, partner: u32);
-    /// A word of the pipeline's.
+    /// A word of the pipeline's. In a flow's second entry: the number of its last hop, and above that what is watched of its
+    /// server (`pipeline::passive`).
     fn extra(&self) -> u32;
     /// Sets the pipeline's word.
     fn set_extra(&mut self, extra: u32);

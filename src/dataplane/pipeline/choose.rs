@@ -141,11 +141,12 @@ impl Context<'_> {
     }
 
     /// The server of a template, where its client may still have it (`ip_vs_check_template`): neither its weight nor its
-    /// threshold matters, unless clients are to leave drained servers.
+    /// threshold matters, unless clients are to leave drained servers. One that failed its checks or is in maintenance has left
+    /// the service though its flows may go on.
     fn kept<'s>(&self, service: &'s ServiceEntry, persistence: &Persistence, real: u32) -> Option<&'s Member> {
         let member = service.real(real)?;
         let drained = member.weight == 0 && persistence.leave_drained;
-        (!drained && self.reaches(member)).then_some(member)
+        (!drained && member.reachable && self.reaches(member)).then_some(member)
     }
 
     fn reaches(&self, member: &Member) -> bool {

@@ -335,6 +335,7 @@ impl Context<'_> {
                     Err(reason) => met.refuse(reason),
                 };
                 self.count_out(met.server, ip_length(&parsed));
+                self.server_answers(flows.part(met.stage), met.place, &parsed);
                 // The server has nothing left of it: a local port need not rest.
                 flows.part(met.stage).set_state(met.place, State::TCP_CLOSE);
                 self.end(flows, kit, met);

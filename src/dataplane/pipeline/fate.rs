@@ -10,7 +10,6 @@ use crate::dataplane::io::{Frame, FrameMemory};
 use crate::dataplane::parse::{self, Parsed, Part, TCP, tcp_flag};
 use crate::dataplane::snapshot::ServerEntry;
 use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
-use crate::dataplane::{icmp, reset};
 use crate::model::{Fate, VerifyChecksums};
 
 impl Context<'_> {
@@ -58,34 +57,6 @@ impl Context<'_> {
                 }
             }
         }
-    }
-
-    /// Makes a client's packet the answer that its connection is over: a reset, or ICMP port unreachable, of which only so
-    /// many are sent a second.
-    fn tell_the_client<E: Family, M: FrameMemory>(
-        &self,
-        kit: &mut Kit,
-        memory: &mut M,
-        frame: &mut Frame,
-        parsed: &Parsed,
-        key: &E::Key,
-    ) -> bool {
-        let Some(port) = self.snapshot.ports.get(usize::from(frame.port)) else { return false };
-        if parsed.protocol == TCP {
-            let told = reset::answer(memory, frame, parsed, port.mac());
-            self.stats.resets.add(u64::from(told));
-            return told;
-        }
-        if !kit.limiter.allow(self.now) {
-            return false;
-        }
-        let told = icmp::port_unreachable(memory, frame, parsed, E::destination(key), port.mac());
-        if told {
-            self.stats.icmp_errors.add(1);
-        } else {
-            kit.limiter.give_back();
-        }
-        told
     }
 }
 

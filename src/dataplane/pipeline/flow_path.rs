@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::Context;
 use super::family::Family;
 use super::kit::Kit;
+use super::passive;
 use super::send::{Plan, Proxy};
 use crate::dataplane::flow::state::{self, Side, State};
 use crate::dataplane::flow::{FlowTable, Flows, Place, STAMP_MS, Stage, flag};
@@ -60,7 +61,8 @@ impl Context<'_> {
         {
             return self.meet_fate(fate, flows, kit, (stage, place), server, memory, frame, parsed, &key, hash);
         }
-        if self.now.wrapping_sub(entry.stamp()) >= STAMP_MS {
+        let idle = self.now.wrapping_sub(entry.stamp());
+        if idle >= STAMP_MS {
             if table.expired(place, self.now, self.snapshot) {
                 return self.replace_flow(flows, kit, (stage, place), memory, frame, parsed, &key, hash);
             }
@@ -112,8 +114,14 @@ impl Context<'_> {
             table.entry(place).set_flags(entry.flags() & !(flag::PROXY_SENT | flag::PROXY_DONE));
         }
         let plan = if reverse {
+            if entry.extra() & passive::WATCHED != 0 {
+                self.server_answers(table, place, parsed);
+            }
             self.plan_to_client(table, kit, place, server)
         } else {
+            if side == Side::Client && (entry.state(), after) == (State::TCP_SYN_RECV, State::TCP_SYN_RECV) {
+                self.client_asks_again(table, place, parsed, idle);
+            }
             self.plan_to_server(table, kit, place, server, &key)
         };
         let outcome = match plan {
@@ -240,13 +248,14 @@ impl Context<'_> {
         let Some(partner) = table.partner(place).filter(|_| table.entry(place).flags() & flag::REVERSE == 0) else {
             return;
         };
-        let old = table.entry(partner).extra() as u16;
+        let extra = table.entry(partner).extra();
+        let old = extra as u16;
         let Some(hop) = Hop::of(bytes, parsed, frame.port).filter(|hop| kit.hops.get(old) != Some(*hop)) else {
             return;
         };
         if let Some(new) = kit.hops.take(hop) {
             kit.hops.give(old);
-            table.entry(partner).set_extra(u32::from(new));
+            table.entry(partner).set_extra(passive::with_hop(extra, new));
         }
     }
 

@@ -9,6 +9,7 @@ use super::choose::Choice;
 use super::family::Family;
 use super::flow_path::{after, ip_length};
 use super::kit::Kit;
+use super::passive;
 use crate::dataplane::answer;
 use crate::dataplane::flow::state::{self, Side, State};
 use crate::dataplane::flow::{Flows, Full, Gone, Place, Stage, flag};
@@ -154,6 +155,9 @@ impl Context<'_> {
                 no_splice(kit);
                 self.give_up_limits::<E>(service, key, admitted);
                 return match refusal {
+                    Refusal::Drop(DropReason::NoServer) => {
+                        self.refuse_client::<E, M>(kit, memory, frame, parsed, key, index)
+                    }
                     Refusal::Drop(reason) => refuse(reason),
                     Refusal::Taken(worker) => Outcome::plain(Verdict::Hand(worker)),
                 };
@@ -251,8 +255,10 @@ impl Context<'_> {
             }
             let made = if nat {
                 let hop = Hop::of(bytes, parsed, frame.port);
-                hop.ok_or(Refusal::Drop(DropReason::MartianSource))
-                    .and_then(|hop| self.insert_pair(flows, kit, bytes, parsed, key, hash, server, state, hop, stage))
+                hop.ok_or(Refusal::Drop(DropReason::MartianSource)).and_then(|hop| {
+                    let watched = passive::is_watched(service, parsed);
+                    self.insert_pair(flows, kit, bytes, parsed, key, hash, server, state, (hop, watched), stage)
+                })
             } else {
                 self.insert_one(flows, kit, key, hash, server, state)
             };
@@ -351,7 +357,7 @@ impl Context<'_> {
         hash: u64,
         server: &ServerEntry,
         state: State,
-        hop: Hop,
+        (hop, watched): (Hop, bool),
         stage: Stage,
     ) -> Result<Place, Refusal> {
         let target = self.snapshot.target(server.id).ok_or(DropReason::NoNextHop)?;
@@ -384,7 +390,7 @@ impl Context<'_> {
         });
         match inserted {
             Ok([first, second]) => {
-                table.entry(second).set_extra(u32::from(number));
+                table.entry(second).set_extra(passive::extra(number, watched));
                 // Only a SYN tells where the client's stream begins.
                 if target.proxy
                     && server.way == Way::FullNat

@@ -6,6 +6,7 @@ use super::Context;
 use super::family::Family;
 use super::flow_path::ip_length;
 use super::kit::Kit;
+use super::passive;
 use crate::dataplane::answer::{self, Answer};
 use crate::dataplane::flow::{FlowV4, FlowV6, Flows, flag};
 use crate::dataplane::io::{Frame, FrameMemory};
@@ -101,6 +102,9 @@ impl Context<'_> {
         let entry = *table.entry(place);
         let Some(server) = self.snapshot.server(entry.server()) else { return refuse(DropReason::IcmpNoFlow) };
         let reverse = entry.flags() & flag::REVERSE != 0;
+        if reverse && entry.extra() & passive::WATCHED != 0 {
+            self.error_about_question(table, place, memory.bytes(frame), parsed);
+        }
         let plan = if reverse {
             self.plan_to_client(table, kit, place, server)
         } else {

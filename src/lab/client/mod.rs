@@ -2,6 +2,7 @@
 //!
 //! Owns what a client measures: who answered, how fast, and everything that went wrong. Never decides what is good enough.
 
+pub mod dns;
 pub mod flood;
 pub mod frames;
 pub mod http;

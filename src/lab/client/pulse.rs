@@ -1,20 +1,29 @@
-//! A client that sends a datagram every millisecond and notes which come back: how long an address was away.
+//! A client that sends a datagram every millisecond and notes which are answered: how long an address was away.
 //!
-//! Owns the times of sending and of answers. A pause of the client itself is no loss: only what was sent and not answered is.
+//! Owns the times of sending and of answers, and what is sent: numbers for an echo, or questions for a DNS server. A pause of the client itself is no loss: only what was sent and not answered is.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::udp;
+use mio::{Events, Interest, Poll, Token};
+
+use super::{dns, udp};
 use crate::lab::error::{Doing, LabError};
 use crate::lab::netns::Namespace;
 
 /// Time between two datagrams.
 pub const PACE: Duration = Duration::from_millis(1);
+
+/// Time between two questions.
+pub const QUESTION_PACE: Duration = Duration::from_millis(5);
+
+/// How long an answer may take.
+const LATEST: Duration = Duration::from_millis(500);
 
 /// How long the last answers are waited for.
 const GRACE: Duration = Duration::from_millis(100);
@@ -72,6 +81,18 @@ impl Found {
 }
 
 impl Pulse {
+    /// Starts to ask a DNS server from `namespace`, every [`QUESTION_PACE`], each time from a new port, as resolvers do: each
+    /// question is a conversation of its own ([`crate::lab::server::unbound`]).
+    pub fn questions(namespace: &Namespace, target: SocketAddr) -> Result<Self, LabError> {
+        let (stop, beats) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Beats>>::default());
+        let mut asker = Asker::new(target).doing(|| "making a poll".into())?;
+        let thread = {
+            let (stop, beats) = (Arc::clone(&stop), Arc::clone(&beats));
+            namespace.thread("pulse-questions", move || asker.run(&stop, &beats))?
+        };
+        Ok(Pulse { stop, beats, threads: vec![thread] })
+    }
+
     /// Starts to send from `namespace` to `target`, where something echoes ([`crate::lab::server::udp`]).
     pub fn start(namespace: &Namespace, target: SocketAddr) -> Result<Self, LabError> {
         let socket = namespace.run(|| udp::socket(target, Duration::from_millis(20)))?;
@@ -143,11 +164,7 @@ impl Drop for Pulse {
 fn send(socket: &UdpSocket, stop: &AtomicBool, beats: &Mutex<Beats>) {
     let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        let number = {
-            let mut beats = lock(beats);
-            beats.all.push(Beat { sent: Instant::now(), answer: None });
-            beats.all.len() - 1
-        };
+        let number = begin(beats);
         // An ICMP error for an earlier datagram comes back here, or the address has no neighbour: this one is lost too.
         if socket.send(number.to_string().as_bytes()).is_err() {
             let _ = socket.send(number.to_string().as_bytes());
@@ -168,17 +185,85 @@ fn receive(socket: &UdpSocket, stop: &AtomicBool, beats: &Mutex<Beats>) {
         let text = String::from_utf8_lossy(&buffer[..length]);
         let Some((name, number)) = text.rsplit_once(' ') else { continue };
         let Ok(number) = number.parse::<usize>() else { continue };
-        let mut beats = lock(beats);
-        let place = match beats.names.iter().position(|known| known == name) {
-            Some(place) => place,
-            None => {
-                beats.names.push(name.to_owned());
-                beats.names.len() - 1
-            }
-        };
-        if let Some(beat) = beats.all.get_mut(number) {
-            beat.answer.get_or_insert((at, place));
+        end(beats, number, name, at);
+    }
+}
+
+/// Notes a datagram that is sent now; its number.
+fn begin(beats: &Mutex<Beats>) -> usize {
+    let mut beats = lock(beats);
+    beats.all.push(Beat { sent: Instant::now(), answer: None });
+    beats.all.len() - 1
+}
+
+/// Notes who answered it.
+fn end(beats: &Mutex<Beats>, number: usize, name: &str, at: Instant) {
+    let mut beats = lock(beats);
+    let place = match beats.names.iter().position(|known| known == name) {
+        Some(place) => place,
+        None => {
+            beats.names.push(name.to_owned());
+            beats.names.len() - 1
         }
+    };
+    if let Some(beat) = beats.all.get_mut(number) {
+        beat.answer.get_or_insert((at, place));
+    }
+}
+
+/// Asks a DNS server from a new port each time.
+struct Asker {
+    target: SocketAddr,
+    poll: Poll,
+    /// Sockets whose answers are waited for.
+    open: BTreeMap<usize, (mio::net::UdpSocket, Instant)>,
+}
+
+impl Asker {
+    fn new(target: SocketAddr) -> io::Result<Self> {
+        Ok(Asker { target, poll: Poll::new()?, open: BTreeMap::new() })
+    }
+
+    fn run(&mut self, stop: &AtomicBool, beats: &Mutex<Beats>) {
+        let mut events = Events::with_capacity(64);
+        let mut due = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            if now >= due {
+                due = (due + QUESTION_PACE).max(now);
+                let number = begin(beats);
+                // One that cannot be sent, since the address has no neighbour now, is lost.
+                if let Ok(socket) = self.ask(number) {
+                    self.open.insert(number, (socket, now));
+                }
+                self.open.retain(|_, (_, since)| now - *since < LATEST);
+            }
+            let wait = due.saturating_duration_since(Instant::now());
+            if self.poll.poll(&mut events, Some(wait.max(Duration::from_millis(1)))).is_err() {
+                continue;
+            }
+            let at = Instant::now();
+            for event in &events {
+                let mut buffer = [0; 512];
+                let Some((socket, _)) = self.open.get(&event.token().0) else { continue };
+                let Some(length) = socket.recv(&mut buffer).ok() else { continue };
+                if let Some((name, number)) = dns::answer(&buffer[..length]) {
+                    self.open.remove(&number);
+                    end(beats, number, &name, at);
+                }
+            }
+        }
+    }
+
+    fn ask(&self, number: usize) -> io::Result<mio::net::UdpSocket> {
+        let any: IpAddr =
+            if self.target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let mut socket = mio::net::UdpSocket::bind(SocketAddr::new(any, 0))?;
+        socket.connect(self.target)?;
+        self.poll.registry().register(&mut socket, Token(number), Interest::READABLE)?;
+        let question = dns::question(number);
+        socket.send(&question)?;
+        Ok(socket)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The demo: real HTTP across the appliance, the server set swapped under load, a pair that fails over, told step by step.
+//! The demo: real HTTP across the appliance, the server set swapped under load, a server that dies, a pair that fails over, told step by step.
 //!
 //! Owns the story and its checks. Reads well with and without a terminal: one line a second, nothing is overwritten.
 
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::report::{Report, millis};
-use super::{HTTP, RunOptions, START, failover, find, flood, tour};
+use super::{HTTP, RunOptions, START, failover, find, flood, outage, tour};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::stream::{Speech, Streams};
 use crate::lab::engine::{Engine, EngineConfig};
@@ -36,7 +36,7 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     let scenario = find("web-dr-one-arm")?;
     let mut site = Site::build(scenario.site)?;
     println!("{}", site.picture(Family::V4));
-    super::start_servers(scenario, &mut site, &options.program)?;
+    let web = super::start_servers(scenario, &mut site, &options.program)?;
     println!("  nginx runs on {} servers; namespaces are called ek-{}-NAME", site.servers.len(), site.lab.id());
 
     heading("evenkeel run --config demo.toml, on the appliance");
@@ -51,9 +51,16 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     heading("A few requests, one after the other");
     first_requests(&site)?;
 
-    let mut story = Story::begin(&site, &engine, config)?;
+    let mut story = Story::begin(&site, &engine, config.clone())?;
     story.tell()?;
-    let mut report = story.end(short)?;
+    let mut report = story.end()?;
+
+    heading("A web server is killed: its health check takes it out, and brings it back");
+    outage::show(&site, &engine, &config, &web, &mut report)?;
+    if !short {
+        heading("evenkeel status");
+        print!("{}", engine.status_for_people()?);
+    }
 
     heading("Cleaning up");
     let mine = format!("{PREFIX}{}-", site.lab.id());
@@ -179,7 +186,7 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    fn end(self, short: bool) -> Result<Report, LabError> {
+    fn end(self) -> Result<Report, LabError> {
         let tally = self.load.stop();
         let (exchanges, broken) = (self.streams.exchanges(), self.streams.broken());
         let mut report = Report::new("demo", &tally);
@@ -191,10 +198,6 @@ impl<'a> Story<'a> {
         report.checks.extend(self.checks.checks);
         let ended = self.engine.process().ended();
         report.check("the engine still runs", ended.is_none(), String::new());
-        if !short {
-            heading("evenkeel status");
-            print!("{}", self.engine.status_for_people()?);
-        }
         Ok(report)
     }
 

@@ -4,10 +4,12 @@
 
 pub mod demo;
 pub mod directors;
+pub mod dns_dsr;
 pub mod failover;
 pub mod flood;
 pub mod forward;
 pub mod haproxy_pair;
+pub mod outage;
 pub mod pairs;
 pub mod proxy_pair;
 pub mod report;
@@ -22,6 +24,7 @@ use super::client::flood::{self as flooder, Packets};
 use super::engine::{Engine, EngineConfig};
 use super::error::LabError;
 use super::netlink::Wire;
+use super::process::Process;
 use super::queues;
 use super::server::{decap, nginx, transfer, udp};
 use super::site::{APPLIANCE, Family, Reach, Shape, Site, SiteOptions};
@@ -57,13 +60,15 @@ pub enum Traffic {
     Pair(Deployment),
 }
 
-/// A deployment of two boxes whose proxies the kernel's addresses lead to.
+/// A deployment of two boxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deployment {
     /// Two Squids.
     Proxy,
     /// Two HAProxies.
     Haproxy,
+    /// Two directors before two DNS caches.
+    Dns,
 }
 
 /// A network with a purpose.
@@ -92,7 +97,7 @@ const fn web(name: &'static str, summary: &'static str, site: SiteOptions, metho
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 21] = [
+pub const SCENARIOS: [Scenario; 22] = [
     web(
         "web-dr-one-arm",
         "HTTP by direct routing; client, appliance and three nginx servers share one segment",
@@ -210,6 +215,15 @@ pub const SCENARIOS: [Scenario; 21] = [
         )
     },
     Scenario {
+        traffic: Traffic::Pair(Deployment::Dns),
+        ..web(
+            "dns-dsr",
+            "two directors before two DNS caches; what was done to such a site with keepalived and LVS",
+            dns_dsr::SITE,
+            Method::Dr,
+        )
+    },
+    Scenario {
         traffic: Traffic::Flood(Packets::Syns),
         ..web("syn-flood", "SYNs from everywhere beside real clients, by direct routing", TWO_ARM, Method::Dr)
     },
@@ -265,6 +279,8 @@ pub struct Stage {
     pub engine: Engine,
     /// The engine's configuration at the start.
     pub config: EngineConfig,
+    /// Its web servers, where it has some.
+    pub web: Vec<Process>,
     /// Its network, last: everything else lives in it.
     pub site: Site,
 }
@@ -283,10 +299,10 @@ impl Stage {
     ) -> Result<Self, LabError> {
         let (mut site, mut config) = Stage::prepare(scenario, options)?;
         change(&site, &mut config);
-        start_servers(scenario, &mut site, &options.program)?;
+        let web = start_servers(scenario, &mut site, &options.program)?;
         let engine = Engine::start(&site.lab, APPLIANCE, &options.program, &config)?;
         engine.await_ready(START)?;
-        Ok(Stage { scenario, engine, config, site })
+        Ok(Stage { scenario, engine, config, web, site })
     }
 
     /// Builds the network and its configuration, and starts nothing.
@@ -333,25 +349,27 @@ impl Stage {
     }
 }
 
-/// Starts the servers' programs; those behind a tunnel first open it, by `program`.
-pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Result<(), LabError> {
+/// Starts the servers' programs; those behind a tunnel first open it, by `program`. The web servers among them.
+pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Result<Vec<Process>, LabError> {
     decap::start_all(site, program)?;
+    let mut web = Vec::new();
     match scenario.traffic {
         Traffic::Web | Traffic::WebNat | Traffic::Flood(_) => {
             for server in &site.servers {
                 let inside = matches!(server.reach, Reach::Nat | Reach::FullNat);
                 let port = if inside { HTTP_INSIDE } else { HTTP };
-                nginx::start_on(site, std::slice::from_ref(server), port, false)?;
+                web.extend(nginx::start_on(site, std::slice::from_ref(server), port, false)?);
             }
             if let Traffic::Flood(_) = scenario.traffic {
                 udp::start_all(site, scenario.family, UDP)?;
             }
-            transfer::start_all(site, scenario.family, TRANSFER)
+            transfer::start_all(site, scenario.family, TRANSFER)?;
         }
-        Traffic::Udp | Traffic::Fragments => udp::start_all(site, scenario.family, UDP),
-        Traffic::Workers => transfer::start_all(site, scenario.family, TRANSFER),
-        Traffic::Pair(_) => Ok(()),
+        Traffic::Udp | Traffic::Fragments => udp::start_all(site, scenario.family, UDP)?,
+        Traffic::Workers => transfer::start_all(site, scenario.family, TRANSFER)?,
+        Traffic::Pair(_) => {}
     }
+    Ok(web)
 }
 
 /// A configuration with the site's interfaces and one adaptive worker, and no service yet.

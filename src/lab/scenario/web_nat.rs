@@ -1,15 +1,20 @@
 //! The deployment `web-nat`: two web servers by NAT, the service address on the clients' side, a gateway address on the
 //! servers' side. What was done to it with the classic tools is done here, and both results are shown.
 //!
-//! Owns the rows of its table. What Evenkeel does not do yet says so, instead of a result.
+//! Owns the rows of its table.
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
 use super::report::{Report, Row, millis};
-use super::{HTTP, Stage, directors, traffic};
+use super::{HTTP, HTTP_INSIDE, START, Stage, directors, traffic};
 use crate::lab::client::load::{LoadPlan, requests};
+use crate::lab::engine::find_server;
 use crate::lab::error::LabError;
 use crate::lab::netlink::Wire;
+use crate::lab::server::nginx;
 use crate::lab::site::{CLIENT, Plan, Reach, Shape, SiteOptions, USUAL};
 
 /// Its network: the addresses and interface names of the site's own configuration, inside the lab's namespaces.
@@ -92,15 +97,57 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         there: "yes",
         here: format!("{} of 20 requests at one server", tally.answers.values().max().unwrap_or(&0)),
     });
-    for (what, there) in [
-        ("TCP_CHECK every 6 s: a stopped web server leaves the table", "yes, more than 10 s for another service"),
-        ("it comes back when it runs again", "yes, about 3 s for another service"),
-    ] {
-        rows.push(Row { what, there, here: "not in Evenkeel yet".into() });
-    }
+    checks(stage, &mut report, &mut rows)?;
     directors::run(stage, &mut report, &mut rows)?;
     report.rows = rows;
     Ok(report)
+}
+
+/// The site's check, `TCP_CHECK` every 6 s: a web server stops, and starts again.
+fn checks(stage: &Stage, report: &mut Report, rows: &mut Vec<Row>) -> Result<(), LabError> {
+    let family = stage.scenario.family;
+    let mut config = stage.config.clone();
+    let mut check = Table::new();
+    let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
+    set("type", "tcp".into());
+    set("interval", 6.into());
+    set("timeout", 3.into());
+    set("rise", 1.into());
+    set("fall", 1.into());
+    config.change_service("web", "check", vec![Value::from(check)]);
+    stage.engine.reload(&config)?;
+    let server = &stage.site.servers[1];
+    let is = |status: &Json, wanted: &str| {
+        find_server(status, "web", server.address(family)).is_some_and(|found| found["state"] == wanted)
+    };
+    let await_state = |wanted: &str| -> Result<Duration, LabError> {
+        let start = Instant::now();
+        let what = format!("{} {wanted}", server.name);
+        stage.engine.await_status(START + Duration::from_secs(12), &what, |status| is(status, wanted))?;
+        Ok(start.elapsed())
+    };
+    await_state("up")?;
+    let client = stage.site.lab.node(CLIENT)?;
+    let plan = LoadPlan::new(stage.site.vip_port(family, HTTP));
+    let web = stage.web.iter().find(|process| process.name().starts_with(&server.name));
+    let Some(web) = web else { return Err(LabError::Unexpected(format!("{} has no web server", server.name))) };
+    web.stop();
+    let out = await_state("down")?;
+    let tally = requests(client, &plan, 20)?;
+    let none = tally.failures == 0 && tally.of(&server.name) == 0;
+    report.check("a stopped web server gets no request", none, format!("{:?} {:?}", tally.answers, tally.reasons));
+    let _again = nginx::start_on(&stage.site, std::slice::from_ref(server), HTTP_INSIDE, false)?;
+    let back = await_state("up")?;
+    let tally = requests(client, &plan, 20)?;
+    let both = tally.failures == 0 && tally.of(&server.name) > 0;
+    report.check("it gets requests again when it runs", both, format!("{:?} {:?}", tally.answers, tally.reasons));
+    for (what, there, took) in [
+        ("TCP_CHECK every 6 s: a stopped web server leaves the table", "yes, more than 10 s for another service", out),
+        ("it comes back when it runs again", "yes, about 3 s for another service", back),
+    ] {
+        rows.push(Row { what, there, here: format!("after {:.2} s", took.as_secs_f64()) });
+    }
+    stage.engine.reload(&stage.config).map(drop)
 }
 
 fn micros(count: u64) -> String {

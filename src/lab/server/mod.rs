@@ -9,6 +9,7 @@ pub mod nginx;
 pub mod squid;
 pub mod transfer;
 pub mod udp;
+pub mod unbound;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

@@ -17,7 +17,7 @@ use crate::vrrp::packet::{Advert, GROUP_V4, GROUP_V6, build};
 
 impl Turn {
     /// Does all that is wanted by now.
-    pub(super) fn act(&mut self, _now: std::time::Duration) {
+    pub(super) fn act(&mut self) {
         for action in std::mem::take(&mut self.out) {
             match action {
                 Action::Advertise { router, advert } => self.advertise(&router, &advert),

@@ -222,7 +222,7 @@ impl Turn {
             self.look_at_engine(now);
             let now = self.now();
             self.election.tick(now, &mut self.out);
-            self.act(now);
+            self.act();
             self.publish(now);
         }
     }
@@ -332,7 +332,7 @@ impl Turn {
                 }
                 Command::Stop => {
                     self.election.stop(now, &mut self.out);
-                    self.act(now);
+                    self.act();
                     self.ending = Some(now + self.vrrp.settings.handover + GRACE);
                 }
                 Command::Abandon => return false,
@@ -404,7 +404,7 @@ impl Turn {
         }
         // Those that are gone say so from the interfaces that they had.
         self.election.configure(&specs, &vrrp.groups, vrrp.settings.handover, now, &mut self.out);
-        self.act(now);
+        self.act();
         let mut anew = Vec::new();
         let mut before = std::mem::take(&mut self.runners);
         for spec in specs {
@@ -444,7 +444,7 @@ impl Turn {
             }
         }
         self.dirty |= !routers.is_empty();
-        self.act(now);
+        self.act();
     }
 
     fn watches_engine(&self) -> bool {

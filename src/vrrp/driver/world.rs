@@ -165,7 +165,7 @@ impl Turn {
             }
             self.election.source(&name, source, now, &mut self.out);
         }
-        self.act(now);
+        self.act();
     }
 
     /// Where a router's adverts come from; `None` as long as that is being found out.

@@ -1,6 +1,8 @@
 //! The keys of `[[service]]` and `[[service.server]]`. Pure.
 
+use super::health::ON_FAILURE;
 use super::scheduler;
+use super::vrrp::seconds;
 use super::{Key, Kind, Presence, Word, integer, word};
 use crate::dataplane::limits::MOST_PER_CLIENT;
 use crate::dataplane::persist::MOST_SECONDS;
@@ -11,7 +13,7 @@ const MIN_MSS: i64 = 536;
 const MAX_MSS: i64 = 65_495;
 
 /// Methods, as [`crate::model::Method`].
-const METHODS: &[Word] = &[
+pub(super) const METHODS: &[Word] = &[
     word(
         "dr",
         "direct routing (`ipvsadm -g`): only Ethernet addresses change; the server answers the client itself",
@@ -255,7 +257,7 @@ pub(super) const SERVICE: &[Key] = &[
         kind: Kind::Word(FATES, None),
         presence: Presence::Default("\"keep\""),
         also: &["on_marked_down", "on-marked-down", "on_down"],
-        doc: "What becomes of the flows of a server that cannot be reached.",
+        doc: "What becomes of the flows of a server that cannot be reached, or whose checks fail and remove it.",
     },
     Key {
         name: "flows_of_drained",
@@ -356,6 +358,72 @@ pub(super) const SERVICE: &[Key] = &[
         also: &["server_id_length", "quic_id_length"],
         doc: "QUIC-LB: bytes of a server id.",
     },
+    Key {
+        name: "on_failure",
+        kind: Kind::Word(ON_FAILURE, None),
+        presence: Presence::Default("\"remove\""),
+        also: &["failure", "on_down_server"],
+        doc: "What becomes of a server whose checks fail.",
+    },
+    Key {
+        name: "quorum",
+        kind: integer(1, 1_000_000_000),
+        presence: Presence::Default("1"),
+        also: &["min_servers", "minimum"],
+        doc: "Least sum of the usable servers' weights with which the service is up.",
+    },
+    Key {
+        name: "quorum_hysteresis",
+        kind: integer(0, 1_000_000_000),
+        presence: Presence::Default("0"),
+        also: &["hysteresis"],
+        doc: "The quorum is lost when the sum is below `quorum` less this, and found again at `quorum` and this.",
+    },
+    Key {
+        name: "quorum_up",
+        kind: Kind::Command,
+        presence: Presence::Otherwise("nothing is run"),
+        also: &["notify_quorum_up"],
+        doc: "Program that is run when the quorum is found.",
+    },
+    Key {
+        name: "quorum_down",
+        kind: Kind::Command,
+        presence: Presence::Otherwise("nothing is run"),
+        also: &["notify_quorum_down"],
+        doc: "Program that is run when the quorum is lost.",
+    },
+    Key {
+        name: "no_server",
+        kind: Kind::Word(
+            &[
+                word(
+                    "refuse",
+                    "a TCP reset, or ICMP port unreachable: it knows at once",
+                    &["reset", "reject", "rst", "unreachable"],
+                ),
+                word("drop", "nothing: its packets are dropped as `no-server`", &["silent", "none", "ignore"]),
+            ],
+            None,
+        ),
+        presence: Presence::Default("\"refuse\""),
+        also: &["on_no_server", "no_servers"],
+        doc: "What a new client gets while no server is usable, nor a sorry server there.",
+    },
+    Key {
+        name: "slow_start",
+        kind: seconds(1000, 86_400_000, 1),
+        presence: Presence::Otherwise("it has it at once"),
+        also: &["slowstart", "slow-start", "warm_up_time"],
+        doc: "Seconds in which a server that comes back gets to its full weight, a tenth at a time.",
+    },
+    Key {
+        name: "script_user",
+        kind: Kind::Name,
+        presence: Presence::Otherwise("that of Evenkeel itself"),
+        also: &["notify_user", "user"],
+        doc: "User that the service's programs run as: its checks' and servers', and those of its quorum.",
+    },
 ];
 
 pub(super) const SERVER: &[Key] = &[
@@ -421,9 +489,37 @@ pub(super) const SERVER: &[Key] = &[
     },
     Key {
         name: "quic_id",
-        kind: Kind::Hex { max: 15 },
+        kind: Kind::Hex { min: 1, max: 15, what: "an id" },
         presence: Presence::Otherwise("an error, if clients are told apart by `quic-server-id`"),
         also: &["server_id", "quic_server_id"],
         doc: "QUIC-LB: the server's id in its connection ids, as the server itself is configured.",
+    },
+    Key {
+        name: "on_failure",
+        kind: Kind::Word(ON_FAILURE, None),
+        presence: Presence::Otherwise("the `on_failure` of the service"),
+        also: &["failure"],
+        doc: "What becomes of this server when a check fails.",
+    },
+    Key {
+        name: "drain_file",
+        kind: Kind::Path,
+        presence: Presence::Otherwise("none"),
+        also: &["maintenance_file", "file"],
+        doc: "While this file exists the server drains.",
+    },
+    Key {
+        name: "notify_up",
+        kind: Kind::Command,
+        presence: Presence::Otherwise("nothing is run"),
+        also: &["on_up"],
+        doc: "Program that is run when the server becomes usable.",
+    },
+    Key {
+        name: "notify_down",
+        kind: Kind::Command,
+        presence: Presence::Otherwise("nothing is run"),
+        also: &["on_down", "on-marked-down"],
+        doc: "Program that is run when the server stops being usable.",
     },
 ];

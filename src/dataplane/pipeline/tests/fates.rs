@@ -6,10 +6,10 @@ use super::translation::{SERVER_MAC, at, packet};
 use super::*;
 use crate::dataplane::parse::be16;
 
-const METHODS: [Method; 3] = [Method::Dr, Method::Nat, Method::FullNat];
+pub(super) const METHODS: [Method; 3] = [Method::Dr, Method::Nat, Method::FullNat];
 
 /// The client and the service of a family.
-fn ends(v6: bool) -> (SocketAddr, SocketAddr) {
+pub(super) fn ends(v6: bool) -> (SocketAddr, SocketAddr) {
     if v6 {
         (at("[2001:db8:1::7]:40000"), at("[2001:db8::10]:80"))
     } else {
@@ -17,7 +17,7 @@ fn ends(v6: bool) -> (SocketAddr, SocketAddr) {
     }
 }
 
-fn web(v6: bool, protocol: Protocol, method: Method, servers: &[u8]) -> Service {
+pub(super) fn web(v6: bool, protocol: Protocol, method: Method, servers: &[u8]) -> Service {
     let address = ends(v6).1.ip();
     let servers: Vec<(u8, u16)> = servers.iter().map(|n| (*n, 1)).collect();
     let mut service = service(address, protocol, PortRange::single(80), &servers);
@@ -33,22 +33,22 @@ fn settings() -> EngineSettings {
     EngineSettings { flows: 1000, flows_ipv6: 1000, local_addresses: 2, ..EngineSettings::default() }
 }
 
-fn rig(services: Vec<Service>) -> Rig {
+pub(super) fn rig(services: Vec<Service>) -> Rig {
     Rig::with(settings(), services)
 }
 
-fn flows(rig: &Rig) -> usize {
+pub(super) fn flows(rig: &Rig) -> usize {
     let (v4, v6) = rig.pipeline.tables();
     v4.len() + v6.len()
 }
 
 /// The client's packet.
-fn say(v6: bool, protocol: Protocol, flags: u8, data: &[u8]) -> Vec<u8> {
+pub(super) fn say(v6: bool, protocol: Protocol, flags: u8, data: &[u8]) -> Vec<u8> {
     let (client, vip) = ends(v6);
     packet(CLIENT_MAC, client, vip, protocol, flags, data)
 }
 
-fn opening(protocol: Protocol) -> u8 {
+pub(super) fn opening(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => S,
         Protocol::Udp => 0,
@@ -69,7 +69,7 @@ fn open(rig: &mut Rig, v6: bool, protocol: Protocol) -> Outcome {
 }
 
 /// What is checked of an answer: it comes from the service, to the client, and what it is.
-fn answered(frame: &[u8], v6: bool) -> String {
+pub(super) fn answered(frame: &[u8], v6: bool) -> String {
     let (client, vip) = ends(v6);
     let parsed = crate::dataplane::parse::parse(frame).expect("sound");
     let (from, to, _) = crate::dataplane::icmp::ends(frame, usize::from(parsed.l3)).expect("addresses");

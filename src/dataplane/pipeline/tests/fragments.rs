@@ -350,7 +350,7 @@ fn waiting_ends_in_time_for_the_owned_and_for_the_others() {
 #[test]
 fn rooms_that_are_full() {
     let settings = EngineSettings { fragments: 2, fragments_waiting: 8, flows: 100, ..EngineSettings::default() };
-    let services = rig().snapshot.services.iter().map(|s| s.config.clone()).collect();
+    let services = rig().snapshot.services.iter().map(|s| (*s.config).clone()).collect();
     let mut rig = Rig::with(settings, services);
     let packet = |n: u8| cut(&udp4([198, 51, 100, n], 5000, 1000), 1, 64);
     // Nine that wait are too many of one packet: all of it is dropped, and its room is free again.
@@ -378,7 +378,7 @@ fn the_fragments_of_a_removed_server_go_nowhere() {
     let pieces = cut(&udp4(CLIENT, 5000, 120), 1, 32);
     assert_eq!(rig.each(&pieces[..2]), [Verdict::Tx(0); 2]);
     let gone = mac_of(&rig.io.sent(0)[0]);
-    let mut services: Vec<Service> = rig.snapshot.services.iter().map(|s| s.config.clone()).collect();
+    let mut services: Vec<Service> = rig.snapshot.services.iter().map(|s| (*s.config).clone()).collect();
     services[0].servers.retain(|s| s.address != IpAddr::from([10, 0, 0, gone]));
     rig.swap(services);
     assert_eq!(rig.each(&pieces[2..]), [Verdict::Drop(DropReason::ServerGone); 2]);
