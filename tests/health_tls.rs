@@ -10,7 +10,7 @@ use std::sync::Arc;
 use evenkeel::health::{Outcome, Reason};
 use evenkeel::model::{CheckKind, HttpCheck, HttpRequest, Pace, TlsCheck};
 use health_support::{BOTH, Checks, Server, V4, check, ms, pace};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -24,6 +24,7 @@ struct Certified {
 impl Certified {
     fn new(name: &str, names: &[&str], end: (i32, u8, u8)) -> Certified {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, format!("authority {name}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority =
             CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
-use super::check::summary;
+use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
 use super::groups::Groups;
@@ -172,6 +172,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         return Err(RunError::KernelInTheWay(why));
     }
     startup::notes(&desired, &tracker.facts().addresses);
+    check::notes(&desired).iter().for_each(|note| info!("{note}"));
     let groups = Groups::new(&report.interfaces);
     let machine = machine(&desired, &tracker, &report, now);
     let waker = Arc::new(Waker::new(poll.registry(), HEALTH).map_err(RunError::Loop)?);
@@ -219,6 +220,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
+    engine.watch.ways().learn(&engine.tracker, &engine.desired);
     engine.watch.take(prospect)?;
     engine.tell();
     // Not before the packets of a master would be served.
@@ -431,6 +433,7 @@ impl Engine {
         let meaning = prospect.map_or(self.watch.meaning(), Prospect::meaning);
         let whereabouts = health::whereabouts(&self.tracker, meaning, machine.now);
         let generation = self.applied.change(desired, machine, whereabouts, &self.shared, &self.workers)?;
+        self.watch.ways().learn(&self.tracker, desired);
         self.changed = Instant::now();
         self.took = self.changed - begun;
         Ok(generation)

@@ -46,6 +46,8 @@ pub struct Hop {
     pub source: Option<IpAddr>,
     /// The interface that the kernel sees the server's packets on: that of its VLAN, where there is a tag.
     pub back: String,
+    /// Its index.
+    pub back_index: u32,
 }
 
 type Hops = HashMap<(IpAddr, Path), Hop>;
@@ -77,15 +79,22 @@ fn hop(tracker: &Tracker, desired: &Desired, server: IpAddr, path: Path) -> Opti
     let facts = tracker.facts();
     let own = facts.links.values().find(|link| link.name == *interface)?.mac?;
     let route = facts.route(server);
-    let back = route.and_then(|route| facts.links.get(&route.link)).map_or(interface, |link| &link.name);
+    let back = route.and_then(|route| facts.links.get(&route.link));
+    let back = back.or_else(|| facts.links.values().find(|link| link.name == *interface))?;
     Some(Hop {
         interface: interface.clone(),
         own,
         vlan: next.vlan,
         mac: next.mac,
-        source: route.and_then(|route| route.source),
-        back: back.clone(),
+        // One that is good on any link.
+        source: route.and_then(|route| route.source).filter(|source| !is_link_local(*source)),
+        back: back.name.clone(),
+        back_index: back.index,
     })
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The checks' way.
@@ -98,8 +107,8 @@ pub struct ServicePath {
     known: HashSet<Arc<Through>>,
     /// Sockets by the interface that they send on.
     wires: HashMap<String, OwnedFd>,
-    /// Servers and service addresses that were looked at for what the kernel makes of answers.
-    looked: HashSet<(IpAddr, IpAddr)>,
+    /// Service addresses, and interfaces that answers come by, for which it was looked what the kernel makes of answers.
+    looked: HashSet<(IpAddr, u32)>,
     buffer: Vec<u8>,
 }
 
@@ -123,8 +132,8 @@ impl ServicePath {
         let Some(through) = self.bound.get(&(head.protocol, head.port)).cloned() else { return };
         let hops = self.ways.0.load();
         let Some(hop) = hops.get(&(through.server, Path::of(through.method))) else { return };
-        if self.looked.insert((through.server, head.destination))
-            && let Some(words) = answers_are_dropped(head.destination, through.server, &hop.back)
+        if self.looked.insert((head.destination, hop.back_index))
+            && let Some(words) = answers_are_dropped(head.destination, &hop.back)
         {
             warn!("{words}");
         }
@@ -206,9 +215,9 @@ fn open(interface: &str) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Why the kernel would drop a server's answers: its reverse path filter wants them from where it would send to the service's
+/// Why the kernel would drop servers' answers that come by an interface: its reverse path filter wants them from where it would send to the service's
 /// address itself (RFC 3704).
-fn answers_are_dropped(service: IpAddr, server: IpAddr, back: &str) -> Option<String> {
+fn answers_are_dropped(service: IpAddr, back: &str) -> Option<String> {
     if service.is_ipv6() {
         return None;
     }
@@ -217,25 +226,46 @@ fn answers_are_dropped(service: IpAddr, server: IpAddr, back: &str) -> Option<St
         text.trim().parse::<u8>().ok()
     };
     // The kernel takes the larger one.
-    let filter = setting("all").into_iter().chain(setting(back)).max()?;
+    let filter = setting("all").into_iter().chain(setting(back)).max().filter(|filter| *filter > 0)?;
     let route = Netlink::open().ok()?.route(service).ok()?;
     let name = |link: u32| nix::net::if_::if_indextoname(link).ok().and_then(|name| name.into_string().ok());
     let by = route.and_then(|route| name(route.link));
-    let why = match (filter, by) {
-        (1, by) if by.as_deref() != Some(back) => "is strict (1), and its own way to that address is another",
-        (2, None) => "is loose (2), and it has no way to that address at all",
-        _ => return None,
-    };
+    let why = filtered(filter, by.as_deref(), back)?;
     Some(format!(
-        "the kernel drops what {server} answers from {service}: net.ipv4.conf.{back}.rp_filter {why}; set it to 0, and \
-         net.ipv4.conf.all.rp_filter too, or give the kernel a route to {service} by {back}"
+        "the kernel drops what servers answer from {service}, so checks with path = \"service\" fail: \
+         net.ipv4.conf.{back}.rp_filter {why}; set it to 0, and net.ipv4.conf.all.rp_filter too, or give the kernel a route to \
+         {service} by {back}"
     ))
+}
+
+/// Why a reverse path filter drops what comes by the interface `back` from an address to which the kernel would send by `by`.
+fn filtered(filter: u8, by: Option<&str>, back: &str) -> Option<&'static str> {
+    match (filter, by) {
+        (1, by) if by != Some(back) => Some("is strict (1), and its own way to that address is another"),
+        (2, None) => Some("is loose (2), and it has no way to that address at all"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::TunnelSettings;
+
+    #[test]
+    fn what_a_reverse_path_filter_drops() {
+        for (filter, by, dropped) in [
+            (0, None, false),
+            (0, Some("eth1"), false),
+            (1, None, true),
+            (1, Some("eth1"), true),
+            (1, Some("eth0"), false),
+            (2, None, true),
+            (2, Some("eth1"), false),
+        ] {
+            assert_eq!(filtered(filter, by, "eth0").is_some(), dropped, "{filter} {by:?}");
+        }
+    }
 
     #[test]
     fn a_port_stays_its_servers_until_it_is_anothers() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::checks::Checks;
+use super::egress::{ServicePath, Ways};
 use super::meaning::passive::Counts;
 use super::meaning::{Meaning, Moment, Seen};
 use super::{Admin, Change, What};
@@ -23,6 +24,8 @@ pub struct Watch {
     checks: Checks,
     meaning: Meaning,
     wake: Wake,
+    /// How checks with `path = "service"` reach their servers.
+    ways: Ways,
     started: Instant,
     /// What happened, until somebody takes it.
     changes: Vec<Change>,
@@ -63,6 +66,7 @@ impl Watch {
             checks: Checks::default(),
             meaning: Meaning::default(),
             wake,
+            ways: Ways::default(),
             started,
             changes: Vec::new(),
             drained: HashSet::new(),
@@ -102,12 +106,18 @@ impl Watch {
         (self.checks, self.meaning) = (checks, meaning);
         self.changes.extend(changes);
         if self.checker.is_none() && !self.checks.is_empty() {
-            self.checker = Some(Checker::start(Wiring { wake: Arc::clone(&self.wake), egress: None })?);
+            let egress = Box::new(ServicePath::new(self.ways.clone()));
+            self.checker = Some(Checker::start(Wiring { wake: Arc::clone(&self.wake), egress: Some(egress) })?);
         }
         if let Some(checker) = &self.checker {
             checker.configure(self.checks.plan());
         }
         Ok(())
+    }
+
+    /// The ways of checks with `path = "service"`, to be kept fresh.
+    pub const fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     /// Takes the checks' news. Whether there were any.

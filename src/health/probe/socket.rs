@@ -119,6 +119,8 @@ fn bind(socket: &Socket, protocol: u8, target: &CheckTarget, way: &mut Way) -> R
     let (mark, source) = way.prepared(through).map_err(Outcome::Unable)?;
     socket.set_mark(mark).map_err(|error| words::unable("mark a socket", &error))?;
     let any = if target.address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    // By tunnel a server may be of the other family than the service.
+    let source = source.filter(|source| source.is_ipv4() == target.address.is_ipv4());
     // Bound now, so that the port is known before the first packet.
     to(target.source.or(source).unwrap_or(any))?;
     let bound = socket.local_addr().map_err(|error| words::unable("bind a socket", &error))?;

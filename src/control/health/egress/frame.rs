@@ -108,7 +108,7 @@ mod tests {
 
     fn hop(vlan: Option<u16>) -> Hop {
         let (own, mac) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 9]));
-        Hop { interface: "eth0".into(), own, vlan, mac, source: None, back: "eth0".into() }
+        Hop { interface: "eth0".into(), own, vlan, mac, source: None, back: "eth0".into(), back_index: 2 }
     }
 
     #[test]
