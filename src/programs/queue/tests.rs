@@ -1,3 +1,5 @@
+//! The order of programs, how many run, and what becomes of those that hang.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

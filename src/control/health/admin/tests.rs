@@ -1,3 +1,5 @@
+//! Whom a decision reaches, how it outlasts a restart, and what becomes of a file that cannot be used.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
