@@ -243,8 +243,7 @@ fn what_results_mean_arrives_as_written() {
 #[test]
 fn what_does_not_fit_is_refused_with_its_place() {
     let through = |more: &str| check(&format!("type = \"tcp\", path = \"service\"{more}"));
-    let any =
-        |inside: &str| service(&format!("port = \"any\"\ncheck = [{{ {inside} }}]"), "");
+    let any = |inside: &str| service(&format!("port = \"any\"\ncheck = [{{ {inside} }}]"), "");
     let nat = |inside: &str| service(&format!("method = \"nat\"\n{inside}"), "");
     let http = |more: &str| check(&format!("type = \"http\", {more}"));
     let table: &[(String, &str, &str, &str)] = &[

@@ -249,7 +249,8 @@ mod tests {
         path.bind(6, 4001, Some(&through(1)));
         path.bind(17, 4000, Some(&through(2)));
         path.bind(6, 4000, None);
-        let server = |path: &ServicePath, protocol, port| path.bound.get(&(protocol, port)).map(|through| through.server);
+        let server =
+            |path: &ServicePath, protocol, port| path.bound.get(&(protocol, port)).map(|through| through.server);
         assert_eq!(server(&path, 6, 4000), Some(IpAddr::from([10, 0, 0, 1])), "its reset is still to come");
         assert_eq!(server(&path, 17, 4000), Some(IpAddr::from([10, 0, 0, 2])));
         path.bind(6, 4000, Some(&through(2)));
