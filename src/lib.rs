@@ -2,12 +2,13 @@
 //!
 //! # Layers
 //! ```text
-//! {model, programs, tun} <- {dataplane, vrrp, health} <- control <- main
+//! {model, programs, priority, tun} <- {dataplane, vrrp, health} <- control <- main
 //!                       lab, pktgen (beside main: they use the program from outside)
 //! {model, tun} <- realserver <- main (for machines that run no engine)
 //! ```
 //! - [`model`]: the nouns that every layer shares.
 //! - [`programs`]: programs that are run: found, started, ended with all that they started.
+//! - [`priority`]: how urgently the kernel runs a thread.
 //! - [`tun`]: a TUN device.
 //! - [`dataplane`]: the path of a packet: rings, parsing, flows, schedulers, rewriting.
 //! - [`vrrp`]: who is master of which addresses: adverts, election, announcements, tracking.
@@ -25,6 +26,7 @@ pub mod health;
 pub mod lab;
 pub mod model;
 pub mod pktgen;
+mod priority;
 mod programs;
 pub mod realserver;
 pub mod tun;

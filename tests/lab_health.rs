@@ -264,7 +264,7 @@ fn a_service_without_a_check_gets_a_connect_check_and_says_so() {
     stand.config.unset_service("web", "check");
     let mut web = start_web(&stand.site);
     let rig = stand.start_engine();
-    assert!(rig.engine.process().output().contains("web: no [[service.check]]"), "{}", rig.story());
+    assert!(rig.engine.process().output().contains("web: no `[[service.check]]`"), "{}", rig.story());
     await_state(&rig, 1, "up");
     web.remove(1).stop();
     let down = await_state(&rig, 1, "down");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold unsafe code (`docs/adr/0004-unsafe-code.md`).
-const UNSAFE: [&str; 5] = ["dataplane/io/xsk/", "dataplane/xdp/", "dataplane/sys.rs", "tun.rs", "vrrp/sys.rs"];
+const UNSAFE: [&str; 5] = ["dataplane/io/xsk/", "dataplane/xdp/", "dataplane/sys.rs", "tun.rs", "priority.rs"];
 
 /// Files without a clock, socket, file, thread or lock. Any file whose `//!` has the word "Pure" is held to it too.
 const PURE: [&str; 11] = [
@@ -51,10 +51,11 @@ fn may_import(file: &str, layer: &str) -> &'static [&'static str] {
     match (file, layer) {
         // The command line is where `main` begins: it names every command.
         ("control/cli.rs", _) => &["model", "dataplane", "control", "lab", "pktgen", "realserver"],
-        (_, "model") => &["model"],
+        (_, "model" | "priority" | "tun") => &["model"],
+        (_, "programs") => &["programs"],
         (_, "dataplane") => &["model", "dataplane"],
-        (_, "vrrp") => &["model", "programs", "vrrp"],
-        (_, "health") => &["model", "programs", "health"],
+        (_, "vrrp") => &["model", "programs", "priority", "vrrp"],
+        (_, "health") => &["model", "programs", "priority", "health"],
         (_, "control") => &["model", "programs", "tun", "dataplane", "vrrp", "health", "control"],
         // The lab uses the program from outside, as its users do.
         (_, "lab") => &["model", "lab"],

@@ -65,8 +65,27 @@ fn write_vrrp() {
     }
 }
 
+/// Good answers to each kind of check, whole and in pieces.
+fn write_checks() {
+    let web = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nready".as_slice();
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\nA: b\r\n\r\n".as_slice();
+    let mail = b"220-x\r\n220 y\r\n250 z\r\n221 bye\r\n".as_slice();
+    // SETTINGS, HEADERS (200, application/grpc), DATA (SERVING), HEADERS (grpc-status 0, of no index).
+    let call =
+        b"\0\0\0\x04\0\0\0\0\0\0\0\x13\x01\x04\0\0\0\x01\x88\x5f\x10application/grpc\0\0\x07\0\0\0\0\0\x01\0\0\0\0\
+        \x02\x08\x01\0\0\x0f\x01\x05\0\0\0\x01\0\x0bgrpc-status\x010";
+    let name = b"\x12\x34\x81\x80\0\x01\0\x01\0\0\0\0\x03www\x07example\x03org\0\0\x01\0\x01\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\
+        \x02\x01";
+    let framed = [&(name.len() as u16).to_be_bytes()[..], name].concat();
+    let answers: [&[u8]; 8] = [web, &web.repeat(2), chunked, mail, call, &framed, name, b"pong"];
+    for (kind, answer) in answers.iter().enumerate() {
+        write("checks", &format!("answer-{kind}"), &[&[kind as u8, 3, 1][..], answer].concat());
+    }
+}
+
 fn write_all() {
     write_vrrp();
+    write_checks();
     let bases = bases();
     for (at, frame) in bases.iter().enumerate() {
         write("parse", &format!("base-{at:02}"), frame);

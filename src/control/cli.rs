@@ -16,6 +16,8 @@ struct Cli {
 enum Command {
     /// Check a configuration file: every error at once, exit 0 or 1.
     Check(crate::control::check::CheckArgs),
+    /// Show what happened to servers and services.
+    Events(crate::control::health::client::EventsArgs),
     /// List, count or end the flows of the running engine.
     Flows(crate::control::flows::client::FlowsArgs),
     /// Networks of namespaces with real clients and servers around the appliance.
@@ -32,6 +34,8 @@ enum Command {
     Replay(crate::control::replay::ReplayArgs),
     /// Run the engine in the foreground.
     Run(crate::control::run::RunArgs),
+    /// List servers, drain them, put them in maintenance, or let them serve again.
+    Server(crate::control::health::client::ServerArgs),
     /// Show the state of the running engine.
     Status(crate::control::socket::client::StatusArgs),
 }
@@ -41,6 +45,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Command::Check(args) => crate::control::check::main(args),
+        Command::Events(args) => crate::control::health::client::events(args),
         Command::Flows(args) => crate::control::flows::client::main(args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Persistence(args) => crate::control::socket::client::persistence(args),
@@ -49,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => crate::control::socket::client::reload(args),
         Command::Replay(args) => crate::control::replay::main(args),
         Command::Run(args) => crate::control::run::main(args),
+        Command::Server(args) => crate::control::health::client::server(args),
         Command::Status(args) => crate::control::socket::client::status(args),
     }
 }

@@ -4,6 +4,7 @@
 //! timers. Decides nothing about packets and nothing about a configuration.
 
 mod health;
+mod people;
 mod report;
 
 use std::collections::{BTreeMap, HashSet};
@@ -23,11 +24,11 @@ use tracing::{error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
-use super::check::summary;
+use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
 use super::groups::Groups;
-use super::health::watch::{Prospect, Watch};
+use super::health::watch::{Prospect, Wake, Watch};
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
@@ -40,8 +41,9 @@ use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
 use crate::health::CheckerError;
-use crate::model::{Desired, Service};
+use crate::model::{self, Desired, Service};
 use crate::vrrp::driver::DriverError;
+use people::People;
 
 /// Arguments of `evenkeel run`.
 #[derive(Debug, clap::Args)]
@@ -170,17 +172,19 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         return Err(RunError::KernelInTheWay(why));
     }
     startup::notes(&desired, &tracker.facts().addresses);
+    check::notes(&desired).iter().for_each(|note| info!("{note}"));
     let groups = Groups::new(&report.interfaces);
     let machine = machine(&desired, &tracker, &report, now);
     let waker = Arc::new(Waker::new(poll.registry(), HEALTH).map_err(RunError::Loop)?);
-    let watch = Watch::new(
-        now,
-        Arc::new(move || {
-            // Where it fails, the next turn of the loop sees what there is.
-            let _ = waker.wake();
-        }),
-    );
-    let prospect = watch.look(&desired, now, |service, server| tracker.reach(service, server), |_| ());
+    let wake: Wake = Arc::new(move || {
+        // Where it fails, the next turn of the loop sees what there is.
+        let _ = waker.wake();
+    });
+    let watch = Watch::new(now, Arc::clone(&wake));
+    let mut people = People::open(&desired.state_file, wake);
+    people.look(&desired);
+    let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
+    let prospect = watch.look(&desired, now, reach, |prospect| people.prepare(&desired, prospect));
     let whereabouts = health::whereabouts(&tracker, prospect.meaning(), Duration::ZERO);
     let (applied, snapshot) = Applied::first(gates, groups, &desired, machine, whereabouts)?;
     let shared = Arc::new(workers::shared(snapshot, ios.len(), &desired.engine)?);
@@ -212,6 +216,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         alarms: Alarms::default(),
         local: Vec::new(),
         listings: Listings::default(),
+        people,
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
@@ -291,6 +296,8 @@ struct Engine {
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
+    // Last: scripts that still run are waited for a little.
+    people: People,
 }
 
 impl Engine {
@@ -332,6 +339,8 @@ impl Engine {
                 },
                 Command::Reload => self.reload(now).into(),
                 Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Server => self.server(&request.options, now).into(),
+                Command::Events => self.people.events.begin(client, &request.options, now),
                 Command::Persistence => match Question::read(&request.options) {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
@@ -348,6 +357,11 @@ impl Engine {
                 server.complete(client, &answer, now);
             }
             self.on_deadline(now)?;
+            let mut answers = Vec::new();
+            self.people.events.turn(now, |client| server.waits(client), |to, answer| answers.push((to, answer)));
+            for (client, answer) in answers {
+                server.complete(client, &answer, now);
+            }
         }
     }
 
@@ -360,6 +374,9 @@ impl Engine {
             until = until.min(Instant::now() + SETTLE);
         }
         if let Some(deadline) = self.health_deadline() {
+            until = until.min(deadline);
+        }
+        if let Some(deadline) = self.people.events.next_deadline() {
             until = until.min(deadline);
         }
         if let Some(deadline) = self.applied.next_deadline() {
@@ -399,7 +416,7 @@ impl Engine {
             if !self.routers.is_running() {
                 return Err(RunError::VrrpDied);
             }
-            if !self.watch.is_running() {
+            if !self.watch.is_running() || !self.people.are_running() {
                 return Err(RunError::HealthDied);
             }
             self.on_health_tick(now);
@@ -459,13 +476,16 @@ impl Engine {
             let _ = self.tracker.watch(&before, now);
             return refused(self, &RunError::KernelInTheWay(why));
         }
-        let tracker = &self.tracker;
-        let prospect = self.watch.look(&desired, now, |service, server| tracker.reach(service, server), |_| ());
+        self.people.look(&desired);
+        let (tracker, people) = (&self.tracker, &self.people);
+        let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
+        let prospect = self.watch.look(&desired, now, reach, |prospect| people.prepare(&desired, prospect));
         let generation = match self.change(&desired, Some(&prospect)) {
             Ok(generation) => generation,
             Err(failure) => {
                 let before = self.desired.clone();
                 let _ = self.tracker.watch(&before, now);
+                self.people.look(&before);
                 return refused(self, &failure);
             }
         };

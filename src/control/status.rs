@@ -5,7 +5,7 @@
 mod health;
 mod life;
 mod services;
-mod table;
+pub(in crate::control) mod table;
 mod vrrp;
 
 use std::collections::BTreeMap;
@@ -539,7 +539,7 @@ fn cookies(out: &mut String, status: &Status) {
 }
 
 /// Seconds in words.
-fn span(seconds: u64) -> String {
+pub(in crate::control) fn span(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),

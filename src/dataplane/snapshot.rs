@@ -528,7 +528,8 @@ impl Snapshot {
 
 /// See [`Snapshot::refuses`]. Where servers are only full the client's next attempt may be let in: that is no refusal.
 fn refuses(service: &ServiceEntry, servers: &[ServerEntry]) -> bool {
-    let usable = |member: &Member| member.weight > 0 && servers.get(slot_of(member.id)).is_some_and(|s| s.reachable);
+    let reached = |member: &Member| servers.get(slot_of(member.id)).is_some_and(|server| server.reachable);
+    let usable = |member: &Member| member.weight > 0 && member.reachable && reached(member);
     service.config.health.no_server == NoServer::Refuse && !service.members.iter().any(usable)
 }
 

@@ -347,6 +347,7 @@ pub fn find_server<'a>(status: &'a Json, service: &str, address: IpAddr) -> Opti
 fn write(file: &Path, config: &EngineConfig, socket: &Path) -> Result<(), LabError> {
     let mut config = config.clone();
     config.set("control", "socket", socket.display().to_string());
+    config.set("control", "state", socket.with_extension("state.json").display().to_string());
     let fresh = file.with_extension("new");
     fs::write(&fresh, config.to_toml()).doing(|| format!("writing {}", fresh.display()))?;
     fs::rename(&fresh, file).doing(|| format!("replacing {}", file.display()))

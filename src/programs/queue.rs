@@ -4,11 +4,8 @@
 //! beside it. Never waits: whoever holds the queues calls [`Queues::turn`] while [`Queues::deadline`] says so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
-
-use nix::unistd::Pid;
 
 use super::{Ended, Program, Running, StartError};
 
@@ -213,10 +210,8 @@ impl Program {
     fn start_told(&self, arguments: &[String], environment: &[(String, String)]) -> Result<Running, StartError> {
         let mut command = self.command();
         command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value)));
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let refused = |source| StartError::Refused { program: self.path.display().to_string(), source };
-        let child = command.spawn().map_err(refused)?;
-        Ok(Running { group: Pid::from_raw(child.id() as i32), child, ending: false, over: false })
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.spawn(command, false)
     }
 }
 

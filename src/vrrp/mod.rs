@@ -36,7 +36,6 @@ pub mod realtime;
 pub mod rtnl;
 pub mod socket;
 pub mod status;
-mod sys;
 pub mod track;
 
 pub use driver::{Driver, DriverError, Plan, Wiring};

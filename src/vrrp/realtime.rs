@@ -3,7 +3,7 @@
 //! Owns the choice: real-time where that is permitted, else the best nice value, else nothing. Never fails: what came of it
 //! is said in words.
 
-use super::sys;
+use crate::priority;
 
 /// Gives the calling thread real-time priority `priority` (1 to 99; 0: leave it alone), or as much of it as is permitted.
 /// Returns what it has now, for the status, and whether that is what was wanted.
@@ -11,11 +11,11 @@ pub fn raise(priority: u8) -> (String, bool) {
     if priority == 0 {
         return ("ordinary, as configured".into(), true);
     }
-    let refusal = match sys::set_realtime(priority.min(99)) {
+    let refusal = match priority::set_realtime(priority.min(99)) {
         Ok(()) => return (format!("real-time, priority {}", priority.min(99)), true),
         Err(errno) => errno,
     };
-    match sys::set_nice(-20) {
+    match priority::set_nice(-20) {
         Ok(()) => (format!("nice -20: real-time priority is not permitted ({refusal}); give CAP_SYS_NICE"), false),
         Err(errno) => (
             format!("ordinary: neither real-time ({refusal}) nor nice -20 ({errno}) is permitted; give CAP_SYS_NICE"),
@@ -27,7 +27,7 @@ pub fn raise(priority: u8) -> (String, bool) {
 /// Makes the calling thread run before ordinary ones where that is permitted, without real-time priority.
 pub fn hurry() {
     // A refusal costs some time under load, and no more.
-    let _ = sys::set_nice(-20);
+    let _ = priority::set_nice(-20);
 }
 
 #[cfg(test)]

@@ -8,11 +8,17 @@
 //! meaning  (pure: check results, reachability, people, traffic -> how each server stands, and what happened)
 //! egress   (the way of checks with path = "service")
 //! watch    (what the running engine holds: the checker, its events, their meaning)
+//! admin, drain_files, events, notify, client   (what people and their programs say and are told)
 //! ```
 
+pub mod admin;
 pub mod checks;
+pub mod client;
+pub mod drain_files;
 pub mod egress;
+pub mod events;
 pub mod meaning;
+pub mod notify;
 pub mod watch;
 
 use std::time::Duration;

@@ -1,17 +1,16 @@
-//! What the running engine does with what its checks mean: the data plane at once, VRRP, the log.
+//! What the running engine does with what its checks mean: the data plane at once, VRRP, people.
 //!
 //! Owns when a change is made for that. Decides nothing about servers.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::Engine;
 use crate::control::compile::Whereabouts;
 use crate::control::health::meaning::Meaning;
 use crate::control::health::meaning::passive::Counts;
-use crate::control::health::{Change, What};
 use crate::control::nexthop::tracker::Tracker;
 use crate::control::startup;
 use crate::control::workers::Workers;
@@ -45,6 +44,7 @@ impl Engine {
     /// Hears the checks, judges what they say, and makes the data plane true to it: at once, and what came together together.
     pub(super) fn on_health(&mut self, now: Instant) {
         self.watch.listen();
+        self.on_drain_files();
         self.stands_changed |= self.watch.judge(now);
         if self.stands_changed && now >= self.next_change() {
             self.stands_changed = false;
@@ -94,13 +94,7 @@ impl Engine {
         }
         let meaning = self.watch.meaning();
         self.routers.services(|service| meaning.is_up(service));
-        for change in &changes {
-            if is_good(change) {
-                info!("{}", sentence(change));
-            } else {
-                warn!("{}", sentence(change));
-            }
-        }
+        self.people.tell(&self.desired, &changes);
     }
 }
 
@@ -121,18 +115,4 @@ fn counts(snapshot: &Snapshot, workers: &Workers) -> HashMap<ServerKey, Counts> 
         }
     }
     all
-}
-
-const fn is_good(change: &Change) -> bool {
-    !matches!(change.what, What::Down | What::Ejected | What::Held | What::QuorumLost | What::SorryIn)
-}
-
-/// What happened, as the log says it.
-fn sentence(change: &Change) -> String {
-    let who = match &change.server {
-        Some(server) => format!("server {server} of {}", change.name),
-        None => format!("service {}", change.name),
-    };
-    let words = if change.words.is_empty() { String::new() } else { format!(": {}", change.words) };
-    format!("{who}: {}{words}", change.what.name())
 }

@@ -29,11 +29,16 @@ pub enum Command {
     Flows,
     /// List or clear persistent clients.
     Persistence,
+    /// List servers, drain them, put them in maintenance or back.
+    Server,
+    /// What happened to servers and services.
+    Events,
 }
 
 impl Command {
     /// All commands.
-    pub const ALL: [Command; 4] = [Command::Status, Command::Reload, Command::Flows, Command::Persistence];
+    pub const ALL: [Command; 6] =
+        [Command::Status, Command::Reload, Command::Flows, Command::Persistence, Command::Server, Command::Events];
 
     /// The word on the wire.
     pub const fn name(&self) -> &'static str {
@@ -42,6 +47,8 @@ impl Command {
             Command::Reload => "reload",
             Command::Flows => "flows",
             Command::Persistence => "persistence",
+            Command::Server => "server",
+            Command::Events => "events",
         }
     }
 
@@ -51,6 +58,8 @@ impl Command {
             Command::Status | Command::Reload => &[],
             Command::Flows => super::flows::OPTIONS,
             Command::Persistence => super::persistence::OPTIONS,
+            Command::Server => super::health::admin::OPTIONS,
+            Command::Events => super::health::events::OPTIONS,
         }
     }
 }
@@ -170,6 +179,8 @@ mod tests {
             (br#"{"version":1,"command":"status","options":{"limit":1}}"#, "`status` takes none"),
             (br#"{"version":1,"command":"flows","options":{"limmit":1}}"#, "did you mean `limit`?"),
             (br#"{"version":1,"command":"persistence","options":{"servce":"web"}}"#, "did you mean `service`?"),
+            (br#"{"version":1,"command":"server","options":{"actoin":"drain"}}"#, "did you mean `action`?"),
+            (br#"{"version":1,"command":"events","options":{"folow":true}}"#, "did you mean `follow`?"),
         ] {
             let error = parse_request(line).unwrap_err();
             assert!(error.contains(part), "{error}");

@@ -1,7 +1,7 @@
 //! A table of text. Pure.
 
 /// Columns as wide as their widest cell; a header says with `<` or `>` to which side its column leans.
-pub(super) struct Table {
+pub(in crate::control) struct Table {
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
 }

@@ -175,6 +175,7 @@ fn name_end(message: &[u8], start: usize) -> Result<usize, &'static str> {
 struct Udp(Question);
 
 impl Exchange for Udp {
+    /// Nothing for a name that no configuration has: [`dns_problem`] refuses it before.
     fn question(&mut self) -> Vec<u8> {
         self.0.query.as_ref().map_or_else(|_| Vec::new(), |(_, bytes)| bytes.clone())
     }

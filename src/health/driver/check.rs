@@ -32,6 +32,11 @@ impl Running {
         Running { id, check, attempt: None, begun: Duration::ZERO, machine, record }
     }
 
+    /// Whether that is its record.
+    pub fn writes_to(&self, record: &Arc<Record>) -> bool {
+        Arc::ptr_eq(&self.record, record)
+    }
+
     /// Takes the result of a run: writes it down, and says what others must hear.
     pub fn take(&mut self, outcome: Outcome, took: Duration) -> Option<Event> {
         let verdict = self.machine.take(&outcome);

@@ -19,6 +19,11 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::{CheckId, Record};
 use crate::model::{Check, Through, Weigh};
+use crate::priority;
+
+/// Nice value of the thread `health`: it is run soon after it wakes up, and leaves others a part of the core where it has too
+/// much to do.
+const NICE: i8 = -10;
 
 /// The checks that shall run.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +118,8 @@ impl Checker {
             .name("health".into())
             .spawn(move || {
                 let guard = guard;
+                // Before ordinary threads: a busy machine must not make checks late. A refusal costs only that.
+                let _ = priority::set_nice(NICE);
                 turn.run();
                 // The sockets and scripts go before it is said to be gone.
                 drop(turn);

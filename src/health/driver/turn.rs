@@ -278,8 +278,11 @@ impl Turn {
         }
         let now = self.now();
         for wanted in plan {
-            if self.checks.contains_key(&wanted.id) {
-                continue;
+            match self.checks.get(&wanted.id) {
+                Some(check) if check.writes_to(&wanted.record) => continue,
+                // It was left out of a plan between this one and the last, and is another one now.
+                Some(_) => self.forget(wanted.id),
+                None => {}
             }
             self.schedule.add(wanted.id, &wanted.check.pace, !is_job(&wanted.check), now);
             self.checks.insert(wanted.id, Running::new(wanted));

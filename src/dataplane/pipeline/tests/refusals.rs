@@ -1,8 +1,12 @@
 //! Clients of a service without any usable server: refused, or left without an answer.
 
+use std::time::Duration;
+
 use super::fates::{METHODS, answered, ends, flows, opening, rig, say, web};
 use super::translation::packet;
 use super::*;
+use crate::control::compile::Whereabouts;
+use crate::control::health::Standing;
 use crate::dataplane::parse::parse;
 
 /// A service that has one server of no weight.
@@ -77,6 +81,26 @@ fn servers_that_cannot_be_reached_are_none() {
     rig.swap(vec![service]);
     assert_eq!(rig.one(say(false, Protocol::Tcp, S, b"")).verdict, Verdict::Reply(0));
     assert_eq!(refused(&rig), (2, 0));
+}
+
+/// Its checks fail, and its flows go on (`flows_of_down = "keep"`).
+#[test]
+fn servers_that_left_by_their_checks_are_none() {
+    let mut service = web(false, Protocol::Tcp, Method::Dr, &[1]);
+    service.health.no_server = NoServer::Refuse;
+    service.fates.down = Fate::Keep;
+    let mut rig = rig(vec![service.clone()]);
+    let first = say(false, Protocol::Tcp, S, b"");
+    assert!(rig.one(first).new_flow);
+    let standing = Some(Standing { weight: 1, takes: false, failed: true, drains: false });
+    let at =
+        |_: &Service, server: &Server| Whereabouts { hop: hop(server.address), standing, ..Whereabouts::default() };
+    let desired = Desired::of(vec![service]);
+    rig.snapshot = rig.registry.compile_at(&desired, ports(), Duration::ZERO, at).expect("compiles").snapshot;
+    assert_eq!(rig.one(say(false, Protocol::Tcp, A, b"data")).verdict, Verdict::Tx(0));
+    let other = packet(CLIENT_MAC, "198.51.100.8:1".parse().expect("ends"), ends(false).1, Protocol::Tcp, S, b"");
+    assert_eq!(rig.one(other).verdict, Verdict::Reply(0));
+    assert_eq!(refused(&rig), (1, 0));
 }
 
 /// The next attempt of a client may be let in: it is not told to give up.

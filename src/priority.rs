@@ -1,6 +1,6 @@
-//! System calls without a safe face: the scheduling of the calling thread.
+//! How urgently the kernel runs the calling thread: system calls without a safe face.
 //!
-//! Owns the two calls. Never decides what to ask for: [`super::realtime`] does.
+//! Owns the two calls. Never decides what to ask for: `vrrp` and `health` do.
 
 use nix::errno::Errno;
 
