@@ -25,15 +25,24 @@ type Wake = Arc<dyn Fn() + Send + Sync>;
 pub struct DrainFiles {
     wake: Wake,
     /// Which of them exist, as far as is known.
-    exist: BTreeMap<PathBuf, bool>,
-    /// To and from the thread, once there is one.
-    thread: Option<(Sender<BTreeMap<PathBuf, bool>>, Receiver<(PathBuf, bool)>)>,
+    exist: Files,
+    /// Once it is needed.
+    thread: Option<Thread>,
+}
+
+/// Files, and whether each exists.
+type Files = BTreeMap<PathBuf, bool>;
+
+/// To the thread and from it.
+struct Thread {
+    files: Sender<Files>,
+    seen: Receiver<(PathBuf, bool)>,
 }
 
 impl DrainFiles {
     /// None yet. `wake` calls the control loop when there is something to read.
     pub fn new(wake: Wake) -> DrainFiles {
-        DrainFiles { wake, exist: BTreeMap::new(), thread: None }
+        DrainFiles { wake, exist: Files::new(), thread: None }
     }
 
     /// Takes a configuration. Files that are new to it are looked at before this returns: their servers get no flow first.
@@ -47,25 +56,25 @@ impl DrainFiles {
         if self.thread.is_none() && !self.exist.is_empty() {
             self.thread = self.start().inspect_err(|error| error!("no server drains by its file: {error}")).ok();
         }
-        if let Some((files, _)) = &self.thread {
-            let _ = files.send(self.exist.clone());
+        if let Some(thread) = &self.thread {
+            let _ = thread.files.send(self.exist.clone());
         }
     }
 
-    fn start(&self) -> io::Result<(Sender<BTreeMap<PathBuf, bool>>, Receiver<(PathBuf, bool)>)> {
+    fn start(&self) -> io::Result<Thread> {
         let (files, taken) = unbounded();
         let (news, seen) = unbounded();
         let wake = Arc::clone(&self.wake);
         // Not waited for at the end: it may hang in the file system.
         thread::Builder::new().name("health-files".into()).spawn(move || look(&taken, &news, &wake))?;
-        Ok((files, seen))
+        Ok(Thread { files, seen })
     }
 
     /// Takes what the thread has seen. Whether anything is otherwise than before.
     pub fn news(&mut self) -> bool {
-        let Some((_, seen)) = &self.thread else { return false };
+        let Some(thread) = &self.thread else { return false };
         let mut any = false;
-        for (path, exists) in seen.try_iter() {
+        for (path, exists) in thread.seen.try_iter() {
             // What came late, of a file that nobody asks for any more, is of no interest.
             if let Some(known) = self.exist.get_mut(&path) {
                 any |= std::mem::replace(known, exists) != exists;
@@ -96,8 +105,8 @@ fn exists(path: &Path) -> Option<bool> {
 }
 
 /// The thread: ends when nobody sends files any more.
-fn look(files: &Receiver<BTreeMap<PathBuf, bool>>, news: &Sender<(PathBuf, bool)>, wake: &Wake) {
-    let mut known = BTreeMap::new();
+fn look(files: &Receiver<Files>, news: &Sender<(PathBuf, bool)>, wake: &Wake) {
+    let mut known = Files::new();
     loop {
         match files.recv_timeout(PERIOD) {
             Ok(new) => known = new,
