@@ -1,3 +1,5 @@
+//! Queues of programs: order, patience, what is left out.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
