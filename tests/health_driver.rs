@@ -286,10 +286,13 @@ fn pings_and_half_open_connections() {
     }
 }
 
+/// Protocol, port, and the server that gets its packets.
+type Said = (u8, u16, Option<IpAddr>);
+
 #[derive(Clone, Default)]
 struct Way {
     mark: Option<u32>,
-    said: Arc<Mutex<Vec<(u8, u16, Option<IpAddr>)>>>,
+    said: Arc<Mutex<Vec<Said>>>,
     opened: Arc<AtomicUsize>,
 }
 

@@ -16,10 +16,17 @@ use evenkeel::control::config;
 use evenkeel::control::health::egress::{ServicePath, Ways};
 use evenkeel::control::nexthop::tracker::Tracker;
 use evenkeel::health::{CheckId, Checker, Event, Plan, Wiring};
+use evenkeel::lab::engine::find_server;
 use evenkeel::lab::netlink::{Cidr, Wire};
+use evenkeel::lab::server::nginx;
+use evenkeel::lab::site::Family;
 use evenkeel::lab::topology::Lab;
+use evenkeel::model::Method;
 use evenkeel::model::{Desired, ServiceKey};
+use lab_support::rig::{WEB, Wish};
 use lab_support::{lab_is_possible, program};
+use serde_json::Value as Json;
+use toml::{Table, Value};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -290,4 +297,40 @@ fn a_server_is_asked_what_clients_ask_and_where() {
     links.args(["-brief", "link"]);
     let links = lab.output("director", &links).unwrap();
     assert!(links.contains("eth0") && !links.contains("ekcheck"), "{links}");
+}
+
+#[test]
+fn the_engine_takes_a_server_out_that_lost_the_address() {
+    if !lab_is_possible() {
+        return;
+    }
+    for family in [Family::V4, Family::V6] {
+        let mut stand = Wish::new(Method::Dr, family).build();
+        let text = format!("type = \"http\"\npath = \"service\"\n{}", PACE.replace(", ", "\n").replace('4', "1"));
+        stand.config.change_service("web", "check", vec![Value::from(text.parse::<Table>().unwrap())]);
+        let web = nginx::start_all(&stand.site, WEB).unwrap_or_else(|error| panic!("{error}"));
+        let rig = stand.start_engine();
+        let (address, vip) = (rig.site.servers[1].address(family), rig.site.vip(family));
+        let state = |wanted: &str| -> Json {
+            let is = |status: &Json| find_server(status, "web", address).is_some_and(|found| found["state"] == wanted);
+            let status = rig.engine.await_status(PATIENCE, wanted, is);
+            let status = status.unwrap_or_else(|error| panic!("{error}\n{}", rig.story()));
+            find_server(&status, "web", address).cloned().unwrap()
+        };
+        state("up");
+        let lo = |add: bool| {
+            let change = move |rtnl: &mut evenkeel::lab::netlink::Rtnl| match add {
+                true => rtnl.add_address("lo", Cidr::host(vip)),
+                false => rtnl.delete_address("lo", Cidr::host(vip)),
+            };
+            rig.site.lab.rtnl(&rig.site.servers[1].name, change).unwrap();
+        };
+        lo(false);
+        let down = state("down");
+        let words = down["reason"].as_str().unwrap_or_default();
+        assert!(words.contains(&format!("{address} does not answer for {vip}")), "{down}");
+        lo(true);
+        state("up");
+        drop(web);
+    }
 }

@@ -6,9 +6,10 @@
 //! connections' whole way through the kernel is in it, since both ends are here), by how much a check began too late at most,
 //! and the memory of this process before and after.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use evenkeel::health::driver::{Checker, Plan, Wiring};
 use evenkeel::health::{CheckId, Record};
 use evenkeel::model::{Check, CheckKind, CheckTarget, Pace};
+use socket2::{Domain, Socket, Type};
 
 /// What is not measured: the first connections, and what grows once.
 const WARMUP: Duration = Duration::from_secs(5);
@@ -87,6 +89,12 @@ fn main() {
     println!("  latest start, worst second     {:>10.1} ms", ms(worst));
     println!("  latest start, middle second    {:>10.1} ms", ms(usual));
     println!("  memory before, after           {memory:>10} KiB {memory_after} KiB");
+    // Why, where any failed.
+    let mut words = BTreeMap::<String, u64>::new();
+    for turn in records.iter().flat_map(|record| record.read().history).filter(|turn| !turn.up) {
+        *words.entry(turn.words).or_default() += 1;
+    }
+    words.iter().for_each(|(words, count)| println!("  checks that went down          {count:>10} {words}"));
     if let Some(file) = value("--out") {
         let row = serde_json::json!({
             "checks": count, "seconds": passed, "rate": rate, "failed": after.1 - before.1, "unable": after.2 - before.2,
@@ -99,7 +107,11 @@ fn main() {
 
 /// Accepts and closes, until its input ends.
 fn listen() {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a port");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).expect("a port");
+    // Enough for this process to be kept from running for most of a second.
+    socket.listen(4096).expect("it listens");
+    let listener = TcpListener::from(socket);
     println!("{}", listener.local_addr().expect("it is bound").port());
     std::io::stdout().flush().expect("a pipe");
     std::thread::spawn(move || listener.incoming().for_each(drop));

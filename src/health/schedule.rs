@@ -41,7 +41,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -52,7 +52,7 @@ impl Random {
     fn within(&mut self, most: Duration) -> Duration {
         match u64::try_from(most.as_nanos()).unwrap_or(u64::MAX) {
             0 => Duration::ZERO,
-            most => Duration::from_nanos(self.next() % most),
+            most => Duration::from_nanos(self.number() % most),
         }
     }
 }

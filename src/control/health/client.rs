@@ -3,7 +3,7 @@
 //! Owns their arguments and their text. Decides nothing: the engine does.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,9 +32,10 @@ pub struct ServerArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// The engine's control socket.
+    /// The engine's control socket. Given more than once, each engine is told: the other appliance's may be one that `ssh -L`
+    /// brings here.
     #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    socket: Vec<PathBuf>,
 }
 
 /// What can be done with a server.
@@ -59,17 +60,27 @@ pub fn server(args: ServerArgs) -> ExitCode {
         Verb::Ready => Action::Ready,
     };
     let question = json!(admin::Question { action, server: args.server, service: args.service });
-    let answer = match ask_with(&args.socket, Command::Server, &question) {
-        Ok(answer) => answer,
-        Err(error) => return failed(&error),
-    };
+    let mut code = ExitCode::SUCCESS;
+    for socket in &args.socket {
+        if args.socket.len() > 1 && !args.json {
+            crate::control::print(&format!("{}:\n", socket.display()));
+        }
+        // The others are told all the same.
+        if let Err(error) = ask_server(socket, action, &question, args.json) {
+            code = failed(&error);
+        }
+    }
+    code
+}
+
+fn ask_server(socket: &Path, action: Action, question: &Value, as_json: bool) -> Result<(), ClientError> {
+    let answer = ask_with(socket, Command::Server, question)?;
     let warning = answer.get("warning").and_then(Value::as_str).map(str::to_owned);
-    let text = if args.json {
+    let text = if as_json {
         format!("{answer}\n")
     } else {
-        let Ok(listing) = serde_json::from_value::<Listing>(answer) else {
-            return failed(&ClientError::Foreign(args.socket));
-        };
+        let listing = serde_json::from_value::<Listing>(answer);
+        let listing = listing.map_err(|_| ClientError::Foreign(socket.to_owned()))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if action == Action::List { list(&listing, now) } else { decided(&listing) }
     };
@@ -77,7 +88,7 @@ pub fn server(args: ServerArgs) -> ExitCode {
     if let Some(warning) = warning {
         eprintln!("warning: {warning}");
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 fn list(listing: &Listing, now: u64) -> String {

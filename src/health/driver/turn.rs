@@ -409,7 +409,7 @@ impl Turn {
                 .half_open(key, &check.target, now, &mut self.random, ground.registry)
                 .map(|()| Attempt::HalfOpen),
             _ => {
-                let random = self.random.next();
+                let random = self.random.number();
                 match dialogue::exchange(check, random) {
                     Some(exchange) => Datagram::start(Arc::clone(check), exchange, Token(key), &mut ground)
                         .map(|datagram| Attempt::Datagram(Box::new(datagram))),

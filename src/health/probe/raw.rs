@@ -118,7 +118,7 @@ impl Raw {
         let id = self.socket(which, random, poll)?.number;
         self.sequence = self.sequence.wrapping_add(1);
         let asked = Asked::Echo { host: target.address, id, sequence: self.sequence };
-        self.ask(key, Waiting { asked, nonce: random.next(), source: target.source })
+        self.ask(key, Waiting { asked, nonce: random.number(), source: target.source })
     }
 
     /// Sends a SYN for the attempt `key`.
@@ -137,7 +137,7 @@ impl Raw {
         self.socket(Which::icmp(target.address), random, poll)?;
         let from = self.socket(Which::tcp(target.address), random, poll)?.number;
         let source = Some(source_towards(target.address, target.source)?);
-        let sequence = random.next() as u32;
+        let sequence = random.number() as u32;
         let asked = Asked::Syn { host: target.address, port: target.port, from, sequence };
         self.ask(key, Waiting { asked, nonce: 0, source })?;
         self.again.push_back((now + AGAIN, key));
@@ -242,7 +242,7 @@ fn open(which: Which, random: &mut Random) -> io::Result<Open> {
     };
     let (protocol, number, reserved) = if which.is_icmp() {
         let protocol = if which.is_v4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
-        (protocol, random.next() as u16, None)
+        (protocol, random.number() as u16, None)
     } else {
         let reserved = Socket::new(domain, Type::STREAM, None)?;
         if !which.is_v4() {

@@ -1,4 +1,4 @@
-//! The order of programs, how many run, and what becomes of those that hang.
+//! Queues of programs: order, patience, what is left out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
