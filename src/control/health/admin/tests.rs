@@ -1,3 +1,5 @@
+//! What people decided, in force and kept in its file.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
