@@ -58,7 +58,14 @@ impl Whereabouts {
 }
 
 /// How one server of a service is reached.
-fn place(service: &Service, server: &Server, at: Whereabouts, locals: &Locals, paths: &mut Paths) -> Placed {
+fn place(
+    service: &Service,
+    server: &Server,
+    at: Whereabouts,
+    locals: &Locals,
+    none: &Arc<[u16]>,
+    paths: &mut Paths,
+) -> Placed {
     let of_service = service.key.ports.as_single();
     let port = server.port.filter(|port| Some(*port) != of_service);
     let tunnel = at
@@ -80,7 +87,7 @@ fn place(service: &Service, server: &Server, at: Whereabouts, locals: &Locals, p
         tunnel,
         mss: service.mss_clamp.unwrap_or(0),
         proxy: service.proxy_protocol && way == Way::FullNat,
-        locals: if way == Way::FullNat { locals.slots(&service.local_addresses) } else { Arc::from([]) },
+        locals: if way == Way::FullNat { locals.slots(&service.local_addresses) } else { Arc::clone(none) },
     };
     Placed { hop: at.hop.filter(|_| complete), mtu: at.mtu, way, target, fate: None }
 }
@@ -114,8 +121,12 @@ const fn identity(server: &Server) -> Identity {
     (server.address, server.port, server.method)
 }
 
+/// Maps and sets that are asked for every server with every change. Nobody from outside chooses their keys.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+type Set<K> = HashSet<K, foldhash::fast::RandomState>;
+
 /// What is known of the paths to servers behind tunnels: the same for all that have one address.
-type Paths = HashMap<IpAddr, Arc<PathMtu>>;
+type Paths = Map<IpAddr, Arc<PathMtu>>;
 
 /// A server as it is known from one snapshot to the next.
 #[derive(Clone, Debug)]
@@ -182,7 +193,7 @@ impl ServiceRecord {
 #[derive(Debug, Default)]
 pub struct Registry {
     generation: u64,
-    services: HashMap<ServiceKey, ServiceRecord>,
+    services: Map<ServiceKey, ServiceRecord>,
     /// Generation of each slot that was ever used, and whether it is in use.
     slots: Vec<(u16, bool)>,
     free: Vec<u16>,
@@ -255,12 +266,14 @@ impl Registry {
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
         let mut entries = Vec::with_capacity(desired.services.len());
-        let mut placed: HashMap<u32, Placed> = HashMap::new();
+        let mut placed: Map<u32, Placed> = Map::default();
+        let no_locals: Arc<[u16]> = Arc::from([]);
         // Slots that go are given out again only after all that stay were taken over.
-        let tunnels: HashSet<IpAddr> = desired.tunnel_servers().collect();
+        let tunnels: Set<IpAddr> = desired.tunnel_servers().collect();
         self.paths.retain(|address, _| tunnels.contains(address));
-        let wanted: HashMap<ServiceKey, &Service> = desired.services.iter().map(|s| (s.key, s)).collect();
-        let gone = life::who_goes(&before, &wanted);
+        let wanted: Map<ServiceKey, &Service> = desired.services.iter().map(|s| (s.key, s)).collect();
+        let same = life::who_stays(&before, &wanted);
+        let gone = life::who_goes(&before, &wanted, &same);
         for id in &gone {
             self.release(*id);
             removed.push(*id);
@@ -272,13 +285,16 @@ impl Registry {
             if let Some(old) = &old {
                 self.departures.compare(old, Some(&clients), &gone, self.generation + 1, now);
             }
-            let mut record = self.carry_service(service, old, &gone, &mut added, now, &whereabouts);
+            let mut record = match old {
+                Some(old) if same.contains(&service.key) => self.stand(service, old, now, &whereabouts),
+                old => self.carry_service(service, old, &gone, &mut added, now, &whereabouts),
+            };
             record.clients = clients;
             let port = service.key.ports.as_single().unwrap_or(0);
             let mut member = |known: &Record, ghost: bool| {
                 let server = &known.server;
                 let at = if ghost { Whereabouts::default() } else { known.at };
-                let mut at = place(service, server, at, &self.locals, &mut self.paths);
+                let mut at = place(service, server, at, &self.locals, &no_locals, &mut self.paths);
                 let reachable = at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len());
                 at.fate = known.fate(service, reachable, now);
                 let member = Member {

@@ -3,11 +3,11 @@
 //! Owns when a removed server is forgotten, what becomes of the flows of a server that does not serve them, and when what is
 //! counted for a service's limits begins anew (ADR 0018). Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Identity, Record, Registry, ServiceRecord, Whereabouts, identity};
+use super::{Identity, Map, Record, Registry, ServiceRecord, Set, Whereabouts, identity};
 use crate::control::health::Standing;
 use crate::dataplane::limits::Tally;
 use crate::dataplane::schedule::{Listed, carry_over};
@@ -28,6 +28,11 @@ impl Drain {
     pub fn deadline(&self, service: &Service) -> Option<Duration> {
         Some(self.since + Duration::from_secs(u64::from(service.drain_deadline?)))
     }
+}
+
+/// Servers as their scheduler's sequence knows them: without the sorry server.
+fn listed(servers: &[Record]) -> Vec<Listed> {
+    servers.iter().filter(|known| !known.sorry).map(|known| (known.id, known.weight)).collect()
 }
 
 /// What is counted of a service's flows: the service's own, and each client network's by its length.
@@ -58,29 +63,34 @@ impl Record {
         record.carried(server, sorry, at, now)
     }
 
-    /// The same server as it is configured and stands now.
-    fn carried(self, server: &Server, sorry: bool, at: Whereabouts, now: Duration) -> Record {
-        let (stands, configured) = (at.stands(server, sorry), u32::from(server.weight));
-        let weight = stands.weight;
-        let last_weight = match weight {
+    /// The same server as it stands now, configured as before.
+    fn stand(&mut self, at: Whereabouts, now: Duration) {
+        let (stands, configured) = (at.stands(&self.server, self.sorry), u32::from(self.server.weight));
+        self.weight = stands.weight;
+        self.last_weight = match stands.weight {
             0 if stands.drains && configured > 0 => configured,
             0 => self.last_weight,
             weight => weight,
         };
-        let drain = stands.drains.then(|| self.drain.unwrap_or_else(|| Drain { since: now, flows: self.load.total() }));
+        self.drain =
+            stands.drains.then(|| self.drain.unwrap_or_else(|| Drain { since: now, flows: self.load.total() }));
+        (self.at, self.stands) = (at, stands);
+    }
+
+    /// The same server as it is configured and stands now.
+    fn carried(mut self, server: &Server, sorry: bool, at: Whereabouts, now: Duration) -> Record {
         let upper = server.upper.unwrap_or(0);
         if self.server.upper != server.upper {
             self.load.rejudge(upper);
         } else if self.server.lower != server.lower {
             self.load.relieve(upper, server.lower.unwrap_or(0));
         }
-        // Most changes are not of what is written: that is not copied for nothing.
-        let other = (self.server != *server).then(|| server.clone());
-        let record = Record { weight, last_weight, drain, sorry, at, stands, gone_since: 0, ..self };
-        match other {
-            Some(server) => Record { server, ..record },
-            None => record,
+        if self.server != *server {
+            self.server = server.clone();
         }
+        (self.sorry, self.gone_since) = (sorry, 0);
+        self.stand(at, now);
+        self
     }
 
     /// What becomes of its flows; `None`: it serves them, or what there is of them waits for it.
@@ -101,10 +111,11 @@ impl Record {
 }
 
 /// Servers that are forgotten: those of services that are no more, those that were removed before and have no flows left, and
-/// beyond what there is room for those that were removed first.
+/// beyond what there is room for those that were removed first. `same`: services that are as before and have nobody to forget.
 pub(super) fn who_goes(
-    before: &HashMap<ServiceKey, ServiceRecord>,
-    wanted: &HashMap<ServiceKey, &Service>,
+    before: &Map<ServiceKey, ServiceRecord>,
+    wanted: &Map<ServiceKey, &Service>,
+    same: &Set<ServiceKey>,
 ) -> Vec<u32> {
     let mut gone: Vec<u32> = Vec::new();
     // Those that stay known, by when they were removed.
@@ -114,7 +125,10 @@ pub(super) fn who_goes(
             gone.extend(record.servers.iter().chain(&record.ghosts).map(|known| known.id));
             continue;
         };
-        let configured: HashSet<Identity> = service.all_servers().map(identity).collect();
+        if same.contains(key) {
+            continue;
+        }
+        let configured: Set<Identity> = service.all_servers().map(identity).collect();
         for known in record.servers.iter().chain(&record.ghosts) {
             if configured.contains(&known.identity()) {
                 continue;
@@ -135,7 +149,43 @@ pub(super) fn who_goes(
     gone
 }
 
+/// Services that are configured as before, and remember no removed server: checks change how servers stand, thousands of times,
+/// and nothing else.
+pub(super) fn who_stays(
+    before: &Map<ServiceKey, ServiceRecord>,
+    wanted: &Map<ServiceKey, &Service>,
+) -> Set<ServiceKey> {
+    let stays = |(key, record): (&ServiceKey, &ServiceRecord)| {
+        let service = wanted.get(key)?;
+        (record.ghosts.is_empty() && *record.config == **service).then_some(*key)
+    };
+    before.iter().filter_map(stays).collect()
+}
+
 impl Registry {
+    /// A service as before, whose servers may stand otherwise.
+    pub(super) fn stand(
+        &mut self,
+        service: &Service,
+        mut record: ServiceRecord,
+        now: Duration,
+        whereabouts: &impl Fn(&Service, &Server) -> Whereabouts,
+    ) -> ServiceRecord {
+        let before = listed(&record.servers);
+        for known in &mut record.servers {
+            let at = whereabouts(service, &known.server);
+            known.stand(at, now);
+        }
+        self.note_deadlines(service, &record.servers, now);
+        carry_over(service.scheduler, &record.state.cursor, &before, &listed(&record.servers));
+        record
+    }
+
+    fn note_deadlines(&mut self, service: &Service, servers: &[Record], now: Duration) {
+        let deadlines = servers.iter().filter_map(|known| known.drain?.deadline(service)).filter(|at| *at > now);
+        self.next_deadline = self.next_deadline.into_iter().chain(deadlines).min();
+    }
+
     /// Takes a service over from the snapshot before. `gone`: servers that were forgotten, sorted.
     pub(super) fn carry_service(
         &mut self,
@@ -161,13 +211,10 @@ impl Registry {
         if old.scheduler != service.scheduler {
             old.state.cursor.reset();
         }
-        let listed = |servers: &[Record]| -> Vec<Listed> {
-            servers.iter().filter(|r| !r.sorry).map(|r| (r.id, r.weight)).collect()
-        };
         let before = listed(&old.servers);
         let sorry = service.health.sorry.as_deref();
         let is_sorry = |server: &Server| sorry.is_some_and(|sorry| std::ptr::eq(sorry, server));
-        let configured: HashMap<Identity, &Server> = service.all_servers().map(|s| (identity(s), s)).collect();
+        let configured: Map<Identity, &Server> = service.all_servers().map(|s| (identity(s), s)).collect();
         let next = self.generation + 1;
         let is_gone = |id: u32| gone.binary_search(&id).is_ok();
         let (mut servers, mut ghosts, mut forgotten) = (Vec::new(), Vec::new(), false);
@@ -184,7 +231,7 @@ impl Registry {
                 }
             }
         }
-        let mut back: HashMap<Identity, Record> = HashMap::new();
+        let mut back: Map<Identity, Record> = Map::default();
         for record in old.ghosts {
             if configured.contains_key(&record.identity()) {
                 back.insert(record.identity(), record);
@@ -194,7 +241,7 @@ impl Registry {
                 ghosts.push(record);
             }
         }
-        let known: HashSet<Identity> = servers.iter().map(Record::identity).collect();
+        let known: Set<Identity> = servers.iter().map(Record::identity).collect();
         for server in service.all_servers().filter(|server| !known.contains(&identity(server))) {
             let (at, sorry) = (whereabouts(service, server), is_sorry(server));
             // One that was removed goes on with the flows that it has (`ip_vs_trash_get_dest`).
@@ -207,8 +254,7 @@ impl Registry {
             servers.insert(0, record);
         }
         servers.sort_by_key(|known| known.sorry);
-        let deadlines = servers.iter().filter_map(|known| known.drain?.deadline(service)).filter(|at| *at > now);
-        self.next_deadline = self.next_deadline.into_iter().chain(deadlines).min();
+        self.note_deadlines(service, &servers, now);
         let after = listed(&servers);
         carry_over(service.scheduler, &old.state.cursor, &before, &after);
         // What forgotten servers' flows count for cannot be given back one by one.

@@ -4,10 +4,10 @@
 //! over names no other server than the one that it was made for. A server that was removed keeps its number for a while: its
 //! clients are its again when it comes back in time, as in IPVS. Pure.
 
-use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::{Map, Set};
 use crate::model::{Desired, Server, Service, ServiceKey};
 
 /// How long a removed server keeps its number at least.
@@ -43,7 +43,7 @@ struct Real {
 #[derive(Debug, Default)]
 struct Unit {
     number: u32,
-    reals: HashMap<RealName, Real>,
+    reals: Map<RealName, Real>,
 }
 
 /// All units of a configuration.
@@ -51,13 +51,13 @@ struct Unit {
 pub(super) struct Units {
     last_unit: u32,
     last_real: u32,
-    known: HashMap<Name, Unit>,
+    known: Map<Name, Unit>,
 }
 
 impl Units {
     /// Takes over a configuration. `now` is any clock that never goes back.
     pub fn assign(&mut self, desired: &Desired, now: Duration) {
-        let wanted: HashSet<Name> = desired.services.iter().map(Name::of).collect();
+        let wanted: Set<Name> = desired.services.iter().map(Name::of).collect();
         self.known.retain(|name, _| wanted.contains(name));
         for service in &desired.services {
             let unit = self.known.entry(Name::of(service)).or_default();

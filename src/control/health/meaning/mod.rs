@@ -102,7 +102,7 @@ pub struct ServiceView {
 pub struct Meaning {
     services: Vec<Ruled>,
     /// Places of servers by what they are called.
-    places: HashMap<ServerKey, (usize, usize)>,
+    places: HashMap<ServerKey, (usize, usize), foldhash::fast::RandomState>,
     /// Services with a check.
     asked: HashMap<CheckId, Vec<usize>>,
     seen: HashMap<CheckId, Seen>,
