@@ -165,6 +165,15 @@ pub struct Now {
     pub elapsed: Duration,
 }
 
+/// What checks, and what they mean.
+#[derive(Clone, Copy)]
+pub struct Healths<'a> {
+    /// What they mean.
+    pub watch: &'a Watch,
+    /// Each with its id.
+    pub checks: &'a health::Known<'a>,
+}
+
 /// The services of a snapshot, with their servers in the order of the file.
 pub fn services(
     snapshot: &Snapshot,
@@ -172,8 +181,7 @@ pub fn services(
     applied: &Applied,
     workers: &Workers,
     now: Now,
-    watch: &Watch,
-    checks: &health::Known<'_>,
+    Healths { watch, checks }: Healths<'_>,
     reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();

@@ -118,8 +118,10 @@ impl Engine {
                 &self.applied,
                 &self.workers,
                 collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
-                &self.watch,
-                &checks.iter().map(|check| (check.id, check)).collect(),
+                collect::Healths {
+                    watch: &self.watch,
+                    checks: &checks.iter().map(|check| (check.id, check)).collect(),
+                },
                 |service, server| self.tracker.reach(service, server),
             ),
             checks,

@@ -272,7 +272,8 @@ const CHECK_KEYS: &[Key] = &[
         ),
         presence: Presence::Default("\"up\""),
         also: &["initial_state", "init_state", "starts"],
-        doc: "What the check is taken for until its first result.",
+        doc: "What the check is taken for until its first result. At a server that was judged before, a check that a reload brings is taken \
+              for what the server was.",
     },
     Key {
         name: "address",

@@ -1,4 +1,4 @@
-//! What people decided, in force and kept in its file.
+//! Whom a decision reaches, how it outlasts a restart, and what becomes of a file that cannot be used.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -534,3 +534,30 @@ fn a_reload_keeps_what_is_known() {
         None
     );
 }
+
+#[test]
+fn another_check_leaves_a_server_what_it_was_until_it_has_a_result() {
+    let mut stage = Stage::new(&[1, 2], |_| ());
+    stage.says(1, true, "");
+    stage.says(2, false, "connection refused");
+    assert_eq!((stage.weight(1), stage.stands(2).takes), (1, false));
+    // Another pace: another check.
+    for server in &mut stage.desired.services[0].servers {
+        server.health.checks[0].pace.fall = 9;
+        server.health.checks[0].pace.first = FirstState::Up;
+    }
+    stage.configure();
+    assert_eq!((stage.weight(1), stage.stands(2).takes), (1, false));
+    // And another reload before there was a result.
+    stage.configure();
+    assert_eq!((stage.weight(1), stage.stands(2).takes), (1, false));
+    stage.says(2, true, "");
+    assert!(stage.stands(2).takes);
+    // A server that nobody knows is taken for what the file says.
+    stage.desired.services[0].servers.push(Server::dr(IpAddr::from([10, 0, 0, 3]), 1));
+    let mut check = tcp(IpAddr::from([10, 0, 0, 3]), 80);
+    check.pace.first = FirstState::Down;
+    stage.desired.services[0].servers[2].health.checks = vec![check];
+    stage.configure();
+    assert!(!stage.stands(3).takes);
+}
