@@ -255,9 +255,9 @@ impl Registry {
         now: Duration,
         whereabouts: impl Fn(&Service, &Server) -> Whereabouts,
     ) -> Result<Compiled, CompileError> {
-        let wanted = desired.services.iter().map(|s| s.all_servers().count()).sum();
-        if wanted > MAX_SERVERS {
-            return Err(CompileError::TooManyServers { wanted });
+        let servers: usize = desired.services.iter().map(|s| s.all_servers().count()).sum();
+        if servers > MAX_SERVERS {
+            return Err(CompileError::TooManyServers { wanted: servers });
         }
         self.locals.assign(desired, now)?;
         self.units.assign(desired, now);
@@ -266,7 +266,7 @@ impl Registry {
         let mut added = Vec::new();
         let mut before = std::mem::take(&mut self.services);
         let mut entries = Vec::with_capacity(desired.services.len());
-        let mut placed: Map<u32, Placed> = Map::default();
+        let mut placed: Map<u32, Placed> = Map::with_capacity_and_hasher(servers, Default::default());
         let no_locals: Arc<[u16]> = Arc::from([]);
         // Slots that go are given out again only after all that stay were taken over.
         let tunnels: Set<IpAddr> = desired.tunnel_servers().collect();
