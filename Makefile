@@ -46,7 +46,7 @@ licences:
 
 unit: lint
 	@.ci/need '$(subst $() ,' ',$(TEST_TOOLS))' || { [ -z "$$CI" ] || exit 1; echo "the lab tests will be skipped"; }
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 # The program that the tests built, in the demo's shortest form.
 short-demo: unit
