@@ -102,7 +102,7 @@ impl Ward {
     /// A check that is new to a server that was judged before is taken for what the server was until it has a result of its
     /// own: a reload that changes a check's pace does not put a dead server back in.
     pub fn configure(&mut self, server: &Server, mut checks: Vec<(CheckId, FirstState)>) {
-        let judged = !self.checks.is_empty() && self.state != ServerState::Starting;
+        let judged = !self.checks.is_empty();
         for (id, first) in &mut checks {
             match self.checks.iter().find(|(known, _)| known == id) {
                 Some((_, before)) => *first = *before,

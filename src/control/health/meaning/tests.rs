@@ -516,14 +516,14 @@ fn a_reload_keeps_what_is_known() {
     stage.configure();
     assert_eq!((stage.weight(1), stage.state(2).0, stage.state(3).0), (7, ServerState::Down, ServerState::Draining));
     assert_eq!(stage.told(), [(1, "weight", None)]);
-    // Another check has said nothing yet: it is taken for what the file says, and the server is not down any more.
+    // Another check has said nothing yet: it is taken for what the server was.
     let check = tcp(IpAddr::from([10, 0, 0, 2]), 8080);
     stage.desired.services[0].servers[1].health.checks = vec![check];
     stage.configure();
-    assert_eq!((stage.state(2).0, stage.stands(2).takes), (ServerState::Starting, true));
-    assert_eq!(stage.told(), [(2, "up", Some(true))]);
+    assert_eq!((stage.state(2).0, stage.stands(2).takes), (ServerState::Starting, false));
+    assert_eq!(stage.told(), []);
     stage.says(2, true, "");
-    assert_eq!((stage.state(2).0, stage.told()), (ServerState::Up, vec![]), "as was told");
+    assert_eq!((stage.state(2).0, stage.told()), (ServerState::Up, vec![(2, "up", Some(true))]));
     stage.desired.services.clear();
     stage.configure();
     assert_eq!(
