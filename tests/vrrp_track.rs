@@ -175,6 +175,12 @@ fn a_script_is_seen_to_fail_and_to_succeed_again() {
     // keepalived's lines.
     let expected = ["succeeded", "failed (exited with status 1)", "succeeded"];
     assert_eq!(tracking.log(), expected.map(|what| format!("VRRP_Script(chk) {what}")));
+    // The last one comes after what it is for.
+    let end = Instant::now() + LONG;
+    while tracking.wakes.load(Ordering::SeqCst) < 3 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    tracking.is_quiet(Duration::from_millis(50));
     assert_eq!(tracking.wakes.load(Ordering::SeqCst), 3, "one for each");
 }
 
