@@ -50,9 +50,15 @@ impl Running {
                 let now = Instant::now();
                 server.turn(poll.registry(), now, |request, client| match request.command {
                     Command::Status => Answer::Done(json!({ "filler": "x".repeat(1 << 20) })).into(),
-                    Command::Reload | Command::Persistence | Command::Server | Command::Events => {
-                        Answer::refused("lb.toml: refused: 1 error").into()
-                    }
+                    Command::Reload
+                    | Command::Persistence
+                    | Command::Server
+                    | Command::Events
+                    | Command::Edit
+                    | Command::Save
+                    | Command::Zero
+                    | Command::Explain
+                    | Command::Capture => Answer::refused("lb.toml: refused: 1 error").into(),
                     // Answered after as many milliseconds as its limit says; never, where that is 0.
                     Command::Flows => {
                         let wait = request.options.get("limit").and_then(Value::as_u64).unwrap_or(0);

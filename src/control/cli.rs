@@ -1,5 +1,7 @@
 //! The command line: arguments as typed, and the call that each subcommand makes.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +22,15 @@ enum Command {
     Events(crate::control::health::client::EventsArgs),
     /// List, count or end the flows of the running engine.
     Flows(crate::control::flows::client::FlowsArgs),
+    /// Make a configuration file from those of keepalived or ipvsadm.
+    Import(crate::control::import::ImportArgs),
+    /// Take the options of ipvsadm, and do to the running engine what it does to the kernel.
+    #[command(disable_help_flag = true)]
+    Ipvsadm {
+        /// As ipvsadm takes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        args: Vec<OsString>,
+    },
     /// Networks of namespaces with real clients and servers around the appliance.
     Lab(crate::lab::LabArgs),
     /// Show or clear persistent clients of the running engine.
@@ -42,11 +53,18 @@ enum Command {
 
 /// Parses the arguments, runs the command, and returns its exit code (0 done, 1 failed, 2 bad usage).
 pub fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    // Installed under its name, or a link to this program: scripts that call ipvsadm find it.
+    if args.next().is_some_and(|name| Path::new(&name).file_name().is_some_and(|name| name == "ipvsadm")) {
+        return crate::control::ipvsadm::main(&args.collect::<Vec<_>>());
+    }
     let cli = Cli::parse();
     match cli.command {
         Command::Check(args) => crate::control::check::main(args),
         Command::Events(args) => crate::control::health::client::events(args),
         Command::Flows(args) => crate::control::flows::client::main(args),
+        Command::Import(args) => crate::control::import::main(args),
+        Command::Ipvsadm { args } => crate::control::ipvsadm::main(&args),
         Command::Lab(args) => crate::lab::main(args),
         Command::Persistence(args) => crate::control::socket::client::persistence(args),
         Command::Pktgen(args) => crate::pktgen::main(args),

@@ -35,7 +35,7 @@ use super::nexthop::{Path as Way, Reason};
 use super::persistence::Question;
 use super::routers::Routers;
 use super::socket::server::{Server, SocketError};
-use super::socket::{Answer, Command};
+use super::socket::{Answer, Code, Command};
 use super::startup;
 use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
@@ -345,6 +345,9 @@ impl Engine {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
+                Command::Edit | Command::Save | Command::Zero | Command::Explain | Command::Capture => {
+                    Answer::refused("not here yet").into()
+                }
             });
             let mut answers = Vec::new();
             self.listings.turn(
@@ -455,7 +458,7 @@ impl Engine {
                 let text = format!("{name}: refused: {errors} error{}", if errors == 1 { "" } else { "s" });
                 error!("{text}; nothing changed\n{}", config::render_all(&name, &problems).trim_end());
                 self.last_error = Some(text.clone());
-                return Answer::Refused { error: text, problems };
+                return Answer::Refused { error: text, code: Code::Invalid, problems };
             }
         };
         self.restart = startup::needs_restart(&self.desired, &mut desired);

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Command, VERSION};
+use super::{Code, Command, VERSION};
 use crate::control::config::{Problem, render_all};
 use crate::control::persistence::{Action, Listing, Question, render as render_persistence};
 use crate::control::status::{Status, render, render_checks};
@@ -53,6 +53,8 @@ pub enum ClientError {
     Refused {
         /// Why.
         error: String,
+        /// What sort of refusal it is.
+        code: Code,
         /// Mistakes in the configuration file.
         problems: Vec<Problem>,
     },
@@ -86,6 +88,11 @@ pub fn ask_with(path: &Path, command: Command, options: &Value) -> Result<Value,
         Some(true) => Ok(answer.get_mut("answer").map(Value::take).unwrap_or_default()),
         Some(false) => Err(ClientError::Refused {
             error: answer.get("error").and_then(Value::as_str).unwrap_or("no reason given").to_owned(),
+            code: answer
+                .get_mut("code")
+                .map(Value::take)
+                .and_then(|code| serde_json::from_value(code).ok())
+                .unwrap_or_default(),
             problems: answer
                 .get_mut("problems")
                 .map(Value::take)
@@ -196,7 +203,7 @@ pub fn reload(args: ReloadArgs) -> ExitCode {
             crate::control::print(&if args.json { format!("{answer}\n") } else { format!("{said}\n") });
             ExitCode::SUCCESS
         }
-        Err(ClientError::Refused { error, problems }) if args.json => {
+        Err(ClientError::Refused { error, problems, .. }) if args.json => {
             crate::control::print(&format!("{}\n", json!({ "ok": false, "error": error, "problems": problems })));
             ExitCode::FAILURE
         }
@@ -206,7 +213,7 @@ pub fn reload(args: ReloadArgs) -> ExitCode {
 
 /// Says why a command failed.
 pub fn failed(error: &ClientError) -> ExitCode {
-    if let ClientError::Refused { error, problems } = error {
+    if let ClientError::Refused { error, problems, .. } = error {
         // The error begins with the file's name where there are problems: `file: refused: ...`.
         let file = error.split(": ").next().unwrap_or_default();
         eprint!("{}", render_all(file, problems));

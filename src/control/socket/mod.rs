@@ -7,6 +7,7 @@
 pub mod client;
 pub mod server;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::Problem;
@@ -21,9 +22,9 @@ pub const MAX_LINE: usize = 64 * 1024;
 /// What can be asked of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Everything about the state of the engine.
+    /// The state of the engine, whole or in parts.
     Status,
-    /// Read the configuration file again.
+    /// Read the configuration file again, or say what that would change.
     Reload,
     /// List, count or end flows.
     Flows,
@@ -33,12 +34,33 @@ pub enum Command {
     Server,
     /// What happened to servers and services.
     Events,
+    /// Change services and servers.
+    Edit,
+    /// Write what was changed to the configuration file.
+    Save,
+    /// Counters of services and servers start from zero.
+    Zero,
+    /// Say where a client's packet would go, and why.
+    Explain,
+    /// Catch frames by what became of them.
+    Capture,
 }
 
 impl Command {
     /// All commands.
-    pub const ALL: [Command; 6] =
-        [Command::Status, Command::Reload, Command::Flows, Command::Persistence, Command::Server, Command::Events];
+    pub const ALL: [Command; 11] = [
+        Command::Status,
+        Command::Reload,
+        Command::Flows,
+        Command::Persistence,
+        Command::Server,
+        Command::Events,
+        Command::Edit,
+        Command::Save,
+        Command::Zero,
+        Command::Explain,
+        Command::Capture,
+    ];
 
     /// The word on the wire.
     pub const fn name(&self) -> &'static str {
@@ -49,19 +71,51 @@ impl Command {
             Command::Persistence => "persistence",
             Command::Server => "server",
             Command::Events => "events",
+            Command::Edit => "edit",
+            Command::Save => "save",
+            Command::Zero => "zero",
+            Command::Explain => "explain",
+            Command::Capture => "capture",
         }
     }
 
     /// Names of the options that it takes.
     pub const fn options(self) -> &'static [&'static str] {
         match self {
-            Command::Status | Command::Reload => &[],
+            Command::Status => &[],
+            Command::Reload => &[],
             Command::Flows => super::flows::OPTIONS,
             Command::Persistence => super::persistence::OPTIONS,
             Command::Server => super::health::admin::OPTIONS,
             Command::Events => super::health::events::OPTIONS,
+            Command::Edit => super::edit::OPTIONS,
+            Command::Save => &[],
+            Command::Zero => &[],
+            Command::Explain => &[],
+            Command::Capture => &[],
         }
     }
+}
+
+/// Why the engine refuses, for programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// The request, or what it asks for, is wrong in itself.
+    #[default]
+    Invalid,
+    /// The client may not ask for this.
+    Denied,
+    /// There is no such service.
+    NoService,
+    /// There is no such server.
+    NoServer,
+    /// There is such a service already.
+    ServiceExists,
+    /// There is such a server already.
+    ServerExists,
+    /// The machine refuses: a file, memory, the kernel.
+    Failed,
 }
 
 /// What a client asks. What the options mean is the command's affair; their names are known to be its own.
@@ -82,6 +136,8 @@ pub enum Answer {
     Refused {
         /// Why not.
         error: String,
+        /// What sort of refusal it is.
+        code: Code,
         /// Every mistake in the configuration file, where that is why.
         problems: Vec<Problem>,
     },
@@ -90,15 +146,20 @@ pub enum Answer {
 impl Answer {
     /// A refusal without more to say.
     pub fn refused(error: impl Into<String>) -> Answer {
-        Answer::Refused { error: error.into(), problems: Vec::new() }
+        Answer::refused_as(Code::Invalid, error)
+    }
+
+    /// A refusal of some sort without more to say.
+    pub fn refused_as(code: Code, error: impl Into<String>) -> Answer {
+        Answer::Refused { error: error.into(), code, problems: Vec::new() }
     }
 
     /// The line that goes to the client, newline included.
     pub fn line(&self) -> Vec<u8> {
         let value = match self {
             Answer::Done(value) => json!({ "version": VERSION, "ok": true, "answer": value }),
-            Answer::Refused { error, problems } => {
-                json!({ "version": VERSION, "ok": false, "error": error, "problems": problems })
+            Answer::Refused { error, code, problems } => {
+                json!({ "version": VERSION, "ok": false, "error": error, "code": code, "problems": problems })
             }
         };
         let mut line = value.to_string().into_bytes();
