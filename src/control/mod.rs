@@ -16,6 +16,7 @@ pub mod ipvsadm;
 pub mod netlink;
 pub mod nexthop;
 pub mod persistence;
+pub mod plan;
 pub mod replay;
 pub mod resolve;
 pub mod routers;

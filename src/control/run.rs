@@ -148,6 +148,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     for warning in &warnings {
         warn!("{}", warning.render(&name).trim_end());
     }
+    startup::raise_descriptors();
     let poll = Poll::new().map_err(RunError::Loop)?;
     let signals = [(RELOAD, &[SIGHUP][..]), (STOP, &[SIGTERM, SIGINT])];
     let mut pipes = signals
@@ -332,6 +333,7 @@ impl Engine {
                 }
             }
             self.on_health(now);
+            server.set_roles(&self.desired.roles);
             server.turn(poll.registry(), now, |request, client| match request.command {
                 Command::Status => match serde_json::to_value(self.status()) {
                     Ok(status) => Answer::Done(status).into(),
