@@ -7,8 +7,8 @@ use evenkeel::control::config::{parse, render};
 use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::model::{
     Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MacAddr, Method,
-    Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Roles,
-    Scheduler, Server, Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums, Who,
+    Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Roles, Scheduler,
+    Server, Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums, Who,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};

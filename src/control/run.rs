@@ -344,7 +344,7 @@ impl Engine {
                     Ok(status) => Answer::Done(status).into(),
                     Err(error) => Answer::refused(error.to_string()).into(),
                 },
-                Command::Reload => self.reload(now).into(),
+                Command::Reload => self.asked_to_reload(&request.options, now).into(),
                 Command::Edit => self.edit(&request.options, now).into(),
                 Command::Save => self.save(client, &request.options),
                 Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),

@@ -8,8 +8,8 @@ mod vrrp;
 
 pub(in crate::control) use health::{keys as check, request as check_request};
 pub(in crate::control) use vrrp::{
-    file as track_file, group as sync_group, process as track_process, router as virtual_router, script as track_script,
-    settings as vrrp_settings,
+    file as track_file, group as sync_group, process as track_process, router as virtual_router,
+    script as track_script, settings as vrrp_settings,
 };
 
 use std::fmt::Write as _;
@@ -17,8 +17,8 @@ use std::net::IpAddr;
 
 use crate::dataplane::schedule;
 use crate::model::{
-    Access, Desired, EngineSettings, Fate, HugePages, Interface, Judgement, Method, Neighbor, PersistBy, Polling, PortRange,
-    Server, Service, SynCookies, Timeouts, VerifyChecksums, Who,
+    Access, Desired, EngineSettings, Fate, HugePages, Interface, Judgement, Method, Neighbor, PersistBy, Polling,
+    PortRange, Server, Service, SynCookies, Timeouts, VerifyChecksums, Who,
 };
 
 /// Keys of a table and their values as TOML.

@@ -10,9 +10,7 @@ use super::*;
 use crate::control::compile::Registry;
 use crate::control::config::parse;
 use crate::dataplane::snapshot::{NextHop, Port, Snapshot};
-use crate::model::{
-    Fates, MacAddr, Method, PersistBy, Persistence, PortRange, Protocol, Scheduler, Server, Timeouts,
-};
+use crate::model::{Fates, MacAddr, Method, PersistBy, Persistence, PortRange, Protocol, Scheduler, Server, Timeouts};
 
 const OLD: &str = r#"
 [[interface]]

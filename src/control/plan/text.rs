@@ -125,7 +125,8 @@ pub fn render(plan: &Plan) -> String {
         let _ = writeln!(out, "{restart} of these only with a restart");
     }
     if unsaved > 0 {
-        let _ = writeln!(out, "{unsaved} take back what was changed by command and not saved: `evenkeel save` keeps it");
+        let _ =
+            writeln!(out, "{unsaved} take back what was changed by command and not saved: `evenkeel save` keeps it");
     }
     out
 }

@@ -106,9 +106,9 @@ mod tests {
     #[test]
     fn every_command_is_thought_of() {
         // A new command is for admins until somebody says otherwise here.
-        let readers = Command::ALL.into_iter().filter(|command| {
-            needed(&Request { command: *command, options: serde_json::Map::new() }) == Role::Reader
-        });
+        let readers = Command::ALL
+            .into_iter()
+            .filter(|command| needed(&Request { command: *command, options: serde_json::Map::new() }) == Role::Reader);
         let names: Vec<&str> = readers.map(|command| command.name()).collect();
         assert_eq!(names, ["status", "flows", "persistence", "server", "events", "explain"]);
     }

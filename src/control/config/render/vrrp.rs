@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::super::value::decimals;
 use super::{Keys, addresses, table, text};
 use crate::model::{
-    Notify, Place, SyncGroup, Track, TrackFile, TrackProcess, TrackScript, Tracked, VirtualAddress, VirtualRouter, Vrrp,
-    VrrpChecksum, VrrpSettings, VrrpVersion,
+    Notify, Place, SyncGroup, Track, TrackFile, TrackProcess, TrackScript, Tracked, VirtualAddress, VirtualRouter,
+    Vrrp, VrrpChecksum, VrrpSettings, VrrpVersion,
 };
 
 /// All tables of VRRP, the settings always.
