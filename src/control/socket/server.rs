@@ -264,7 +264,8 @@ impl Server {
     fn in_turn(&self) -> (Vec<usize>, Vec<usize>) {
         let behind = self.ready.range(self.last + 1..).chain(self.ready.range(..=self.last));
         let is_admin = |token: &usize| self.clients.get(token).is_some_and(|client| client.role == Some(Role::Admin));
-        behind.copied().partition(is_admin)
+        // Who waits outside is no client yet.
+        behind.copied().filter(|token| *token != self.listening.0).partition(is_admin)
     }
 
     /// Closes those that have not taken anything for longest while all together have too much to take.
