@@ -333,10 +333,7 @@ impl Engine {
             }
             self.on_health(now);
             server.turn(poll.registry(), now, |request, client| match request.command {
-                Command::Status => match serde_json::to_value(self.status()) {
-                    Ok(status) => Answer::Done(status).into(),
-                    Err(error) => Answer::refused(error.to_string()).into(),
-                },
+                Command::Status => self.status(&request.options).into(),
                 Command::Reload => self.reload(now).into(),
                 Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
                 Command::Server => self.server(&request.options, now).into(),
