@@ -77,11 +77,11 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("replay", &[("evenkeel replay --help", "what the engine would do to each frame of a capture")]),
     ("run", &[("evenkeel run --config /etc/evenkeel/lb.toml", "until a signal ends it")]),
     (
-        "server",
-        &[
-            ("evenkeel server drain 10.0.0.11:80", "no new flows; those that it has go on"),
-            ("evenkeel server ready 10.0.0.11:80", "it serves again, as its checks say"),
-        ],
+        "save",
+        &[(
+            "evenkeel save",
+            "what was changed by command stays after a restart; `evenkeel save --print` only shows it",
+        )],
     ),
     (
         "servers",
@@ -113,7 +113,8 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
 pub fn complete(command: clap::Command) -> clap::Command {
     let command = with_socket_variable(command);
     EXAMPLES.iter().fold(command, |command, (name, examples)| {
-        if command.find_subcommand(name).is_none() {
+        // Where a command brings its own, those are better.
+        if command.find_subcommand(name).is_none_or(|one| one.get_after_help().is_some()) {
             return command;
         }
         command.mut_subcommand(*name, |subcommand| subcommand.after_help(examples_text(examples)))
@@ -223,10 +224,12 @@ mod tests {
         let command = cli::command();
         for below in command.get_subcommands().filter(|one| one.get_name() != "help") {
             let name = below.get_name();
-            let (_, examples) = EXAMPLES
-                .iter()
-                .find(|(of, _)| *of == name)
-                .unwrap_or_else(|| panic!("`{name}` has no example: write one into EXAMPLES of {}", file!()));
+            let said = below.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_example = |line: &&str| line.contains(&format!("evenkeel {name}"));
+            let examples: Vec<&str> = said.lines().filter(is_example).collect();
+            assert!(!examples.is_empty(), "`{name}` has no example: write one into EXAMPLES of {}", file!());
+        }
+        for (name, examples) in EXAMPLES {
             for (line, does) in *examples {
                 assert!(!does.ends_with('.') && line.contains(&format!("evenkeel {name}")), "{line}");
                 // What the shell takes for itself is not the program's.

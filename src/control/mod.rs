@@ -26,6 +26,7 @@ pub mod socket;
 pub mod startup;
 pub mod status;
 pub mod top;
+pub mod whole_file;
 pub mod workers;
 
 use std::io::Write as _;

@@ -99,8 +99,7 @@ impl Engine {
         }
         match serde_json::to_value(self.status_of(&asked)) {
             Ok(Value::Object(mut members)) => {
-                let wanted = |name: &str| Part::ALL.iter().any(|part| part.name() == name && asked.wants(*part));
-                members.retain(|name, _| wanted(name));
+                members.retain(|name, _| Part::ALL.iter().any(|part| part.name() == name && asked.wants(*part)));
                 Answer::Done(Value::Object(members))
             }
             Ok(other) => Answer::Done(other),
@@ -134,6 +133,7 @@ impl Engine {
                 taken_by_all: self.workers.oldest_generation().min(snapshot.generation),
                 loaded_at: self.loaded_at,
                 last_error: self.last_error.clone(),
+                unsaved: self.running.unsaved(),
             };
         }
         if wants(Part::Interfaces) {

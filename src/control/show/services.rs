@@ -152,67 +152,36 @@ pub fn keep_failing(status: &mut Status) {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(in crate::control) mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::control::status::{NextHopStatus, QuorumStatus, ServerHealthStatus, Unreachable};
-    use crate::model::{Method, Protocol};
+    use crate::control::status::{QuorumStatus, Unreachable};
 
     /// A server of an example.
     pub fn server(address: &str, state: &str, weight: u16) -> ServerStatus {
-        ServerStatus {
-            address: address.to_owned(),
-            port: Some(8080),
-            method: "nat".to_owned(),
-            weight,
-            health: Some(ServerHealthStatus {
-                state: state.to_owned(),
-                for_s: 65,
-                configured_weight: 2,
-                weight_percent: 100,
-                ..ServerHealthStatus::default()
-            }),
-            next_hop: Some(NextHopStatus {
-                mac: "02:00:00:00:00:11".to_owned(),
-                interface: "eth0".to_owned(),
-                vlan: None,
-            }),
-            unreachable: None,
-            active: 12,
-            inactive: 3,
-            connections: 40,
-            upper_threshold: None,
-            lower_threshold: None,
-            overloaded: false,
-            drain: None,
-            packets: 1000,
-            bytes: 64_000,
-            out_packets: 900,
-            out_bytes: 128_000,
-            path_mtu: None,
-        }
+        let value = json!({
+            "address": address, "port": 8080, "method": "nat", "weight": weight,
+            "state": state, "reason": "", "for_s": 65, "admin": "ready", "configured_weight": 2, "weight_percent": 100,
+            "checks": [],
+            "next_hop": { "mac": "02:00:00:00:00:11", "interface": "eth0", "vlan": null }, "unreachable": null,
+            "active": 12, "inactive": 3, "connections": 40,
+            "packets": 1000, "bytes": 64_000, "out_packets": 900, "out_bytes": 128_000,
+        });
+        serde_json::from_value(value).expect("a server")
     }
 
     /// A service of an example.
     pub fn service(name: &str, servers: Vec<ServerStatus>) -> ServiceStatus {
-        ServiceStatus {
-            name: name.to_owned(),
-            address: "192.0.2.10".to_owned(),
-            protocol: Protocol::Tcp,
-            port: "80".to_owned(),
-            scheduler: "wlc".to_owned(),
-            flags: Vec::new(),
-            method: Method::Nat,
-            packets: servers.iter().map(|server| server.packets).sum(),
-            bytes: servers.iter().map(|server| server.bytes).sum(),
-            out_packets: servers.iter().map(|server| server.out_packets).sum(),
-            out_bytes: servers.iter().map(|server| server.out_bytes).sum(),
-            connections: servers.iter().map(|server| server.connections).sum(),
-            limits: None,
-            quorum: None,
-            servers,
-            sorry: None,
-            removed: Vec::new(),
-        }
+        let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum::<u64>();
+        let value = json!({
+            "name": name, "address": "192.0.2.10", "protocol": "tcp", "port": "80",
+            "scheduler": "wlc", "flags": [], "method": "nat",
+            "packets": sum(|server| server.packets), "bytes": sum(|server| server.bytes),
+            "out_packets": sum(|server| server.out_packets), "out_bytes": sum(|server| server.out_bytes),
+            "connections": sum(|server| server.connections), "servers": [],
+        });
+        ServiceStatus { servers, ..serde_json::from_value(value).expect("a service") }
     }
 
     fn example() -> Vec<ServiceStatus> {

@@ -262,7 +262,7 @@ fn drops(then: Option<&BTreeMap<String, u64>>, now: &BTreeMap<String, u64>, seco
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(in crate::control) mod tests {
     use super::*;
     use crate::control::show::services::tests::{server, service};
     use crate::control::status::EngineStatus;
