@@ -340,10 +340,7 @@ impl Engine {
             self.on_health(now);
             server.set_roles(&self.desired.roles);
             server.turn(poll.registry(), now, |request, client| match request.command {
-                Command::Status => match serde_json::to_value(self.status()) {
-                    Ok(status) => Answer::Done(status).into(),
-                    Err(error) => Answer::refused(error.to_string()).into(),
-                },
+                Command::Status => self.status(&request.options).into(),
                 Command::Reload => self.asked_to_reload(&request.options, now).into(),
                 Command::Edit => self.edit(&request.options, now).into(),
                 Command::Save => self.save(client, &request.options),
