@@ -16,6 +16,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Copy frames of the running engine to a pcapng file, by what became of them.
+    Capture(crate::control::capture::client::CaptureArgs),
     /// Check a configuration file: every error at once, exit 0 or 1.
     Check(crate::control::check::CheckArgs),
     /// Show what happened to servers and services.
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     match cli.command {
+        Command::Capture(args) => crate::control::capture::client::main(args),
         Command::Check(args) => crate::control::check::main(args),
         Command::Events(args) => crate::control::health::client::events(args),
         Command::Flows(args) => crate::control::flows::client::main(args),

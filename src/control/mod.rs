@@ -2,6 +2,7 @@
 
 pub mod alarms;
 pub mod apply;
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod collect;

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
+use super::capture::Catching;
 use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::flows::Listings;
@@ -216,6 +217,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         alarms: Alarms::default(),
         local: Vec::new(),
         listings: Listings::default(),
+        catching: Catching::default(),
         people,
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
@@ -296,6 +298,8 @@ struct Engine {
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
+    /// Captures that clients have begun.
+    catching: Catching,
     // Last: scripts that still run are waited for a little.
     people: People,
 }
@@ -345,13 +349,21 @@ impl Engine {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
-                Command::Edit | Command::Save | Command::Zero | Command::Explain | Command::Capture => {
+                Command::Capture => self.catching.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Edit | Command::Save | Command::Zero | Command::Explain => {
                     Answer::refused("not here yet").into()
                 }
             });
             let mut answers = Vec::new();
             self.listings.turn(
                 &self.shared,
+                now,
+                |client| server.waits(client),
+                |to, answer| answers.push((to, answer)),
+            );
+            self.catching.turn(
+                &self.shared,
+                &self.desired,
                 now,
                 |client| server.waits(client),
                 |to, answer| answers.push((to, answer)),
@@ -384,6 +396,9 @@ impl Engine {
         }
         if let Some(deadline) = self.applied.next_deadline() {
             until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
+        }
+        if let Some(fetch) = self.catching.next_deadline(Instant::now()) {
+            until = until.min(fetch);
         }
         if let Some(fetch) = self.listings.next_deadline(Instant::now()) {
             until = until.min(fetch);

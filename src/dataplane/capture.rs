@@ -49,8 +49,7 @@ pub enum Decision {
 
 impl Decision {
     /// All of them, in the order in which they are listed.
-    pub const ALL: [Decision; 5] =
-        [Decision::Tx, Decision::Reply, Decision::Pass, Decision::Drop, Decision::Kept];
+    pub const ALL: [Decision; 5] = [Decision::Tx, Decision::Reply, Decision::Pass, Decision::Drop, Decision::Kept];
 
     /// Name as on the command line and in comments of a capture.
     pub const fn name(self) -> &'static str {
@@ -111,9 +110,7 @@ impl About {
     pub(super) fn of(outcome: &Outcome, ends: &Ends, snapshot: &Snapshot) -> Option<About> {
         let (decision, reason) = Decision::of(outcome.verdict)?;
         let known = (outcome.service != NONE).then_some(outcome.service);
-        let index = known.or_else(|| {
-            snapshot.service(ends.destination?, ends.protocol?, ends.ports?.1)
-        });
+        let index = known.or_else(|| snapshot.service(ends.destination?, ends.protocol?, ends.ports?.1));
         let service = index.and_then(|index| snapshot.services.get(usize::from(index))).map(|service| *service.key());
         let member = if outcome.server == NONE { None } else { snapshot.member_at(outcome.server) };
         let of_service = service.and_then(|service| service.ports.as_single()).unwrap_or(0);
@@ -284,9 +281,9 @@ pub struct Captures {
 impl Captures {
     /// Of these.
     pub fn new(list: Vec<Arc<Capture>>) -> Captures {
-        let looks_twice = list.iter().any(|capture| {
-            capture.both || capture.wanted.client.is_some() || capture.wanted.server.is_some()
-        });
+        let looks_twice = list
+            .iter()
+            .any(|capture| capture.both || capture.wanted.client.is_some() || capture.wanted.server.is_some());
         let snaplen = list.iter().map(|capture| capture.snaplen).max().unwrap_or(0);
         Captures { list, looks_twice, snaplen }
     }

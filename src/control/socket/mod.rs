@@ -92,7 +92,7 @@ impl Command {
             Command::Save => &[],
             Command::Zero => &[],
             Command::Explain => &[],
-            Command::Capture => &[],
+            Command::Capture => super::capture::OPTIONS,
         }
     }
 }

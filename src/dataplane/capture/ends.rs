@@ -61,8 +61,7 @@ impl Ends {
     }
 
     fn of_v6(bytes: &[u8], at: usize) -> Ends {
-        let mut ends =
-            Ends { source: v6(bytes, at + 8), destination: v6(bytes, at + 24), ..Ends::default() };
+        let mut ends = Ends { source: v6(bytes, at + 8), destination: v6(bytes, at + 24), ..Ends::default() };
         let (mut next, mut at) = (bytes.get(at + 6).copied(), at + 40);
         for _ in 0..MOST {
             let length = bytes.get(at + 1).map_or(0, |length| usize::from(*length));
@@ -124,8 +123,12 @@ mod tests {
         let mut frame = Vec::new();
         let plain = PacketBuilder::ethernet2([2; 6], [3; 6]).ipv6(from.octets(), to.octets(), 64);
         plain.tcp(4000, 80, 0, 0).write(&mut frame, &[]).unwrap();
-        let ends =
-            Ends { source: Some(from.into()), destination: Some(to.into()), protocol: Some(6), ports: Some((4000, 80)) };
+        let ends = Ends {
+            source: Some(from.into()),
+            destination: Some(to.into()),
+            protocol: Some(6),
+            ports: Some((4000, 80)),
+        };
         assert_eq!(Ends::of(&frame), ends);
         // Behind destination options.
         let mut longer = frame.clone();

@@ -81,13 +81,7 @@ impl Scratch {
     }
 
     /// Copies frames as they leave, before they are gone.
-    pub fn leaves<M: FrameMemory>(
-        &mut self,
-        captures: &Captures,
-        memory: &M,
-        frames: &[Frame],
-        outcomes: &[Outcome],
-    ) {
+    pub fn leaves<M: FrameMemory>(&mut self, captures: &Captures, memory: &M, frames: &[Frame], outcomes: &[Outcome]) {
         for ((lane, frame), outcome) in self.lanes.iter_mut().zip(frames).zip(outcomes) {
             lane.leaves.clear();
             lane.exit = match outcome.verdict {
