@@ -132,6 +132,7 @@ fn captures_end_by_time_by_hand_and_when_nobody_asks() {
     assert_eq!(turn(&mut catching, &shared, after(2310), false), []);
     assert_eq!(catching.open.iter().map(|open| open.number).collect::<Vec<_>>(), [2, 4]);
     // Nobody asks for the others.
+    turn(&mut catching, &shared, after(12_990), true);
     turn(&mut catching, &shared, after(13_000), true);
     assert!(catching.open.is_empty() && catching.next_deadline(after(13_000)).is_none());
     // With a capture that is new taps are on again, and off when its client goes away.
