@@ -22,6 +22,8 @@ enum Command {
     Check(crate::control::check::CheckArgs),
     /// Show what happened to servers and services.
     Events(crate::control::health::client::EventsArgs),
+    /// Say what would become of a client's packet, and why.
+    Explain(crate::control::explain::client::ExplainArgs),
     /// List, count or end the flows of the running engine.
     Flows(crate::control::flows::client::FlowsArgs),
     /// Make a configuration file from those of keepalived or ipvsadm.
@@ -47,8 +49,12 @@ enum Command {
     Replay(crate::control::replay::ReplayArgs),
     /// Run the engine in the foreground.
     Run(crate::control::run::RunArgs),
-    /// List servers, drain them, put them in maintenance, or let them serve again.
-    Server(crate::control::health::client::ServerArgs),
+    /// Write what was changed by command to the configuration file; its comments stay.
+    Save(crate::control::edit::client::SaveArgs),
+    /// List servers, drain them, put them in maintenance, let them serve again; add, change or remove them.
+    Server(crate::control::edit::client::ServerArgs),
+    /// Add, change or remove services of the running engine.
+    Service(crate::control::edit::client::ServiceArgs),
     /// Show the state of the running engine.
     Status(crate::control::socket::client::StatusArgs),
 }
@@ -65,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Capture(args) => crate::control::capture::client::main(args),
         Command::Check(args) => crate::control::check::main(args),
         Command::Events(args) => crate::control::health::client::events(args),
+        Command::Explain(args) => crate::control::explain::client::main(args),
         Command::Flows(args) => crate::control::flows::client::main(args),
         Command::Import(args) => crate::control::import::main(args),
         Command::Ipvsadm { args } => crate::control::ipvsadm::main(&args),
@@ -75,7 +82,9 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => crate::control::socket::client::reload(args),
         Command::Replay(args) => crate::control::replay::main(args),
         Command::Run(args) => crate::control::run::main(args),
-        Command::Server(args) => crate::control::health::client::server(args),
+        Command::Save(args) => crate::control::edit::client::save(args),
+        Command::Server(args) => crate::control::edit::client::server(args),
+        Command::Service(args) => crate::control::edit::client::service(args),
         Command::Status(args) => crate::control::socket::client::status(args),
     }
 }

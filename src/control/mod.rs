@@ -9,6 +9,7 @@ pub mod collect;
 pub mod compile;
 pub mod config;
 pub mod edit;
+pub mod explain;
 pub mod flows;
 pub mod groups;
 pub mod health;
@@ -24,6 +25,7 @@ pub mod run;
 pub mod socket;
 pub mod startup;
 pub mod status;
+pub mod whole_file;
 pub mod workers;
 
 use std::io::Write as _;
