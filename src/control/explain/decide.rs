@@ -175,7 +175,12 @@ fn access(told: &mut Explanation, known: &Known<'_>, client: IpAddr) -> Option<E
     let word = if denied { "denied" } else { "allowed" };
     let says = match rule {
         Some((prefix, judgement)) => {
-            format!("{word}: {} {}/{} is the longest prefix that has it", judgement.name(), prefix.address(), prefix.length())
+            format!(
+                "{word}: {} {}/{} is the longest prefix that has it",
+                judgement.name(),
+                prefix.address(),
+                prefix.length()
+            )
         }
         None if lists.lists().is_empty() && lists.default == Judgement::Allow => "no lists".to_owned(),
         None => format!("{word}: in no list, and `default` is {}", lists.default.name()),
@@ -237,7 +242,11 @@ fn known_flow(told: &mut Explanation, asked: &Question, known: &Known<'_>, servi
             Some(End::of(Fortune::Answered, "answered by a TCP reset: the flow's server is gone"))
         }
         fate => {
-            step(told, "flow", format!("{says}; its server {end} cannot be reached, and the flow is kept for when it can"));
+            step(
+                told,
+                "flow",
+                format!("{says}; its server {end} cannot be reached, and the flow is kept for when it can"),
+            );
             Some(End::drop(if fate.is_some() { DropReason::ServerGone } else { DropReason::NoNextHop }))
         }
     }
@@ -253,9 +262,17 @@ fn flood(told: &mut Explanation, asked: &Question, known: &Known<'_>, index: u16
     };
     let cookie = is_on && asked.protocol == Protocol::Tcp && known.snapshot.cookie_mss(index).is_some();
     if cookie {
-        step(told, "flood", "SYN cookies are in force: a SYN is answered, and its server is chosen when the client comes back");
+        step(
+            told,
+            "flood",
+            "SYN cookies are in force: a SYN is answered, and its server is chosen when the client comes back",
+        );
     } else if guard.is_on(known.now) {
-        step(told, "flood", "a flood goes on: servers are chosen by the client's address and port, whatever the scheduler");
+        step(
+            told,
+            "flood",
+            "a flood goes on: servers are chosen by the client's address and port, whatever the scheduler",
+        );
     } else if guard.is_remembered(known.now) {
         step(told, "flood", "one was there a minute ago: servers are chosen by the client's address and port still");
     }
@@ -320,7 +337,11 @@ fn persistent<'s>(
             return None;
         }
         PersistBy::QuicServerId { .. } => {
-            step(told, "persistence", "by QUIC connection id: one that names a server goes there; explained is one that names none");
+            step(
+                told,
+                "persistence",
+                "by QUIC connection id: one that names a server goes there; explained is one that names none",
+            );
         }
         PersistBy::Client => {}
     }
@@ -330,7 +351,11 @@ fn persistent<'s>(
     let subject = Subject::new(service.unit, asked.client, persistence, &[]);
     let prefix = if asked.client.is_ipv4() { persistence.prefix_v4 } else { persistence.prefix_v6 };
     let Some(real) = known.director.templates.peek(&subject, known.now) else {
-        step(told, "persistence", format!("the client's /{prefix} has no server yet: it gets one for {} s", persistence.seconds));
+        step(
+            told,
+            "persistence",
+            format!("the client's /{prefix} has no server yet: it gets one for {} s", persistence.seconds),
+        );
         return None;
     };
     let Some(member) = service.real(real) else {

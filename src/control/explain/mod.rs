@@ -67,9 +67,9 @@ impl Question {
         let to = match (text(given, "to")?, named) {
             (Some(_), Some(_)) => return Err("`to` and `service` exclude each other".to_owned()),
             (None, None) => return Err("`to` is missing: expected ADDRESS:PORT, or `service` with a name".to_owned()),
-            (Some(to), None) => to.parse::<SocketAddr>().map_err(|_| {
-                format!("`to` is {:?}; expected such as 192.0.2.10:80 or [2001:db8::10]:80", cut(to))
-            })?,
+            (Some(to), None) => to
+                .parse::<SocketAddr>()
+                .map_err(|_| format!("`to` is {:?}; expected such as 192.0.2.10:80 or [2001:db8::10]:80", cut(to)))?,
             (None, Some(named)) => SocketAddr::new(named.key.address, named.key.ports.first.max(1)),
         };
         if let Some(named) = named

@@ -228,9 +228,7 @@ impl Measure {
             Measure::ByWeight => {
                 ((cost, weight), format!("{:.2} ((256 x {active} + {inactive}) / {weight})", ratio(cost)))
             }
-            Measure::Delay => {
-                ((active + 1, weight), format!("{:.2} (({active} + 1) / {weight})", ratio(active + 1)))
-            }
+            Measure::Delay => ((active + 1, weight), format!("{:.2} (({active} + 1) / {weight})", ratio(active + 1))),
             Measure::Weight => ((weight, 1), format!("weight {weight}")),
         }
     }

@@ -64,7 +64,17 @@ impl Description {
         doc: &'static str,
         build: fn(Scheduler, &[Member]) -> Arc<dyn Schedule>,
     ) -> Description {
-        Description { name, doc, also: &[], flags: &[], table: None, stateless: false, draws: false, build, step: |_, _| {} }
+        Description {
+            name,
+            doc,
+            also: &[],
+            flags: &[],
+            table: None,
+            stateless: false,
+            draws: false,
+            build,
+            step: |_, _| {},
+        }
     }
 
     /// The slots of its table; 0 for one without.
@@ -203,10 +213,7 @@ impl Load {
 
     /// The same counts, for somebody who wants to know what comes next and leaves them as they are.
     pub fn copy(&self) -> Load {
-        Load {
-            word: AtomicU64::new(self.word.load(Relaxed)),
-            joined: AtomicU32::new(self.joined.load(Relaxed)),
-        }
+        Load { word: AtomicU64::new(self.word.load(Relaxed)), joined: AtomicU32::new(self.joined.load(Relaxed)) }
     }
 
     /// Counts a new flow.
