@@ -2,12 +2,14 @@
 
 pub mod alarms;
 pub mod apply;
+pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod collect;
 pub mod compile;
 pub mod config;
 pub mod edit;
+pub mod explain;
 pub mod flows;
 pub mod groups;
 pub mod health;

@@ -4,6 +4,7 @@
 //! timers. Decides nothing about packets and nothing about a configuration.
 
 mod change;
+mod explain;
 mod health;
 mod people;
 mod report;
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
+use super::capture::Catching;
 use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::edit::Running;
@@ -45,6 +47,7 @@ use crate::health::CheckerError;
 use crate::model::{self, Desired, Service};
 use crate::vrrp::driver::DriverError;
 use change::Saving;
+use explain::Asking;
 use people::People;
 
 /// Arguments of `evenkeel run`.
@@ -216,6 +219,8 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         alarms: Alarms::default(),
         local: Vec::new(),
         listings: Listings::default(),
+        catching: Catching::default(),
+        asking: Asking::default(),
         running: Running::new(text),
         saving: None,
         people,
@@ -298,6 +303,10 @@ struct Engine {
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
+    /// Captures that clients have begun.
+    catching: Catching,
+    /// Clients that wait for an explanation.
+    asking: Asking,
     /// The configuration's text.
     running: Running,
     /// The file is being written.
@@ -351,7 +360,9 @@ impl Engine {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
-                Command::Zero | Command::Explain | Command::Capture => Answer::refused("not here yet").into(),
+                Command::Capture => self.catching.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Explain => self.explain(client, &request.options, now),
+                Command::Zero => Answer::refused("not here yet").into(),
             });
             let mut answers = Vec::new();
             self.listings.turn(
@@ -360,9 +371,19 @@ impl Engine {
                 |client| server.waits(client),
                 |to, answer| answers.push((to, answer)),
             );
+            self.catching.turn(
+                &self.shared,
+                &self.desired,
+                now,
+                |client| server.waits(client),
+                |to, answer| answers.push((to, answer)),
+            );
             for (client, answer) in answers {
-                server.complete(client, &answer, now);
+                if let Some(answer) = self.explained(client, answer, now) {
+                    server.complete(client, &answer, now);
+                }
             }
+            self.asking.keep(|client| server.waits(client));
             if let Some((to, answer)) = self.saved() {
                 server.complete(to, &answer, now);
             }
@@ -391,6 +412,9 @@ impl Engine {
         }
         if let Some(deadline) = self.applied.next_deadline() {
             until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
+        }
+        if let Some(fetch) = self.catching.next_deadline(Instant::now()) {
+            until = until.min(fetch);
         }
         if let Some(fetch) = self.listings.next_deadline(Instant::now()) {
             until = until.min(fetch);

@@ -95,8 +95,8 @@ impl Command {
             Command::Edit => super::edit::OPTIONS,
             Command::Save => super::edit::save::OPTIONS,
             Command::Zero => &[],
-            Command::Explain => &[],
-            Command::Capture => &[],
+            Command::Explain => super::explain::OPTIONS,
+            Command::Capture => super::capture::OPTIONS,
         }
     }
 }
