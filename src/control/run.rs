@@ -6,6 +6,7 @@
 mod health;
 mod people;
 mod report;
+mod zero;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
 use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
+use super::counters;
 use super::flows::Listings;
 use super::groups::Groups;
 use super::health::watch::{Prospect, Wake, Watch};
@@ -345,7 +347,11 @@ impl Engine {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
-                Command::Edit | Command::Save | Command::Zero | Command::Explain | Command::Capture => {
+                Command::Zero => match counters::Question::read(&request.options) {
+                    Ok(question) => self.zero(&question).into(),
+                    Err(why) => Answer::refused(why).into(),
+                },
+                Command::Edit | Command::Save | Command::Explain | Command::Capture => {
                     Answer::refused("not here yet").into()
                 }
             });
@@ -410,6 +416,7 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
+            self.estimate();
             for alarm in self.alarms.tick(&self.workers, now) {
                 warn!("{}", alarm.text);
             }
