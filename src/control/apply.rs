@@ -147,10 +147,7 @@ impl Applied {
         let mut counters = Counters::default();
         counters.change(&compiled.snapshot, &compiled.added, &[], |_| [0; 5]);
         let units = persistence::units(&compiled.snapshot);
-        Ok((
-            Applied { registry, gates, groups, counters, units, forgetting: None, narrowing: None },
-            compiled.snapshot,
-        ))
+        Ok((Applied { registry, gates, groups, counters, units, forgetting: None, narrowing: None }, compiled.snapshot))
     }
 
     /// Opens the filters: from here on packets are taken from the kernel.

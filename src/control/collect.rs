@@ -290,9 +290,8 @@ fn server(
     workers: &Workers,
     reach: Reach,
 ) -> ServerStatus {
-    let [packets, bytes, connections, out_packets, out_bytes] = member.map_or([0; 5], |member| {
-        applied.counters.of_server(member.id, |id| totals(workers, id))
-    });
+    let [packets, bytes, connections, out_packets, out_bytes] =
+        member.map_or([0; 5], |member| applied.counters.of_server(member.id, |id| totals(workers, id)));
     let method = if reach == Err(Reason::Local) { "local" } else { configured.method.name() };
     let interface = |port: u8| desired.interfaces.get(usize::from(port)).map_or(String::new(), |i| i.name.clone());
     let (next_hop, unreachable) = match reach {

@@ -130,9 +130,11 @@ impl Counters {
                 *carried = plus(*carried, less(totals(*id), slot.service_base));
             }
         }
-        let keys: HashSet<ServiceKey> = snapshot.services.iter().map(ServiceEntry::key).collect();
+        let keys: HashSet<ServiceKey> = snapshot.services.iter().map(|service| *service.key()).collect();
         self.services.retain(|key, _| keys.contains(key));
-        keys.into_iter().for_each(|key| drop(self.services.entry(key).or_default()));
+        for key in keys {
+            self.services.entry(key).or_default();
+        }
         if added.is_empty() {
             return;
         }
@@ -140,7 +142,7 @@ impl Counters {
         for service in &snapshot.services {
             for member in service.members.iter().filter(|member| added.contains(&member.id)) {
                 let base = totals(member.id);
-                let slot = Slot { service: service.key(), base, service_base: base, meter: Meter::default() };
+                let slot = Slot { service: *service.key(), base, service_base: base, meter: Meter::default() };
                 self.slots.insert(member.id, slot);
             }
         }
@@ -153,7 +155,7 @@ impl Counters {
 
     /// What a service counted, by its servers of now and of before.
     pub fn of_service(&self, service: &ServiceEntry, totals: impl Fn(u32) -> Counts) -> Counts {
-        let carried = self.services.get(&service.key()).map_or([0; 5], |(carried, _)| *carried);
+        let carried = self.services.get(service.key()).map_or([0; 5], |(carried, _)| *carried);
         let all = service.members.iter().chain(&service.ghosts);
         let slots = all.filter_map(|member| Some((member.id, self.slots.get(&member.id)?)));
         slots.fold(carried, |sum, (id, slot)| plus(sum, less(totals(id), slot.service_base)))
@@ -187,7 +189,7 @@ impl Counters {
         self.estimated = Some(now);
         let mut sums: HashMap<ServiceKey, Counts> = HashMap::with_capacity(self.services.len());
         for service in &snapshot.services {
-            sums.insert(service.key(), self.of_service(service, &totals));
+            sums.insert(*service.key(), self.of_service(service, &totals));
         }
         for (id, slot) in &mut self.slots {
             slot.meter.take(less(totals(*id), slot.base), seconds);
@@ -212,7 +214,7 @@ impl Counters {
                 (slot.base, slot.service_base, slot.meter) = (now, now, Meter::default());
             }
         }
-        self.services.insert(service.key(), Default::default());
+        self.services.insert(*service.key(), Default::default());
     }
 }
 
@@ -287,7 +289,15 @@ mod tests {
     }
 
     fn world(servers: &[u8], count: u64) -> World {
-        let empty = Snapshot::new(0, Vec::new(), Vec::new(), &Timeouts::default(), Default::default(), Default::default(), |_, _| unreachable!("no members"));
+        let empty = Snapshot::new(
+            0,
+            Vec::new(),
+            Vec::new(),
+            &Timeouts::default(),
+            Default::default(),
+            Default::default(),
+            |_, _| unreachable!("no members"),
+        );
         let mut world = World { registry: Registry::default(), counters: Counters::default(), snapshot: empty };
         world.go(servers, count);
         world
@@ -330,7 +340,7 @@ mod tests {
             count.set(counted);
             world.counters.estimate(&world.snapshot, Duration::from_secs(second), |_| [count.get(); 5]);
             let member = world.snapshot.services[0].members[0].id;
-            let service = world.counters.rates_of_service(&world.snapshot.services[0].key());
+            let service = world.counters.rates_of_service(world.snapshot.services[0].key());
             assert_eq!(service, world.counters.rates_of_server(member));
             service.counts()
         };
@@ -358,7 +368,9 @@ mod tests {
 
     #[test]
     fn questions_are_read_or_explained() {
-        let read = |text: &str| Question::read(serde_json::from_str::<Value>(text).expect("JSON").as_object().expect("object"));
+        let read = |text: &str| {
+            Question::read(serde_json::from_str::<Value>(text).expect("JSON").as_object().expect("object"))
+        };
         assert_eq!(read("{}"), Ok(Question::default()));
         assert_eq!(read(r#"{"service":"web"}"#).map(|question| question.service), Ok(Some("web".to_owned())));
         assert!(read(r#"{"server":"10.0.0.1"}"#).unwrap_err().contains("say of which service"));

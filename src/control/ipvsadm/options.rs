@@ -44,7 +44,8 @@ impl Stop {
         Stop { text: text.into(), code: 255, ends: false }
     }
 
-    fn help() -> Stop {
+    /// Where help is to be had: code 255, and the end.
+    pub fn help() -> Stop {
         let text = "Try `ipvsadm -h' or 'ipvsadm --help' for more information.";
         Stop { text: text.to_owned(), code: 255, ends: true }
     }
@@ -190,8 +191,7 @@ impl Asked {
         }
         let mut flags = None;
         while let Some(option) = cutter.next() {
-            let (tag, value) =
-                option.map_err(|bad| Stop::failed(format!("{}: {}", bad.argument, bad.why)))?;
+            let (tag, value) = option.map_err(|bad| Stop::failed(format!("{}: {}", bad.argument, bad.why)))?;
             if tag.command().is_some() {
                 return Err(Stop::usage(format!("invalid option `{}'", cutter.last())));
             }

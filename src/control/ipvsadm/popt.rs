@@ -92,11 +92,7 @@ impl<'a, T: Copy> Options<'a, T> {
         Some(self.finish(found, glued))
     }
 
-    fn finish(
-        &mut self,
-        found: Option<Spelling<T>>,
-        glued: Option<&'a str>,
-    ) -> Result<(T, Option<&'a str>), Bad> {
+    fn finish(&mut self, found: Option<Spelling<T>>, glued: Option<&'a str>) -> Result<(T, Option<&'a str>), Bad> {
         let bad = |why| Bad { argument: self.last().to_owned(), why };
         let Some(known) = found else { return Err(bad("unknown option")) };
         match (known.takes, glued) {

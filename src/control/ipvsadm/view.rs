@@ -12,7 +12,7 @@ use crate::control::persistence::Row;
 use crate::control::status::{ServerStatus, ServiceStatus, Status};
 
 /// The port of a service: the first one of a range, 0 for every port.
-fn port(text: &str) -> u16 {
+pub fn port(text: &str) -> u16 {
     text.split('-').next().and_then(|first| first.parse().ok()).unwrap_or(0)
 }
 

@@ -113,12 +113,7 @@ impl Command {
             )
             | (
                 Command::StartDaemon,
-                Tag::McastInterface
-                | Tag::SyncId
-                | Tag::McastGroup
-                | Tag::McastPort
-                | Tag::McastTtl
-                | Tag::SyncMaxLen,
+                Tag::McastInterface | Tag::SyncId | Tag::McastGroup | Tag::McastPort | Tag::McastTtl | Tag::SyncMaxLen,
             )
             | (Command::StopDaemon, Tag::SyncId)
             | (Command::Save, Tag::Numeric)
@@ -162,7 +157,8 @@ fn against(tags: impl Iterator<Item = Tag>, given: u64, rule: impl Fn(Tag) -> Ru
             (Rule::OneOf, true) => match one {
                 None => one = Some(tag),
                 Some(other) => {
-                    let text = format!("The option '{name}' conflicts with the '{}' option in the {what}", other.name());
+                    let text =
+                        format!("The option '{name}' conflicts with the '{}' option in the {what}", other.name());
                     return Err(Stop::usage(text));
                 }
             },
