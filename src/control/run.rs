@@ -8,6 +8,7 @@ mod explain;
 mod health;
 mod people;
 mod report;
+mod zero;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ use super::apply::{self, Applied, ApplyError, Machine};
 use super::capture::Catching;
 use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
+use super::counters;
 use super::edit::Running;
 use super::flows::Listings;
 use super::groups::Groups;
@@ -362,7 +364,10 @@ impl Engine {
                 },
                 Command::Capture => self.catching.begin(client, &request.options, &self.shared, &self.desired, now),
                 Command::Explain => self.explain(client, &request.options, now),
-                Command::Zero => Answer::refused("not here yet").into(),
+                Command::Zero => match counters::Question::read(&request.options) {
+                    Ok(question) => self.zero(&question).into(),
+                    Err(why) => Answer::refused(why).into(),
+                },
             });
             let mut answers = Vec::new();
             self.listings.turn(
@@ -441,6 +446,7 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
+            self.estimate();
             for alarm in self.alarms.tick(&self.workers, now) {
                 warn!("{}", alarm.text);
             }

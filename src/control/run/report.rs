@@ -15,7 +15,7 @@ use crate::control::persistence::{self, Action, Question};
 use crate::control::socket::Answer;
 use crate::control::status::parts::{self, Part};
 use crate::control::status::{CheckStatus, ConfigStatus, EngineStatus, Status};
-use crate::control::{collect, startup};
+use crate::control::{collect, counters, startup};
 use crate::model;
 
 impl Engine {
@@ -153,6 +153,9 @@ impl Engine {
                 collect::Healths { asked, watch: &self.watch, checks: &known },
                 |service, server| self.tracker.reach(service, server),
             );
+        }
+        if wants(Part::Timeouts) {
+            status.timeouts = counters::timeouts(&self.desired.timeouts);
         }
         if wants(Part::LocalPorts) {
             status.local_ports = collect::local_ports(&self.desired, &self.workers);

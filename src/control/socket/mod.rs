@@ -94,7 +94,7 @@ impl Command {
             Command::Events => super::health::events::OPTIONS,
             Command::Edit => super::edit::OPTIONS,
             Command::Save => super::edit::save::OPTIONS,
-            Command::Zero => &[],
+            Command::Zero => super::counters::OPTIONS,
             Command::Explain => super::explain::OPTIONS,
             Command::Capture => super::capture::OPTIONS,
         }
