@@ -3,6 +3,7 @@
 pub mod alarms;
 pub mod apply;
 pub mod check;
+pub mod claims;
 pub mod cli;
 pub mod collect;
 pub mod compile;
