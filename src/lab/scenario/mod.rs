@@ -15,6 +15,7 @@ pub mod proxy_pair;
 pub mod report;
 pub mod tour;
 pub mod traffic;
+pub mod web_dr;
 pub mod web_nat;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +55,8 @@ pub enum Traffic {
     Workers,
     /// The rows of the deployment `web-nat`.
     WebNat,
+    /// The rows of the deployment `web-dr`.
+    WebDr,
     /// Web traffic through a flood.
     Flood(Packets),
     /// The rows of a deployment with two appliances.
@@ -97,7 +100,7 @@ const fn web(name: &'static str, summary: &'static str, site: SiteOptions, metho
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 22] = [
+pub const SCENARIOS: [Scenario; 23] = [
     web(
         "web-dr-one-arm",
         "HTTP by direct routing; client, appliance and three nginx servers share one segment",
@@ -194,6 +197,15 @@ pub const SCENARIOS: [Scenario; 22] = [
             "a site's set-up with the classic tools, and what was done to it there",
             web_nat::SITE,
             Method::Nat,
+        )
+    },
+    Scenario {
+        traffic: Traffic::WebDr,
+        ..web(
+            "web-dr",
+            "one director by direct routing, driven by `ipvsadm`; what was done to such a site with LVS",
+            web_dr::SITE,
+            Method::Dr,
         )
     },
     Scenario {
@@ -322,8 +334,8 @@ impl Stage {
             }
             Traffic::Udp | Traffic::Fragments => &[("echo", Protocol::Udp, UDP, "rr")],
             Traffic::Workers => &[("transfer", Protocol::Tcp, TRANSFER, "rr")],
-            // The kernel has the addresses: there is no service.
-            Traffic::Pair(_) => &[],
+            // The kernel has the addresses, or `ipvsadm` brings the services.
+            Traffic::Pair(_) | Traffic::WebDr => &[],
             Traffic::Flood(_) => &[
                 ("web", Protocol::Tcp, HTTP, "wlc"),
                 ("transfer", Protocol::Tcp, TRANSFER, "wlc"),
@@ -354,6 +366,7 @@ pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Re
     decap::start_all(site, program)?;
     let mut web = Vec::new();
     match scenario.traffic {
+        Traffic::WebDr => web = nginx::start_all(site, HTTP)?,
         Traffic::Web | Traffic::WebNat | Traffic::Flood(_) => {
             for server in &site.servers {
                 let inside = matches!(server.reach, Reach::Nat | Reach::FullNat);
