@@ -4,8 +4,14 @@
 //! is read as the file would be, and so every rule and every sentence about a mistake is the same; `evenkeel save` writes it to
 //! the file. Owns the words of an edit. Never changes the data plane. Pure.
 
+pub mod document;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use super::config::Problem;
+use super::socket::Code;
+pub use document::Document;
 
 /// The options of the command `edit` on the control socket.
 pub const OPTIONS: &[&str] = &["edits", "dry_run"];
@@ -71,4 +77,81 @@ pub enum Edit {
         /// Its keys.
         keys: Map<String, Value>,
     },
+}
+
+/// Why an edit cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct EditError {
+    /// What sort of refusal it is.
+    pub code: Code,
+    /// The sentence.
+    pub text: String,
+}
+
+impl EditError {
+    /// A refusal.
+    pub fn new(code: Code, text: impl Into<String>) -> EditError {
+        EditError { code, text: text.into() }
+    }
+}
+
+/// A request to change something.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// What, in this order.
+    pub edits: Vec<Edit>,
+    /// Only say what it would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl Question {
+    /// A question as it came over the control socket.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(options: &Map<String, Value>) -> Result<Question, String> {
+        let question: Question = serde_json::from_value(Value::Object(options.clone())).map_err(|error| {
+            let why: String = error.to_string().chars().take(300).collect();
+            format!("`options` of the command `edit`: {why}")
+        })?;
+        match question.edits.len() {
+            0 => Err("`edits` is empty; expected at least one change".to_owned()),
+            1..=MOST_EDITS => Ok(question),
+            many => Err(format!("{many} edits; at most {MOST_EDITS} are made together")),
+        }
+    }
+}
+
+/// Makes changes in a text. The text as it is then.
+///
+/// # Errors
+/// [`EditError`] of the first that cannot be made, with its number where there are several; the document is of no more use.
+pub fn apply(document: &mut Document, edits: &[Edit]) -> Result<String, EditError> {
+    for (number, edit) in edits.iter().enumerate() {
+        document.apply(edit).map_err(|error| match edits.len() {
+            1 => error,
+            _ => EditError::new(error.code, format!("edit {}: {}", number + 1, error.text)),
+        })?;
+    }
+    Ok(document.text())
+}
+
+/// What is wrong with a text that an edit made, for who made the edit and never saw the text: without its lines.
+pub fn explain(problems: &[Problem]) -> String {
+    let sentence = |problem: &Problem| {
+        let mut said = format!("{}: {}", problem.key, problem.message);
+        if let Some(expected) = &problem.expected {
+            said.push_str(&format!("; expected {expected}"));
+        }
+        match (&problem.suggestion, &problem.help) {
+            (Some(word), _) => said.push_str(&format!("; did you mean `{word}`?")),
+            (None, Some(help)) => said.push_str(&format!("; {help}")),
+            (None, None) => {}
+        }
+        said
+    };
+    problems.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }
