@@ -9,6 +9,7 @@ pub mod failover;
 pub mod flood;
 pub mod forward;
 pub mod haproxy_pair;
+pub mod imported;
 pub mod outage;
 pub mod pairs;
 pub mod proxy_pair;
