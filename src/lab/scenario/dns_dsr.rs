@@ -13,15 +13,14 @@ use toml::{Table, Value};
 
 use super::pairs::{Pair, SLACK};
 use super::report::{Report, Row, millis};
-use super::{RunOptions, START, base_config};
+use super::{RunOptions, START, imported};
 use crate::lab::client::dns::dig;
 use crate::lab::client::load::Tally;
 use crate::lab::client::pulse::{Found, Pulse};
 use crate::lab::engine::{Engine, EngineConfig, find_server};
 use crate::lab::error::LabError;
-use crate::lab::netlink::Cidr;
 use crate::lab::process;
-use crate::lab::router::{RouterPlan, VrrpPlan};
+use crate::lab::router::VrrpPlan;
 use crate::lab::server::unbound::{NAMES, PORT, Unbound};
 use crate::lab::site::{CLIENT, Family, Plan, Reach, Site, SiteOptions, USUAL, appliance};
 use crate::model::Protocol;
@@ -37,7 +36,6 @@ pub const SITE: SiteOptions = SiteOptions {
 
 const FAMILY: Family = Family::V4;
 const ROUTER: &str = "VRRP_1";
-const SERVICES: [(&str, Protocol); 2] = [("dns-udp", Protocol::Udp), ("dns-tcp", Protocol::Tcp)];
 const STEADY: Duration = Duration::from_millis(300);
 /// Questions of `dig` by each protocol.
 const QUESTIONS: u64 = 20;
@@ -81,6 +79,9 @@ impl Pace {
 pub struct Stage {
     pair: Pair,
     caches: Vec<Unbound>,
+    /// Names of the services over UDP and TCP.
+    services: [String; 2],
+    imported: EngineConfig,
     pace: Pace,
 }
 
@@ -98,12 +99,19 @@ impl Stage {
         let site = Pair::site(SITE)?;
         let caches =
             site.servers.iter().map(|server| Unbound::start(&site, server, FAMILY)).collect::<Result<Vec<_>, _>>()?;
-        let config = configuration(&site, options, pace);
-        let plans = [plan(&site, 100, pace), plan(&site, 50, pace)];
+        let imported = configuration(&site, options)?;
+        let vip = site.vip(FAMILY);
+        let services = [
+            imported::service(&imported, vip, Protocol::Udp, PORT)?,
+            imported::service(&imported, vip, Protocol::Tcp, PORT)?,
+        ];
+        let mut config = paced(&imported, pace);
+        let plan = imported::routers(&mut config)?;
+        let plans = [part(&plan, 0, pace), part(&plan, 1, pace)];
         let mut pair = Pair::new(site, &options.program, &config, plans)?;
         pair.start()?;
         pair.await_master(0, ROUTER, START + pace.advert * 4)?;
-        let stage = Stage { pair, caches, pace };
+        let stage = Stage { pair, caches, services, imported, pace };
         for number in [0, 1] {
             stage.await_weights(number, [1, 1], START + pace.notice())?;
         }
@@ -283,15 +291,10 @@ impl Stage {
 
     fn set_pace(&mut self, pace: Pace) -> Result<(), LabError> {
         self.pace = pace;
-        let servers: Vec<_> = self.pair.site.servers.iter().map(|server| server.address(FAMILY)).collect();
+        let mut config = paced(&self.imported, pace);
+        config.take("virtual_router");
         for speaker in &mut self.pair.speakers {
-            speaker.change(|config| {
-                for (service, _) in SERVICES {
-                    for (place, server) in servers.iter().enumerate() {
-                        config.change_server(service, *server, "check", check(place, pace));
-                    }
-                }
-            })?;
+            speaker.change(|current| current.clone_from(&config))?;
         }
         Ok(())
     }
@@ -374,10 +377,10 @@ impl Stage {
     /// Flows since start at a director: UDP of each server, then TCP of each.
     fn counts(&self, number: usize) -> Result<Vec<u64>, LabError> {
         let status = self.engines()?[number].status()?;
-        let count = |service, server: &crate::lab::site::SiteServer| {
+        let count = |service: &str, server: &crate::lab::site::SiteServer| {
             find_server(&status, service, server.address(FAMILY)).and_then(|found| found["connections"].as_u64())
         };
-        let all = SERVICES.iter().flat_map(|(name, _)| self.pair.site.servers.iter().map(|server| count(name, server)));
+        let all = self.services.iter().flat_map(|name| self.pair.site.servers.iter().map(|server| count(name, server)));
         Ok(all.map(Option::unwrap_or_default).collect())
     }
 
@@ -397,7 +400,7 @@ impl Stage {
         };
         let servers = &self.pair.site.servers;
         let has = |status: &Json| {
-            SERVICES.iter().all(|(service, _)| {
+            self.services.iter().all(|service| {
                 servers.iter().zip(weights).all(|(server, weight)| {
                     let found = find_server(status, service, server.address(FAMILY));
                     found.is_some_and(|found| found["weight"].as_u64() == Some(weight))
@@ -441,49 +444,56 @@ fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// Both services, each server with the check that it has at the site.
-fn configuration(site: &Site, options: &RunOptions, pace: Pace) -> EngineConfig {
-    let mut config = base_config(site, FAMILY);
+/// The site's own configuration. One client stands for many: it uses its ports again sooner than they would.
+fn configuration(site: &Site, options: &RunOptions) -> Result<EngineConfig, LabError> {
+    let mut config = imported::keepalived(site, &options.program, "dns-dsr")?;
     if let Some(mode) = options.mode {
         config.set("engine", "mode", vec![mode.name()]);
     }
-    let servers: Vec<_> = site.servers.iter().map(|server| (server.address(FAMILY), 1)).collect();
-    for (name, protocol) in SERVICES {
-        config.service(name, site.vip(FAMILY), protocol, &PORT.to_string(), "rr", &servers);
-        for (place, (address, _)) in servers.iter().enumerate() {
-            config.change_server(name, *address, "check", check(place, pace));
-            config.change_server(name, *address, "on_failure", "inhibit");
+    config.each("service", |service| {
+        let timeouts = service.entry("timeouts").or_insert_with(|| Table::new().into());
+        if let Some(timeouts) = timeouts.as_table_mut() {
+            timeouts.insert("udp".into(), 5.into());
         }
-        // One client stands for many: it uses its ports again sooner than they would.
-        let mut timeouts = Table::new();
-        timeouts.insert("udp".into(), 5.into());
-        config.change_service(name, "timeouts", timeouts);
+    });
+    Ok(config)
+}
+
+/// The imported configuration with checks at another pace than the site's.
+fn paced(imported: &EngineConfig, pace: Pace) -> EngineConfig {
+    let mut config = imported.clone();
+    if pace.check != Pace::SITE.check {
+        config.each("service", |service| {
+            hasten(service, pace);
+            let servers = service.get_mut("server").and_then(Value::as_array_mut);
+            servers.into_iter().flatten().filter_map(Value::as_table_mut).for_each(|server| hasten(server, pace));
+        });
     }
     config
 }
 
-/// DNS_CHECK at the first server, TCP_CHECK at the second.
-fn check(place: usize, pace: Pace) -> Vec<Value> {
-    let mut check = Table::new();
-    let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
-    set("type", if place == 0 { "dns" } else { "tcp" }.into());
-    set("port", i64::from(PORT).into());
-    set("interval", pace.check.as_secs_f64().into());
-    set("timeout", pace.check.as_secs_f64().into());
-    set("retries", i64::from(pace.retries).into());
-    set("retry_delay", pace.retry_delay.as_secs_f64().into());
-    set("rise", 1.into());
-    set("fall", 1.into());
-    vec![check.into()]
+/// Changes the times of the checks of a service, or of a server.
+fn hasten(table: &mut Table, pace: Pace) {
+    let checks = table.get_mut("check").and_then(Value::as_array_mut);
+    for check in checks.into_iter().flatten().filter_map(Value::as_table_mut) {
+        let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
+        set("interval", pace.check.as_secs_f64().into());
+        set("timeout", pace.check.as_secs_f64().into());
+        set("retries", i64::from(pace.retries).into());
+        set("retry_delay", pace.retry_delay.as_secs_f64().into());
+    }
 }
 
-fn plan(site: &Site, priority: u8, pace: Pace) -> VrrpPlan {
-    let mut router = RouterPlan::new(ROUTER, "eth0", 51, &[Cidr::new(site.vip(FAMILY), 23)]);
-    if pace.advert < Duration::from_secs(1) {
-        router = router.fast(pace.advert);
+/// A director's part of the imported routers, which are the first one's.
+fn part(imported: &VrrpPlan, number: u8, pace: Pace) -> VrrpPlan {
+    let mut plan = imported.clone();
+    for router in &mut plan.routers {
+        if pace.advert != Pace::SITE.advert {
+            *router = router.clone().fast(pace.advert);
+        }
+        if number == 1 {
+            router.priority = 50;
+        }
     }
-    router.interval = pace.advert;
-    router.priority = priority;
-    router.preempt = false;
-    VrrpPlan::one(router)
+    plan
 }

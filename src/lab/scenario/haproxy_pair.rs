@@ -9,18 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::pairs::{Pair, SLACK};
 use super::report::{Report, Row, millis};
-use super::{HTTP, RunOptions, START};
+use super::{HTTP, RunOptions, START, imported};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::pulse::Pulse;
-use crate::lab::engine::EngineConfig;
 use crate::lab::error::LabError;
-use crate::lab::netlink::Cidr;
 use crate::lab::process::Process;
-use crate::lab::router::{RouterPlan, VrrpPlan};
+use crate::lab::router::VrrpPlan;
 use crate::lab::server::haproxy::{self, STATISTICS, STATISTICS_USER};
 use crate::lab::server::{nginx, udp};
 use crate::lab::site::{CLIENT, Family, Plan, Reach, Site, SiteOptions, USUAL, appliance};
-use crate::model::Place;
 
 /// Its network: the addresses and interface names of the site's own configuration, inside the lab's namespaces.
 pub const SITE: SiteOptions = SiteOptions {
@@ -42,6 +39,7 @@ pub const CHECKS: Duration = Duration::from_secs(2);
 /// A pair of boxes with their HAProxy.
 pub struct Stage {
     pair: Pair,
+    imported: VrrpPlan,
     checks: Duration,
     web: Vec<Process>,
 }
@@ -60,11 +58,14 @@ impl Stage {
             haproxy::balance(&site, node, site.address_of(number, Family::V4), checks)?;
             udp::start(&mut site, node, vip, ECHO)?;
         }
-        let plans = [plan(&site, 0, true), plan(&site, 1, true)];
-        let mut pair = Pair::new(site, &options.program, &EngineConfig::new(), plans)?;
+        let mut config = imported::keepalived(&site, &options.program, "haproxy-pair")?;
+        let plan = imported::routers(&mut config)?;
+        let plans = [part(&plan, 0, true), part(&plan, 1, true)];
+        config.take("service");
+        let mut pair = Pair::new(site, &options.program, &config, plans)?;
         pair.start()?;
         pair.await_master(0, ROUTER, START)?;
-        Ok(Stage { pair, checks, web })
+        Ok(Stage { pair, imported: plan, checks, web })
     }
 
     /// Its network.
@@ -132,7 +133,7 @@ impl Stage {
     /// Without preemption the address stays where it is when the first box is back; a word to the other one brings it back.
     fn by_hand(&mut self) -> Result<String, LabError> {
         for number in [0, 1] {
-            let plan = plan(&self.pair.site, number, false);
+            let plan = part(&self.imported, number, false);
             self.pair.speakers[usize::from(number)].tell(plan)?;
         }
         let away = self.shut_down()?;
@@ -140,7 +141,7 @@ impl Stage {
         let down = self.pair.speakers[0].plan().routers[0].master_down();
         std::thread::sleep(down + Duration::from_millis(500));
         let stays =
-            self.pair.watch.masters(plan(&self.pair.site, 0, false).routers[0].vrid, Duration::from_millis(1500));
+            self.pair.watch.masters(part(&self.imported, 0, false).routers[0].vrid, Duration::from_millis(1500));
         if stays != [1] {
             return Err(LabError::Unexpected(format!("without preemption {stays:?} are master, [1] expected")));
         }
@@ -148,7 +149,7 @@ impl Stage {
             stage.pair.speakers[1].ask_to_end().and_then(|()| stage.pair.speakers[1].await_end())
         })?;
         for number in [0, 1] {
-            let plan = plan(&self.pair.site, number, true);
+            let plan = part(&self.imported, number, true);
             self.pair.speakers[usize::from(number)].tell(plan)?;
         }
         self.pair.start_one(1)?;
@@ -238,13 +239,18 @@ pub fn run(options: &RunOptions, checks: Duration) -> Result<Report, LabError> {
     Stage::set(options, checks)?.run()
 }
 
-fn plan(site: &Site, number: u8, preempt: bool) -> VrrpPlan {
-    let mut router = RouterPlan::new(ROUTER, "eth0", 51, &[Cidr::new(site.vip(Family::V4), 24)]);
-    router.priority = if number == 0 { 200 } else { 100 };
-    router.password = Some("7388".into());
-    router.place = Place::Kernel;
-    router.preempt = preempt;
-    VrrpPlan::one(router)
+/// A box's part of the imported routers, which are the first box's. HAProxy listens on the address itself: it is the kernel's.
+fn part(imported: &VrrpPlan, number: u8, preempt: bool) -> VrrpPlan {
+    let mut plan = imported.clone();
+    for router in &mut plan.routers {
+        router.more.insert("place".into(), "kernel".into());
+        router.preempt = preempt;
+        if number == 1 {
+            router.priority = 100;
+            router.starts_as_master = false;
+        }
+    }
+    plan
 }
 
 /// A page whose length is where its connection ends, head and all.

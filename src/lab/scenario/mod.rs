@@ -321,14 +321,17 @@ impl Stage {
     /// Builds the network and its configuration, and starts nothing.
     pub fn prepare(scenario: &'static Scenario, options: &RunOptions) -> Result<(Site, EngineConfig), LabError> {
         let mut site = Site::build(scenario.site)?;
+        if scenario.traffic == Traffic::WebNat {
+            let config = web_nat::configuration(&site, options)?;
+            return Ok((site, config));
+        }
         let mut config = base_config(&site, scenario.family);
         if let Some(mode) = options.mode {
             config.set("engine", "mode", vec![mode.name()]);
         }
         let servers: Vec<_> = site.servers.iter().map(|server| (server.address(scenario.family), 1)).collect();
         let vip = site.vip(scenario.family);
-        let balanced =
-            if scenario.traffic == Traffic::WebNat || scenario.site.reach == Reach::Mixed { "wrr" } else { "rr" };
+        let balanced = if scenario.site.reach == Reach::Mixed { "wrr" } else { "rr" };
         let services: &[_] = match scenario.traffic {
             Traffic::Web | Traffic::WebNat => {
                 &[("web", Protocol::Tcp, HTTP, balanced), ("transfer", Protocol::Tcp, TRANSFER, "rr")]
@@ -370,7 +373,7 @@ pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Re
         Traffic::WebDr => web = nginx::start_all(site, HTTP)?,
         Traffic::Web | Traffic::WebNat | Traffic::Flood(_) => {
             for server in &site.servers {
-                let inside = matches!(server.reach, Reach::Nat | Reach::FullNat);
+                let inside = matches!(server.reach, Reach::Nat | Reach::FullNat) && scenario.traffic != Traffic::WebNat;
                 let port = if inside { HTTP_INSIDE } else { HTTP };
                 web.extend(nginx::start_on(site, std::slice::from_ref(server), port, false)?);
             }
