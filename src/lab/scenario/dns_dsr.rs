@@ -4,6 +4,7 @@
 //! Owns the rows of its table. The servers are real ones, and so are the clients that only ask now and then; a client that
 //! asks every 5 ms finds out how long nobody answered.
 
+use std::net::IpAddr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
+use super::ipvsadm::Ipvsadm;
 use super::pairs::{Pair, SLACK};
 use super::report::{Report, Row, millis};
 use super::{RunOptions, START, imported};
@@ -79,6 +81,7 @@ impl Pace {
 pub struct Stage {
     pair: Pair,
     caches: Vec<Unbound>,
+    ipvsadm: Ipvsadm,
     /// Names of the services over UDP and TCP.
     services: [String; 2],
     imported: EngineConfig,
@@ -111,7 +114,11 @@ impl Stage {
         let mut pair = Pair::new(site, &options.program, &config, plans)?;
         pair.start()?;
         pair.await_master(0, ROUTER, START + pace.advert * 4)?;
-        let stage = Stage { pair, caches, services, imported, pace };
+        let Some(engine) = pair.speakers[0].engine() else {
+            return Err(LabError::Unexpected("the first director does not run".into()));
+        };
+        let ipvsadm = Ipvsadm::new(&pair.site, engine)?;
+        let stage = Stage { pair, caches, ipvsadm, services, imported, pace };
         for number in [0, 1] {
             stage.await_weights(number, [1, 1], START + pace.notice())?;
         }
@@ -140,6 +147,7 @@ impl Stage {
             self.server_stops()?,
             self.server_starts()?,
             self.both_stop()?,
+            self.by_ipvsadm()?,
             self.by_hand()?,
         ];
         let mut report = Report::new("dns-dsr", &Tally::default());
@@ -325,6 +333,81 @@ impl Stage {
         Ok(Step { what, there: "yes", here, good: fails && works })
     }
 
+    /// `ipvsadm -d` and `-a` at the active director; the other one knows nothing of it.
+    fn by_ipvsadm(&mut self) -> Result<Step, LabError> {
+        let active = self.active()?;
+        let server = self.pair.site.servers[0].clone();
+        let (vip, address) = (self.pair.site.vip_port(FAMILY, PORT), server.address(FAMILY));
+        let each = |words: &str, rest: &str| {
+            let one = |protocol| format!("ipvsadm {words} -{protocol} {vip} -r {address}:{PORT}{rest}");
+            format!("{} && {}", one('u'), one('t'))
+        };
+        let pulse = self.pulse()?;
+        let start = Instant::now();
+        self.shell(active, &each("-d", ""))?;
+        let out = start.elapsed();
+        let gone = [self.has(active, address)?, self.has(1 - active, address)?] == [0, 2];
+        // Answers that were on their way are the last ones.
+        thread::sleep(Duration::from_millis(100));
+        let from = Instant::now();
+        thread::sleep(Duration::from_millis(500));
+        let without = pulse.since(from);
+        let silent = without.answers.get(&server.name).is_none() && without.answers.values().sum::<u64>() > 0;
+        let start = Instant::now();
+        self.shell(active, &each("-a", " -g -w 1"))?;
+        let back = start.elapsed();
+        let there = [self.has(active, address)?, self.has(1 - active, address)?] == [2, 2];
+        self.await_weights(active, [1, 1], START)?;
+        // Its answers show that it is back in service, not in the table alone.
+        let from = Instant::now();
+        let answers = loop {
+            let answers = pulse.since(from).answers.get(&server.name).copied().unwrap_or(0);
+            if answers > 0 || from.elapsed() > START {
+                break answers;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let found = pulse.stop();
+        // The file has its check still.
+        for speaker in &mut self.pair.speakers {
+            speaker.change(|_| ())?;
+        }
+        self.await_both([1, 1], Instant::now())?;
+        let good = gone && silent && there && answers > 0 && few(&found);
+        let here = format!(
+            "{} after {}, {} after {}, {} of {} queries lost",
+            if gone && silent { "out" } else { "not out" },
+            millis(out),
+            if there && answers > 0 { "back" } else { "not back" },
+            millis(back),
+            found.lost,
+            found.sent
+        );
+        let what = "`ipvsadm -d` takes a server out by hand, `-a` puts it back, on one director";
+        Ok(Step { what, there: "yes", here, good })
+    }
+
+    /// The director that answers for the address.
+    fn active(&self) -> Result<u8, LabError> {
+        let owners = self.pair.owners(self.pair.site.vip(FAMILY))?;
+        match owners.iter().copied().collect::<Vec<_>>()[..] {
+            [one] => Ok(one),
+            _ => Err(LabError::Unexpected(format!("one director should be active, but {owners:?} answer"))),
+        }
+    }
+
+    /// Runs a line of a shell at a director, with the engine's program as `ipvsadm`.
+    fn shell(&self, number: u8, line: &str) -> Result<String, LabError> {
+        let engine = self.engines()?[usize::from(number)];
+        self.ipvsadm.shell(&self.pair.site, appliance(number), engine, line)
+    }
+
+    /// How many services of a director have a server.
+    fn has(&self, number: u8, server: IpAddr) -> Result<usize, LabError> {
+        let status = self.engines()?[usize::from(number)].status()?;
+        Ok(self.services.iter().filter(|service| find_server(&status, service, server).is_some()).count())
+    }
+
     /// One command takes a server out at both directors, one puts it back.
     fn by_hand(&mut self) -> Result<Step, LabError> {
         let server = self.pair.site.servers[0].clone();
@@ -353,8 +436,8 @@ impl Stage {
             millis(out),
             millis(back)
         );
-        let what = "one command takes a server out by hand, one puts it back, at both directors";
-        Ok(Step { what, there: "`ipvsadm -d` and `-a`, on one director", here, good })
+        let what = "and on both, from one command each";
+        Ok(Step { what, there: "no: on one director", here, good })
     }
 
     fn server_command(&self, action: &str, server: &str) -> Result<(), LabError> {

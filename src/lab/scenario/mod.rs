@@ -10,6 +10,7 @@ pub mod flood;
 pub mod forward;
 pub mod haproxy_pair;
 pub mod imported;
+pub mod ipvsadm;
 pub mod outage;
 pub mod pairs;
 pub mod proxy_pair;

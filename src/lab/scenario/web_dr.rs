@@ -5,18 +5,15 @@
 //! as a site's scripts have it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::ipvsadm::Ipvsadm;
 use super::report::{Report, Row, millis};
 use super::{HTTP, START, Stage};
 use crate::lab::client::http::HttpConnection;
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::error::{Doing, LabError};
-use crate::lab::process;
 use crate::lab::site::{APPLIANCE, CLIENT, Family, Plan, SiteOptions, USUAL};
 
 /// Its network: the addresses of the site's own rules, inside the lab's namespaces.
@@ -46,28 +43,16 @@ struct Listed {
     inactive: u64,
 }
 
-/// The engine's program under another name.
-struct Ipvsadm<'a> {
+/// The commands at the director.
+struct Director<'a> {
     stage: &'a Stage,
-    directory: PathBuf,
+    ipvsadm: Ipvsadm,
 }
 
-impl<'a> Ipvsadm<'a> {
-    fn new(stage: &'a Stage) -> Result<Self, LabError> {
-        let directory = stage.site.lab.path("bin");
-        fs::create_dir_all(&directory).doing(|| format!("creating {}", directory.display()))?;
-        let program = fs::canonicalize(stage.engine.program()).doing(|| "finding the program".into())?;
-        let name = directory.join("ipvsadm");
-        symlink(&program, &name).doing(|| format!("creating {}", name.display()))?;
-        Ok(Ipvsadm { stage, directory })
-    }
-
-    /// Runs a line of a shell at the director; what it prints.
+impl Director<'_> {
+    /// Runs a line of a shell; what it prints.
     fn shell(&self, line: &str) -> Result<String, LabError> {
-        let path = format!("{}:{}", self.directory.display(), std::env::var("PATH").unwrap_or_default());
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", line]).env("PATH", path).env("EVENKEEL_SOCKET", self.stage.engine.socket());
-        process::output(self.stage.site.lab.node(APPLIANCE)?, &command)
+        self.ipvsadm.shell(&self.stage.site, APPLIANCE, &self.stage.engine, line)
     }
 
     /// The servers of `ipvsadm -Ln`.
@@ -106,9 +91,9 @@ fn row(line: &str) -> Option<Listed> {
 
 /// Drives the site and reports.
 pub fn run(stage: &Stage) -> Result<Report, LabError> {
-    let ipvsadm = Ipvsadm::new(stage)?;
+    let director = Director { stage, ipvsadm: Ipvsadm::new(&stage.site, &stage.engine)? };
     let mut report = Report::new(stage.scenario.name, &Tally::default());
-    let mut rows = vec![rules(&ipvsadm, &mut report)?];
+    let mut rows = vec![rules(&director, &mut report)?];
     stage.engine.await_ready(START)?;
     let client = stage.site.lab.node(CLIENT)?;
     let plan = LoadPlan::new(stage.site.vip_port(Family::V4, HTTP));
@@ -123,22 +108,22 @@ pub fn run(stage: &Stage) -> Result<Report, LabError> {
         (balanced.latency_p50_us, balanced.latency_p99_us, balanced.latency_max_us);
     rows.push(Row { what: "traffic is balanced 1:1 (40 requests)", there: "yes", here });
 
-    rows.push(counts(&ipvsadm, &mut report)?);
-    rows.extend(by_hand(&ipvsadm, &mut report, &plan)?);
-    rows.push(one_by_one(&ipvsadm, &mut report, &plan)?);
+    rows.push(counts(&director, &mut report)?);
+    rows.extend(by_hand(&director, &mut report, &plan)?);
+    rows.push(one_by_one(&director, &mut report, &plan)?);
     rows.extend(arp(stage, &mut report)?);
     report.rows = rows;
     Ok(report)
 }
 
 /// `ipvsadm -R`, and the same rules back.
-fn rules(ipvsadm: &Ipvsadm<'_>, report: &mut Report) -> Result<Row, LabError> {
-    let file = ipvsadm.stage.site.lab.path("web-dr.ipvsadm.rules");
+fn rules(director: &Director<'_>, report: &mut Report) -> Result<Row, LabError> {
+    let file = director.stage.site.lab.path("web-dr.ipvsadm.rules");
     fs::write(&file, RULES).doing(|| format!("writing {}", file.display()))?;
     let start = Instant::now();
-    ipvsadm.shell(&format!("ipvsadm -R < {}", file.display()))?;
+    director.shell(&format!("ipvsadm -R < {}", file.display()))?;
     let took = start.elapsed();
-    let back = ipvsadm.shell("ipvsadm -S -n")?;
+    let back = director.shell("ipvsadm -S -n")?;
     let same = sorted(&back) == sorted(RULES);
     report.check("`ipvsadm -S -n` gives back what `ipvsadm -R` took", same, back.trim().replace('\n', "; "));
     let here = format!("yes, the file is in force after {}", millis(took));
@@ -153,12 +138,12 @@ fn sorted(rules: &str) -> Vec<&str> {
 }
 
 /// `ipvsadm -Ln` while connections are open, and when they were closed.
-fn counts(ipvsadm: &Ipvsadm<'_>, report: &mut Report) -> Result<Row, LabError> {
-    let target = ipvsadm.stage.site.vip_port(Family::V4, HTTP);
+fn counts(director: &Director<'_>, report: &mut Report) -> Result<Row, LabError> {
+    let target = director.stage.site.vip_port(Family::V4, HTTP);
     let sum = |table: &[Listed], of: fn(&Listed) -> u64| table.iter().map(of).sum::<u64>();
-    let before = ipvsadm.await_table("no active connection", |table| sum(table, |row| row.active) == 0)?;
+    let before = director.await_table("no active connection", |table| sum(table, |row| row.active) == 0)?;
     let resting = sum(&before, |row| row.inactive);
-    let held = ipvsadm.stage.site.lab.node(CLIENT)?.run(|| -> std::io::Result<Vec<HttpConnection>> {
+    let held = director.stage.site.lab.node(CLIENT)?.run(|| -> std::io::Result<Vec<HttpConnection>> {
         let mut held = Vec::new();
         for _ in 0..HELD {
             let mut connection = HttpConnection::open(target, PATIENCE)?;
@@ -168,10 +153,10 @@ fn counts(ipvsadm: &Ipvsadm<'_>, report: &mut Report) -> Result<Row, LabError> {
         Ok(held)
     })?;
     let held = held.doing(|| format!("holding {HELD} connections open"))?;
-    let open = ipvsadm.await_table("open connections are active", |table| sum(table, |row| row.active) == HELD)?;
+    let open = director.await_table("open connections are active", |table| sum(table, |row| row.active) == HELD)?;
     let even = open.iter().all(|row| row.active == HELD / 2);
     drop(held);
-    let closed = ipvsadm.await_table("closed connections are inactive", |table| {
+    let closed = director.await_table("closed connections are inactive", |table| {
         sum(table, |row| row.active) == 0 && sum(table, |row| row.inactive) >= HELD
     })?;
     let pair = |table: &[Listed]| {
@@ -183,20 +168,20 @@ fn counts(ipvsadm: &Ipvsadm<'_>, report: &mut Report) -> Result<Row, LabError> {
 }
 
 /// A server is taken out and put back while requests come; nobody notices.
-fn by_hand(ipvsadm: &Ipvsadm<'_>, report: &mut Report, plan: &LoadPlan) -> Result<Vec<Row>, LabError> {
-    let client = ipvsadm.stage.site.lab.node(CLIENT)?;
+fn by_hand(director: &Director<'_>, report: &mut Report, plan: &LoadPlan) -> Result<Vec<Row>, LabError> {
+    let client = director.stage.site.lab.node(CLIENT)?;
     let server = SERVERS[1];
     let load = Load::start(client, plan)?;
     await_answers(&load, &Tally::default(), &["server1", "server2"])?;
     // Connections that a server still has when it is taken out are reset, as those of no other are: it is emptied first.
     let start = Instant::now();
-    ipvsadm.shell(&format!("ipvsadm -e -t {SERVICE} -r {server} -g -w 0"))?;
-    ipvsadm.await_table("the server of weight 0 has no active connection", |table| {
+    director.shell(&format!("ipvsadm -e -t {SERVICE} -r {server} -g -w 0"))?;
+    director.await_table("the server of weight 0 has no active connection", |table| {
         table.iter().any(|row| row.server == server && row.weight == 0 && row.active == 0)
     })?;
-    ipvsadm.shell(&format!("ipvsadm -d -t {SERVICE} -r {server}"))?;
+    director.shell(&format!("ipvsadm -d -t {SERVICE} -r {server}"))?;
     let out = start.elapsed();
-    let gone = ipvsadm.table()?.iter().all(|row| row.server != server);
+    let gone = director.table()?.iter().all(|row| row.server != server);
     // What was on its way has come.
     thread::sleep(Duration::from_millis(100));
     let before = load.tally();
@@ -204,7 +189,7 @@ fn by_hand(ipvsadm: &Ipvsadm<'_>, report: &mut Report, plan: &LoadPlan) -> Resul
     thread::sleep(Duration::from_millis(500));
     let without = load.tally().since(&before);
     let start = Instant::now();
-    ipvsadm.shell(&format!("ipvsadm -a -t {SERVICE} -r {server} -g -w 1"))?;
+    director.shell(&format!("ipvsadm -a -t {SERVICE} -r {server} -g -w 1"))?;
     let back = start.elapsed();
     let before = load.tally();
     await_answers(&load, &before, &["server1", "server2"])?;
@@ -241,7 +226,7 @@ fn await_answers(load: &Load, since: &Tally, servers: &[&str]) -> Result<(), Lab
 }
 
 /// The table is cleared and built anew, command by command; then weights 1 and 3.
-fn one_by_one(ipvsadm: &Ipvsadm<'_>, report: &mut Report, plan: &LoadPlan) -> Result<Row, LabError> {
+fn one_by_one(director: &Director<'_>, report: &mut Report, plan: &LoadPlan) -> Result<Row, LabError> {
     let commands = [
         "ipvsadm -C".to_owned(),
         format!("ipvsadm -A -t {SERVICE} -s rr"),
@@ -250,18 +235,18 @@ fn one_by_one(ipvsadm: &Ipvsadm<'_>, report: &mut Report, plan: &LoadPlan) -> Re
     ];
     let start = Instant::now();
     for command in &commands {
-        ipvsadm.shell(command)?;
+        director.shell(command)?;
     }
     let took = start.elapsed();
-    let same = sorted(&ipvsadm.shell("ipvsadm -S -n")?) == sorted(RULES);
-    ipvsadm.stage.engine.await_ready(START)?;
+    let same = sorted(&director.shell("ipvsadm -S -n")?) == sorted(RULES);
+    director.stage.engine.await_ready(START)?;
     for command in
         [format!("ipvsadm -E -t {SERVICE} -s wrr"), format!("ipvsadm -e -t {SERVICE} -r {} -g -w 3", SERVERS[1])]
     {
-        ipvsadm.shell(&command)?;
+        director.shell(&command)?;
     }
-    let forwards = ipvsadm.table()?.iter().all(|row| row.forward == "Route");
-    let tally = requests(ipvsadm.stage.site.lab.node(CLIENT)?, plan, 40)?;
+    let forwards = director.table()?.iter().all(|row| row.forward == "Route");
+    let tally = requests(director.stage.site.lab.node(CLIENT)?, plan, 40)?;
     let heavy = tally.failures == 0 && tally.of("server2") == 30;
     let here = format!(
         "four commands in {}; then `-E -s wrr`, `-e -w 3`: {} and {} of 40 requests",
