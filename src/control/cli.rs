@@ -45,8 +45,12 @@ enum Command {
     Replay(crate::control::replay::ReplayArgs),
     /// Run the engine in the foreground.
     Run(crate::control::run::RunArgs),
-    /// List servers, drain them, put them in maintenance, or let them serve again.
-    Server(crate::control::health::client::ServerArgs),
+    /// Write what was changed by command to the configuration file; its comments stay.
+    Save(crate::control::edit::client::SaveArgs),
+    /// List servers, drain them, put them in maintenance, let them serve again; add, change or remove them.
+    Server(crate::control::edit::client::ServerArgs),
+    /// Add, change or remove services of the running engine.
+    Service(crate::control::edit::client::ServiceArgs),
     /// Show the state of the running engine.
     Status(crate::control::socket::client::StatusArgs),
 }
@@ -72,7 +76,9 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => crate::control::socket::client::reload(args),
         Command::Replay(args) => crate::control::replay::main(args),
         Command::Run(args) => crate::control::run::main(args),
-        Command::Server(args) => crate::control::health::client::server(args),
+        Command::Save(args) => crate::control::edit::client::save(args),
+        Command::Server(args) => crate::control::edit::client::server(args),
+        Command::Service(args) => crate::control::edit::client::service(args),
         Command::Status(args) => crate::control::socket::client::status(args),
     }
 }

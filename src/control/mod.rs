@@ -24,6 +24,7 @@ pub mod run;
 pub mod socket;
 pub mod startup;
 pub mod status;
+pub mod whole_file;
 pub mod workers;
 
 use std::io::Write as _;

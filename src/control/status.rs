@@ -100,6 +100,9 @@ pub struct ConfigStatus {
     pub loaded_at: u64,
     /// Why the last reload was refused, if it was.
     pub last_error: Option<String>,
+    /// Changes by command that the file does not have.
+    #[serde(default)]
+    pub unsaved: usize,
 }
 
 /// One interface.
@@ -364,6 +367,13 @@ pub fn render(status: &Status, now: u64) -> String {
     }
     if let Some(error) = &config.last_error {
         let _ = writeln!(out, "warning: the last reload was refused: {error}");
+    }
+    if config.unsaved > 0 {
+        let _ = writeln!(
+            out,
+            "changes by command that the file does not have: {} (`evenkeel save` writes them)",
+            config.unsaved
+        );
     }
     out.push('\n');
     if let Some(routers) = &status.vrrp {

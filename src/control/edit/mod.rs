@@ -2,9 +2,12 @@
 //!
 //! The running configuration is a text: that of the file, with what commands changed since. An edit changes the text, the text
 //! is read as the file would be, and so every rule and every sentence about a mistake is the same; `evenkeel save` writes it to
-//! the file. Owns the words of an edit. Never changes the data plane. Pure.
+//! the file. Owns the words of an edit. Never changes the data plane.
 
+pub mod client;
 pub mod document;
+pub mod running;
+pub mod save;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,12 +15,16 @@ use serde_json::{Map, Value};
 use super::config::Problem;
 use super::socket::Code;
 pub use document::Document;
+pub use running::Running;
 
 /// The options of the command `edit` on the control socket.
 pub const OPTIONS: &[&str] = &["edits", "dry_run"];
 
 /// Most edits in one request: all of them are in force together, or none is.
 pub const MOST_EDITS: usize = 1000;
+
+/// Edits that the log names.
+const SHOWN: usize = 10;
 
 /// One change. A *service* is named by its name, or as `PROTOCOL ADDRESS:PORT` (`tcp 192.0.2.10:80`, `udp [2001:db8::1]:53`,
 /// the port as in the file: a range, or `any`). A *server* is named by `ADDRESS:PORT`, or by `ADDRESS` where only one server
@@ -140,7 +147,7 @@ pub fn apply(document: &mut Document, edits: &[Edit]) -> Result<String, EditErro
 }
 
 /// What is wrong with a text that an edit made, for who made the edit and never saw the text: without its lines.
-pub fn explain(problems: &[Problem]) -> String {
+pub fn explain<'p>(problems: impl IntoIterator<Item = &'p Problem>) -> String {
     let sentence = |problem: &Problem| {
         let mut said = format!("{}: {}", problem.key, problem.message);
         if let Some(expected) = &problem.expected {
@@ -153,5 +160,30 @@ pub fn explain(problems: &[Problem]) -> String {
         }
         said
     };
-    problems.iter().map(sentence).collect::<Vec<_>>().join("\n")
+    problems.into_iter().map(sentence).collect::<Vec<_>>().join("\n")
+}
+
+/// Edits for the log.
+pub fn summary(edits: &[Edit]) -> String {
+    let sentence = |edit: &Edit| {
+        let keys = |keys: &Map<String, Value>| Value::Object(keys.clone()).to_string();
+        let of = |service: &Option<String>| service.as_ref().map_or(String::new(), |name| format!(" of {name}"));
+        match edit {
+            Edit::AddService { keys: given } => format!("service added {}", keys(given)),
+            Edit::EditService { service, keys: given } => format!("service {service} {}", keys(given)),
+            Edit::RemoveService { service } => format!("service {service} removed"),
+            Edit::RemoveServices {} => "all services removed".to_owned(),
+            Edit::AddServer { service, keys: given } => format!("server of {service} added {}", keys(given)),
+            Edit::EditServer { service, server, keys: given } => {
+                format!("server {server}{} {}", of(service), keys(given))
+            }
+            Edit::RemoveServer { service, server } => format!("server {server}{} removed", of(service)),
+            Edit::EditTable { table, keys: given } => format!("{table} {}", keys(given)),
+        }
+    };
+    let mut said: String = edits.iter().take(SHOWN).map(sentence).collect::<Vec<_>>().join("; ");
+    if edits.len() > SHOWN {
+        said.push_str(&format!("; and {} more", edits.len() - SHOWN));
+    }
+    said.chars().filter(|sign| !sign.is_control()).take(2000).collect()
 }

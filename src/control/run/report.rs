@@ -110,6 +110,7 @@ impl Engine {
                 taken_by_all: self.workers.oldest_generation().min(snapshot.generation),
                 loaded_at: self.loaded_at,
                 last_error: self.last_error.clone(),
+                unsaved: self.running.unsaved(),
             },
             interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
             workers: collect::workers(&self.desired, &self.workers, &self.loads),

@@ -89,7 +89,7 @@ impl Command {
             Command::Server => super::health::admin::OPTIONS,
             Command::Events => super::health::events::OPTIONS,
             Command::Edit => super::edit::OPTIONS,
-            Command::Save => &[],
+            Command::Save => super::edit::save::OPTIONS,
             Command::Zero => &[],
             Command::Explain => &[],
             Command::Capture => &[],

@@ -38,6 +38,7 @@ fn example() -> Status {
             taken_by_all: 3,
             loaded_at: 1000,
             last_error: Some("lb.toml: refused: 2 errors".to_owned()),
+            unsaved: 2,
         },
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
@@ -113,6 +114,7 @@ evenkeel 0.1.0, pid 42, up 1 h 2 min
 lb.toml, loaded 1 min 30 s ago, generation 3
 warning: server 10.0.0.12 of web: no route to it
 warning: the last reload was refused: lb.toml: refused: 2 errors
+changes by command that the file does not have: 2 (`evenkeel save` writes them)
 
 Interface  Driver  State   MTU  Queue:worker  Mode  Taken  Passed
 eth0       veth    up     1500  0:0           copy   1000       7
