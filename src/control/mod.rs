@@ -8,6 +8,7 @@ pub mod cli;
 pub mod collect;
 pub mod compile;
 pub mod config;
+pub mod counters;
 pub mod edit;
 pub mod flows;
 pub mod groups;

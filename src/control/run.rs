@@ -8,6 +8,7 @@ mod claims;
 mod health;
 mod people;
 mod report;
+mod zero;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
 use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
+use super::counters;
 use super::edit::Running;
 use super::flows::Listings;
 use super::groups::Groups;
@@ -356,7 +358,11 @@ impl Engine {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
-                Command::Zero | Command::Explain | Command::Capture => Answer::refused("not here yet").into(),
+                Command::Zero => match counters::Question::read(&request.options) {
+                    Ok(question) => self.zero(&question).into(),
+                    Err(why) => Answer::refused(why).into(),
+                },
+                Command::Explain | Command::Capture => Answer::refused("not here yet").into(),
             });
             let mut answers = Vec::new();
             self.listings.turn(
@@ -422,6 +428,7 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
+            self.estimate();
             for alarm in self.alarms.tick(&self.workers, now) {
                 warn!("{}", alarm.text);
             }

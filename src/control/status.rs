@@ -5,6 +5,7 @@
 mod health;
 mod life;
 mod services;
+mod settings;
 pub(in crate::control) mod table;
 mod vrrp;
 
@@ -17,6 +18,7 @@ use crate::model::{IoMode, Method, Protocol};
 use crate::vrrp::status::VrrpStatus;
 pub use health::{CheckStatus, QuorumStatus, ServerCheckStatus, ServerHealthStatus, TurnStatus, render_checks};
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
+pub use settings::{PersistenceSettings, RatesStatus, SettingsStatus, TimeoutsStatus};
 use table::Table;
 
 /// Everything about the engine.
@@ -32,6 +34,9 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+    /// The timeouts that `ipvsadm` knows.
+    #[serde(default)]
+    pub timeouts: TimeoutsStatus,
     /// Health checks, each once, whoever shares it.
     #[serde(default)]
     pub checks: Vec<CheckStatus>,
@@ -252,7 +257,7 @@ pub struct ServiceStatus {
     pub flags: Vec<String>,
     /// Forwarding method, where a server has no other.
     pub method: Method,
-    /// Packets of all its servers.
+    /// Packets of all its servers, those that were removed included.
     pub packets: u64,
     /// Bytes of all its servers.
     pub bytes: u64,
@@ -262,6 +267,12 @@ pub struct ServiceStatus {
     pub out_bytes: u64,
     /// Flows of all its servers since start.
     pub connections: u64,
+    /// What passes of all its servers a second.
+    #[serde(default)]
+    pub rates: RatesStatus,
+    /// What else it is set to.
+    #[serde(default)]
+    pub settings: SettingsStatus,
     /// Its limits for new flows, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsStatus>,
@@ -288,6 +299,9 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// How packets reach it: a method's name, or `local` for a server that is this machine.
     pub method: String,
+    /// The method that it is configured with.
+    #[serde(default)]
+    pub configured_method: String,
     /// Weight that counts for new flows now: 0 for a server that gets none.
     pub weight: u16,
     /// How it is by its checks, by people and by traffic.
@@ -323,6 +337,9 @@ pub struct ServerStatus {
     pub out_packets: u64,
     /// Bytes of those packets.
     pub out_bytes: u64,
+    /// What of all this passes a second.
+    #[serde(default)]
+    pub rates: RatesStatus,
     /// Tunnels: largest packet on the way to it, in bytes with the outer header, where a router has told of less than the
     /// interface takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,7 +14,7 @@ use crate::control::nexthop::Reason;
 use crate::control::persistence::{self, Action, Question};
 use crate::control::socket::Answer;
 use crate::control::status::{ConfigStatus, EngineStatus, Status};
-use crate::control::{collect, startup};
+use crate::control::{collect, counters, startup};
 use crate::model;
 
 impl Engine {
@@ -126,6 +126,7 @@ impl Engine {
                 },
                 |service, server| self.tracker.reach(service, server),
             ),
+            timeouts: counters::timeouts(&self.desired.timeouts),
             checks,
             local_ports: collect::local_ports(&self.desired, &self.workers),
             limited_clients: collect::limited_clients(&snapshot, &self.workers),

@@ -90,7 +90,7 @@ impl Command {
             Command::Events => super::health::events::OPTIONS,
             Command::Edit => super::edit::OPTIONS,
             Command::Save => super::edit::save::OPTIONS,
-            Command::Zero => &[],
+            Command::Zero => super::counters::OPTIONS,
             Command::Explain => &[],
             Command::Capture => &[],
         }
