@@ -29,6 +29,8 @@ const SERVICE: &str = "123.234.1.101:80";
 const SERVERS: [&str; 2] = ["123.234.1.111:80", "123.234.1.112:80"];
 /// Connections that are held open while the table is looked at.
 const HELD: u64 = 6;
+/// More than a handshake takes, also on a busy machine.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a server may answer ARP before it is named, and be silent before that is over: rounds of questions are 5 s apart.
 const NOTICE: Duration = Duration::from_secs(40);
@@ -176,6 +178,8 @@ fn by_hand(director: &Director<'_>, report: &mut Report, plan: &LoadPlan) -> Res
     // Connections that a server still has when it is taken out are reset, as those of no other are: it is emptied first.
     let start = Instant::now();
     director.shell(&format!("ipvsadm -e -t {SERVICE} -r {server} -g -w 0"))?;
+    // A handshake that is under way is none of the active connections.
+    thread::sleep(HANDSHAKE);
     director.await_table("the server of weight 0 has no active connection", |table| {
         table.iter().any(|row| row.server == server && row.weight == 0 && row.active == 0)
     })?;

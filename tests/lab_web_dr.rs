@@ -1,11 +1,12 @@
-//! Who else answers for a service address: a real server is named, a stranger's Ethernet address is.
+//! The deployment `web-dr` with its `ipvsadm`; and who else answers for a service address: a real server is named, a
+//! stranger's Ethernet address is.
 
 mod lab_support;
 
 use std::time::Duration;
 
 use evenkeel::lab::netlink::Cidr;
-use evenkeel::lab::scenario;
+use evenkeel::lab::scenario::{self, traffic};
 use evenkeel::lab::site::{CLIENT, Family};
 use lab_support::{lab_is_possible, set};
 use serde_json::Value as Json;
@@ -17,6 +18,16 @@ fn claims(status: &Json) -> Vec<String> {
     let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
     let texts = warnings.iter().filter_map(|text| text.as_str().map(str::to_owned));
     texts.filter(|text| text.contains("answers ARP")).collect()
+}
+
+#[test]
+fn web_dr_by_ipvsadm() {
+    if lab_is_possible() {
+        let stage = set(scenario::find("web-dr").unwrap());
+        let report = traffic::run(&stage, Duration::ZERO).unwrap_or_else(|error| panic!("{error}"));
+        println!("{report}");
+        assert!(report.passed(), "{report}\n{}", stage.engine.process().last_words(20));
+    }
 }
 
 #[test]
