@@ -85,6 +85,7 @@ pub struct Stage {
     /// Names of the services over UDP and TCP.
     services: [String; 2],
     imported: EngineConfig,
+    routers: VrrpPlan,
     pace: Pace,
 }
 
@@ -118,7 +119,7 @@ impl Stage {
             return Err(LabError::Unexpected("the first director does not run".into()));
         };
         let ipvsadm = Ipvsadm::new(&pair.site, engine)?;
-        let stage = Stage { pair, caches, ipvsadm, services, imported, pace };
+        let stage = Stage { pair, caches, ipvsadm, services, imported, routers: plan, pace };
         for number in [0, 1] {
             stage.await_weights(number, [1, 1], START + pace.notice())?;
         }
@@ -195,8 +196,18 @@ impl Stage {
         Ok(Step { what: "queries divide evenly, only the active director counts them", there: "yes", here, good })
     }
 
+    /// With the site's adverts; and, the other way round, with faster ones.
     fn cut(&mut self) -> Result<Step, LabError> {
-        let here = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
+        let mut here = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
+        if self.pace.advert > Pace::FAST.advert {
+            self.pair.site.plug(appliance(0), "eth0", true)?;
+            self.set_adverts(Pace::FAST.advert)?;
+            self.moving(0, |stage| stage.pair.site.plug(appliance(1), "eth0", false))?;
+            self.pair.site.plug(appliance(1), "eth0", true)?;
+            let fast = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
+            self.set_adverts(self.pace.advert)?;
+            here = format!("{here}; {fast} with an advert every 0.1 s");
+        }
         Ok(Step {
             what: "director loses its network: address moves",
             there: "about 5 s of lost pings",
@@ -295,6 +306,15 @@ impl Stage {
         let done = work(self);
         self.set_pace(usual)?;
         done
+    }
+
+    /// Gives both directors adverts at that interval; the second one, which is master, stays it.
+    fn set_adverts(&mut self, interval: Duration) -> Result<(), LabError> {
+        // The master first: the other one must not miss adverts that do not come yet.
+        for (number, speaker) in (0..2).zip(&mut self.pair.speakers).rev() {
+            speaker.tell(part(&self.routers, number, Pace { advert: interval, ..self.pace }))?;
+        }
+        Ok(())
     }
 
     fn set_pace(&mut self, pace: Pace) -> Result<(), LabError> {
@@ -547,24 +567,16 @@ fn paced(imported: &EngineConfig, pace: Pace) -> EngineConfig {
     let mut config = imported.clone();
     if pace.check != Pace::SITE.check {
         config.each("service", |service| {
-            hasten(service, pace);
-            let servers = service.get_mut("server").and_then(Value::as_array_mut);
-            servers.into_iter().flatten().filter_map(Value::as_table_mut).for_each(|server| hasten(server, pace));
+            imported::each_check(service, |check| {
+                let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
+                set("interval", pace.check.as_secs_f64().into());
+                set("timeout", pace.check.as_secs_f64().into());
+                set("retries", i64::from(pace.retries).into());
+                set("retry_delay", pace.retry_delay.as_secs_f64().into());
+            });
         });
     }
     config
-}
-
-/// Changes the times of the checks of a service, or of a server.
-fn hasten(table: &mut Table, pace: Pace) {
-    let checks = table.get_mut("check").and_then(Value::as_array_mut);
-    for check in checks.into_iter().flatten().filter_map(Value::as_table_mut) {
-        let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
-        set("interval", pace.check.as_secs_f64().into());
-        set("timeout", pace.check.as_secs_f64().into());
-        set("retries", i64::from(pace.retries).into());
-        set("retry_delay", pace.retry_delay.as_secs_f64().into());
-    }
 }
 
 /// A director's part of the imported routers, which are the first one's.

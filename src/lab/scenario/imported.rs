@@ -94,6 +94,17 @@ pub fn service(config: &EngineConfig, address: IpAddr, protocol: Protocol, port:
     found.map(str::to_owned).ok_or_else(missing)
 }
 
+/// Changes every check of a service and of its servers.
+pub fn each_check(service: &mut Table, mut change: impl FnMut(&mut Table)) {
+    let mut in_one = |table: &mut Table| {
+        let checks = table.get_mut("check").and_then(Value::as_array_mut);
+        checks.into_iter().flatten().filter_map(Value::as_table_mut).for_each(&mut change);
+    };
+    in_one(service);
+    let servers = service.get_mut("server").and_then(Value::as_array_mut);
+    servers.into_iter().flatten().filter_map(Value::as_table_mut).for_each(in_one);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -68,7 +68,7 @@ fn service(stage: &Stage) -> Result<String, LabError> {
 fn await_mastery(stage: &Stage) -> Result<(), LabError> {
     let is_master = |status: &Json| {
         let routers = status["vrrp"]["routers"].as_array().map(Vec::as_slice).unwrap_or_default();
-        routers.len() == 2 && routers.iter().all(|router| router["state"] == "master")
+        routers.len() == 2 && routers.iter().all(|router| router["state"] == "MASTER")
     };
     stage.engine.await_status(START, "the director is master of both routers", is_master).map(drop)
 }
