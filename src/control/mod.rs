@@ -4,6 +4,7 @@ pub mod alarms;
 pub mod apply;
 pub mod capture;
 pub mod check;
+pub mod claims;
 pub mod cli;
 pub mod collect;
 pub mod compile;

@@ -4,6 +4,7 @@
 //! timers. Decides nothing about packets and nothing about a configuration.
 
 mod change;
+mod claims;
 mod explain;
 mod health;
 mod people;
@@ -219,6 +220,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         ticked: now,
         unreachable: BTreeMap::new(),
         alarms: Alarms::default(),
+        listening: claims::Listening::open(),
         local: Vec::new(),
         listings: Listings::default(),
         catching: Catching::default(),
@@ -301,6 +303,8 @@ struct Engine {
     /// Servers without a next hop, and why, as last logged.
     unreachable: BTreeMap<IpAddr, Reason>,
     alarms: Alarms,
+    /// Who else answers for service addresses.
+    listening: claims::Listening,
     /// Sentences about addresses that the kernel should not have, or should, as last logged.
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
@@ -450,6 +454,7 @@ impl Engine {
             for alarm in self.alarms.tick(&self.workers, now) {
                 warn!("{}", alarm.text);
             }
+            self.look_for_claims(now);
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }

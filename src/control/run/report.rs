@@ -197,6 +197,7 @@ impl Engine {
         warnings.extend(self.misplaced());
         warnings.extend(collect::health::warnings(checks));
         warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
+        warnings.extend(self.claim_warnings());
         warnings.extend(self.restart.iter().cloned());
         warnings
     }
