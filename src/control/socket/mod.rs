@@ -86,7 +86,7 @@ impl Command {
     /// Names of the options that it takes.
     pub const fn options(self) -> &'static [&'static str] {
         match self {
-            Command::Status => &[],
+            Command::Status => super::status::parts::OPTIONS,
             Command::Reload => &["dry_run"],
             Command::Flows => super::flows::OPTIONS,
             Command::Persistence => super::persistence::OPTIONS,
@@ -94,9 +94,9 @@ impl Command {
             Command::Events => super::health::events::OPTIONS,
             Command::Edit => super::edit::OPTIONS,
             Command::Save => super::edit::save::OPTIONS,
-            Command::Zero => &[],
-            Command::Explain => &[],
-            Command::Capture => &[],
+            Command::Zero => super::counters::OPTIONS,
+            Command::Explain => super::explain::OPTIONS,
+            Command::Capture => super::capture::OPTIONS,
         }
     }
 }
@@ -241,7 +241,8 @@ mod tests {
             (br#"{"version":1,"command":"statsu"}"#, "did you mean `status`?"),
             (br#"{"version":1,"command":"status","x":1}"#, "unknown key \"x\""),
             (br#"{"version":1,"command":"status","options":[]}"#, "`options` is no object"),
-            (br#"{"version":1,"command":"status","options":{"limit":1}}"#, "`status` takes none"),
+            (br#"{"version":1,"command":"status","options":{"limit":1}}"#, "`status` takes parts, service, server"),
+            (br#"{"version":1,"command":"status","options":{"part":[]}}"#, "did you mean `parts`?"),
             (br#"{"version":1,"command":"flows","options":{"limmit":1}}"#, "did you mean `limit`?"),
             (br#"{"version":1,"command":"persistence","options":{"servce":"web"}}"#, "did you mean `service`?"),
             (br#"{"version":1,"command":"server","options":{"actoin":"drain"}}"#, "did you mean `action`?"),
