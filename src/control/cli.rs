@@ -22,6 +22,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Copy frames of the running engine to a pcapng file, by what became of them.
+    Capture(crate::control::capture::client::CaptureArgs),
     /// Check a configuration file: every error at once, exit 0 or 1.
     Check(crate::control::check::CheckArgs),
     /// Show the health checks, those that fail first.
@@ -32,6 +34,8 @@ enum Command {
     Drops(crate::control::show::DropsArgs),
     /// Show what happened to servers and services.
     Events(crate::control::health::client::EventsArgs),
+    /// Say what would become of a client's packet, and why.
+    Explain(crate::control::explain::client::ExplainArgs),
     /// List, count or end the flows of the running engine.
     Flows(crate::control::flows::client::FlowsArgs),
     /// Make a configuration file from those of keepalived or ipvsadm.
@@ -98,11 +102,13 @@ pub fn main() -> ExitCode {
         Err(said) => said.exit(),
     };
     match cli.command {
+        Command::Capture(args) => crate::control::capture::client::main(args),
         Command::Check(args) => crate::control::check::main(args),
         Command::Checks(args) => crate::control::show::checks(args),
         Command::Completion(args) => crate::control::manual::completion(&args),
         Command::Drops(args) => crate::control::show::drops(args),
         Command::Events(args) => crate::control::health::client::events(args),
+        Command::Explain(args) => crate::control::explain::client::main(args),
         Command::Flows(args) => crate::control::flows::client::main(args),
         Command::Import(args) => crate::control::import::main(args),
         Command::Ipvsadm { args } => crate::control::ipvsadm::main(&args),

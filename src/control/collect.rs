@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::apply::{Applied, totals};
 use super::compile::Drain;
+use super::counters;
 use super::health::watch::Watch;
 use super::nexthop::{Facts, Reach, Reason};
 use super::status::parts::Question;
@@ -223,7 +224,8 @@ pub fn services(
         let servers: Vec<ServerStatus> = config.servers.iter().filter(is_asked).map(one).collect();
         let sorry = config.health.sorry.as_deref().filter(is_asked).map(|configured| Box::new(one(configured)));
         let flags = schedule::flags(config.scheduler).into_iter().map(str::to_owned).collect();
-        let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
+        let counted = applied.counters.of_service(service, |id| totals(workers, id));
+        let [packets, bytes, connections, out_packets, out_bytes] = counted;
         all.push(ServiceStatus {
             name: config.name.clone(),
             address: config.key.address.to_string(),
@@ -232,11 +234,13 @@ pub fn services(
             scheduler: config.scheduler.name.to_owned(),
             flags,
             method: config.method,
-            packets: sum(|server| server.packets),
-            bytes: sum(|server| server.bytes),
-            out_packets: sum(|server| server.out_packets),
-            out_bytes: sum(|server| server.out_bytes),
-            connections: sum(|server| server.connections),
+            packets,
+            bytes,
+            out_packets,
+            out_bytes,
+            connections,
+            rates: applied.counters.rates_of_service(&config.key),
+            settings: counters::settings(config),
             limits: limits(service),
             quorum: health::quorum(config, watch.meaning()),
             servers,
@@ -306,11 +310,8 @@ fn server(
     workers: &Workers,
     reach: Reach,
 ) -> ServerStatus {
-    let [packets, bytes, connections, out_packets, out_bytes] = member.map_or([0; 5], |member| {
-        let base = applied.baselines.get(&member.id).copied().unwrap_or_default();
-        let now = totals(workers, member.id);
-        [0, 1, 2, 3, 4].map(|at: usize| now[at].saturating_sub(base[at]))
-    });
+    let [packets, bytes, connections, out_packets, out_bytes] =
+        member.map_or([0; 5], |member| applied.counters.of_server(member.id, |id| totals(workers, id)));
     let method = if reach == Err(Reason::Local) { "local" } else { configured.method.name() };
     let interface = |port: u8| desired.interfaces.get(usize::from(port)).map_or(String::new(), |i| i.name.clone());
     let (next_hop, unreachable) = match reach {
@@ -326,6 +327,7 @@ fn server(
         address: configured.address.to_string(),
         port: configured.port,
         method: method.to_owned(),
+        configured_method: configured.method.name().to_owned(),
         weight: configured.weight,
         health: None,
         next_hop,
@@ -341,6 +343,7 @@ fn server(
         bytes,
         out_packets,
         out_bytes,
+        rates: member.map(|member| applied.counters.rates_of_server(member.id)).unwrap_or_default(),
         path_mtu: None,
     }
 }

@@ -2,12 +2,16 @@
 
 pub mod alarms;
 pub mod apply;
+pub mod capture;
 pub mod check;
+pub mod claims;
 pub mod cli;
 pub mod collect;
 pub mod compile;
 pub mod config;
+pub mod counters;
 pub mod edit;
+pub mod explain;
 pub mod flows;
 pub mod groups;
 pub mod health;
@@ -17,6 +21,7 @@ pub mod manual;
 pub mod netlink;
 pub mod nexthop;
 pub mod persistence;
+pub mod plan;
 pub mod replay;
 pub mod resolve;
 pub mod routers;

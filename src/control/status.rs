@@ -7,6 +7,7 @@ mod life;
 mod neighbors;
 pub mod parts;
 mod services;
+mod settings;
 pub(in crate::control) mod table;
 mod vrrp;
 
@@ -22,6 +23,7 @@ pub(in crate::control) use health::{short, word as state_word};
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
 pub use neighbors::NeighborStatus;
 pub(in crate::control) use services::with_port;
+pub use settings::{PersistenceSettings, RatesStatus, SettingsStatus, TimeoutsStatus};
 use table::Table;
 pub(in crate::control) use vrrp::{ago, master as master_words};
 
@@ -39,6 +41,9 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+    /// The timeouts that `ipvsadm` knows.
+    #[serde(default)]
+    pub timeouts: TimeoutsStatus,
     /// Health checks, each once, whoever shares it.
     pub checks: Vec<CheckStatus>,
     /// Local addresses of full NAT, over all services and workers.
@@ -277,7 +282,7 @@ pub struct ServiceStatus {
     pub flags: Vec<String>,
     /// Forwarding method, where a server has no other.
     pub method: Method,
-    /// Packets of all its servers.
+    /// Packets of all its servers, those that were removed included.
     pub packets: u64,
     /// Bytes of all its servers.
     pub bytes: u64,
@@ -287,6 +292,12 @@ pub struct ServiceStatus {
     pub out_bytes: u64,
     /// Flows of all its servers since start.
     pub connections: u64,
+    /// What passes of all its servers a second.
+    #[serde(default)]
+    pub rates: RatesStatus,
+    /// What else it is set to.
+    #[serde(default)]
+    pub settings: SettingsStatus,
     /// Its limits for new flows, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsStatus>,
@@ -313,6 +324,9 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// How packets reach it: a method's name, or `local` for a server that is this machine.
     pub method: String,
+    /// The method that it is configured with.
+    #[serde(default)]
+    pub configured_method: String,
     /// Weight that counts for new flows now: 0 for a server that gets none.
     pub weight: u16,
     /// How it is by its checks, by people and by traffic.
@@ -348,6 +362,9 @@ pub struct ServerStatus {
     pub out_packets: u64,
     /// Bytes of those packets.
     pub out_bytes: u64,
+    /// What of all this passes a second.
+    #[serde(default)]
+    pub rates: RatesStatus,
     /// Tunnels: largest packet on the way to it, in bytes with the outer header, where a router has told of less than the
     /// interface takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

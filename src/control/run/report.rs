@@ -15,7 +15,7 @@ use crate::control::persistence::{self, Action, Question};
 use crate::control::socket::Answer;
 use crate::control::status::parts::{self, Part};
 use crate::control::status::{CheckStatus, ConfigStatus, EngineStatus, Status};
-use crate::control::{collect, startup};
+use crate::control::{collect, counters, startup};
 use crate::model;
 
 impl Engine {
@@ -154,6 +154,9 @@ impl Engine {
                 |service, server| self.tracker.reach(service, server),
             );
         }
+        if wants(Part::Timeouts) {
+            status.timeouts = counters::timeouts(&self.desired.timeouts);
+        }
         if wants(Part::LocalPorts) {
             status.local_ports = collect::local_ports(&self.desired, &self.workers);
         }
@@ -194,6 +197,7 @@ impl Engine {
         warnings.extend(self.misplaced());
         warnings.extend(collect::health::warnings(checks));
         warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
+        warnings.extend(self.claim_warnings());
         warnings.extend(self.restart.iter().cloned());
         warnings
     }

@@ -1,10 +1,11 @@
 //! The control socket: how other processes speak with the running engine.
 //!
 //! One JSON object a line in, one a line out, over a Unix stream: `{"version":1,"command":"status"}`, with `options` where
-//! a command has any. Owns the protocol's words; [`server`] has the engine's side, [`client`] the commands'. Never acts on a
-//! request.
+//! a command has any. Owns the protocol's words; [`server`] has the engine's side, [`client`] the commands', [`roles`] who may ask for what.
+//! Never acts on a request.
 
 pub mod client;
+pub mod roles;
 pub mod server;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub const VERSION: u64 = 1;
 
 /// Longest request, in bytes, without the newline.
 pub const MAX_LINE: usize = 64 * 1024;
+
+/// Longest request of an admin: many edits at once.
+pub const MAX_ADMIN_LINE: usize = 1024 * 1024;
 
 /// What can be asked of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +87,16 @@ impl Command {
     pub const fn options(self) -> &'static [&'static str] {
         match self {
             Command::Status => super::status::parts::OPTIONS,
-            Command::Reload => &[],
+            Command::Reload => &["dry_run"],
             Command::Flows => super::flows::OPTIONS,
             Command::Persistence => super::persistence::OPTIONS,
             Command::Server => super::health::admin::OPTIONS,
             Command::Events => super::health::events::OPTIONS,
             Command::Edit => super::edit::OPTIONS,
             Command::Save => super::edit::save::OPTIONS,
-            Command::Zero => &[],
-            Command::Explain => &[],
-            Command::Capture => &[],
+            Command::Zero => super::counters::OPTIONS,
+            Command::Explain => super::explain::OPTIONS,
+            Command::Capture => super::capture::OPTIONS,
         }
     }
 }

@@ -46,6 +46,8 @@ parts! {
     Workers = "workers",
     /// Services and their servers.
     Services = "services",
+    /// The timeouts that `ipvsadm` knows.
+    Timeouts = "timeouts",
     /// Health checks.
     Checks = "checks",
     /// Local addresses of full NAT.

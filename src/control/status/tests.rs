@@ -8,6 +8,7 @@ fn example() -> Status {
         address: address.to_owned(),
         port: (!reach).then_some(8080),
         method: if reach { "dr" } else { "nat" }.to_owned(),
+        configured_method: if reach { "dr" } else { "nat" }.to_owned(),
         weight: 1,
         health: None,
         next_hop: reach.then(|| NextHopStatus {
@@ -28,6 +29,7 @@ fn example() -> Status {
         bytes: 64_000,
         out_packets: 0,
         out_bytes: 0,
+        rates: RatesStatus::default(),
         path_mtu: reach.then_some(1400),
     };
     Status {
@@ -76,12 +78,15 @@ fn example() -> Status {
             out_packets: 0,
             out_bytes: 0,
             connections: 80,
+            rates: RatesStatus::default(),
+            settings: SettingsStatus::default(),
             limits: None,
             quorum: None,
             sorry: None,
             removed: Vec::new(),
             servers: vec![server("10.0.0.11", true), server("10.0.0.12", false)],
         }],
+        timeouts: TimeoutsStatus::default(),
         checks: Vec::new(),
         local_ports: LocalPortsStatus::default(),
         limited_clients: LimitedClientsStatus::default(),
