@@ -102,7 +102,11 @@ impl Reading {
     }
 
     fn await_text(&self, part: &str) {
-        eventually(&format!("{part:?} in {}", self.text()), || self.text().contains(part).then_some(()));
+        let start = Instant::now();
+        while !self.text().contains(part) {
+            assert!(start.elapsed() < LONG, "no {part:?} within {LONG:?}, but: {:?}", self.text());
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Writes keys, as typed.
