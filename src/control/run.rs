@@ -5,6 +5,7 @@
 
 mod change;
 mod claims;
+mod explain;
 mod health;
 mod people;
 mod report;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
+use super::capture::Catching;
 use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
 use super::counters;
@@ -48,6 +50,7 @@ use crate::health::CheckerError;
 use crate::model::{self, Desired, Service};
 use crate::vrrp::driver::DriverError;
 use change::Saving;
+use explain::Asking;
 use people::People;
 
 /// Arguments of `evenkeel run`.
@@ -150,6 +153,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     for warning in &warnings {
         warn!("{}", warning.render(&name).trim_end());
     }
+    startup::raise_descriptors();
     let poll = Poll::new().map_err(RunError::Loop)?;
     let signals = [(RELOAD, &[SIGHUP][..]), (STOP, &[SIGTERM, SIGINT])];
     let mut pipes = signals
@@ -219,6 +223,8 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         listening: claims::Listening::open(),
         local: Vec::new(),
         listings: Listings::default(),
+        catching: Catching::default(),
+        asking: Asking::default(),
         running: Running::new(text),
         saving: None,
         people,
@@ -303,6 +309,10 @@ struct Engine {
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
+    /// Captures that clients have begun.
+    catching: Catching,
+    /// Clients that wait for an explanation.
+    asking: Asking,
     /// The configuration's text.
     running: Running,
     /// The file is being written.
@@ -343,12 +353,10 @@ impl Engine {
                 }
             }
             self.on_health(now);
+            server.set_roles(&self.desired.roles);
             server.turn(poll.registry(), now, |request, client| match request.command {
-                Command::Status => match serde_json::to_value(self.status()) {
-                    Ok(status) => Answer::Done(status).into(),
-                    Err(error) => Answer::refused(error.to_string()).into(),
-                },
-                Command::Reload => self.reload(now).into(),
+                Command::Status => self.status(&request.options).into(),
+                Command::Reload => self.asked_to_reload(&request.options, now).into(),
                 Command::Edit => self.edit(&request.options, now).into(),
                 Command::Save => self.save(client, &request.options),
                 Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
@@ -358,11 +366,12 @@ impl Engine {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
+                Command::Capture => self.catching.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Explain => self.explain(client, &request.options, now),
                 Command::Zero => match counters::Question::read(&request.options) {
                     Ok(question) => self.zero(&question).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
-                Command::Explain | Command::Capture => Answer::refused("not here yet").into(),
             });
             let mut answers = Vec::new();
             self.listings.turn(
@@ -371,9 +380,19 @@ impl Engine {
                 |client| server.waits(client),
                 |to, answer| answers.push((to, answer)),
             );
+            self.catching.turn(
+                &self.shared,
+                &self.desired,
+                now,
+                |client| server.waits(client),
+                |to, answer| answers.push((to, answer)),
+            );
             for (client, answer) in answers {
-                server.complete(client, &answer, now);
+                if let Some(answer) = self.explained(client, answer, now) {
+                    server.complete(client, &answer, now);
+                }
             }
+            self.asking.keep(|client| server.waits(client));
             if let Some((to, answer)) = self.saved() {
                 server.complete(to, &answer, now);
             }
@@ -402,6 +421,9 @@ impl Engine {
         }
         if let Some(deadline) = self.applied.next_deadline() {
             until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
+        }
+        if let Some(fetch) = self.catching.next_deadline(Instant::now()) {
+            until = until.min(fetch);
         }
         if let Some(fetch) = self.listings.next_deadline(Instant::now()) {
             until = until.min(fetch);

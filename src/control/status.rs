@@ -4,6 +4,8 @@
 
 mod health;
 mod life;
+mod neighbors;
+pub mod parts;
 mod services;
 mod settings;
 pub(in crate::control) mod table;
@@ -17,12 +19,17 @@ use serde::{Deserialize, Serialize};
 use crate::model::{IoMode, Method, Protocol};
 use crate::vrrp::status::VrrpStatus;
 pub use health::{CheckStatus, QuorumStatus, ServerCheckStatus, ServerHealthStatus, TurnStatus, render_checks};
+pub(in crate::control) use health::{short, word as state_word};
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
+pub use neighbors::NeighborStatus;
+pub(in crate::control) use services::with_port;
 pub use settings::{PersistenceSettings, RatesStatus, SettingsStatus, TimeoutsStatus};
 use table::Table;
+pub(in crate::control) use vrrp::{ago, master as master_words};
 
-/// Everything about the engine.
+/// Everything about the engine, or those parts of it that were asked for; [`parts::Part`] has the members' names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The process.
     pub engine: EngineStatus,
@@ -38,21 +45,24 @@ pub struct Status {
     #[serde(default)]
     pub timeouts: TimeoutsStatus,
     /// Health checks, each once, whoever shares it.
-    #[serde(default)]
     pub checks: Vec<CheckStatus>,
     /// Local addresses of full NAT, over all services and workers.
     pub local_ports: LocalPortsStatus,
     /// Client networks that are counted for limits, over all services.
-    #[serde(default)]
     pub limited_clients: LimitedClientsStatus,
     /// Persistent clients, over all services and workers.
-    #[serde(default)]
     pub persistence: PersistenceStatus,
     /// Virtual routers; absent where there never was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vrrp: Option<VrrpStatus>,
+    /// Next hops; only where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbors: Option<Vec<NeighborStatus>>,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
+    /// The same for each worker, in their order; only where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drops_by_worker: Option<Vec<BTreeMap<String, u64>>>,
     /// What someone should look at.
     pub warnings: Vec<String>,
 }
@@ -187,6 +197,21 @@ pub struct WorkerStatus {
     pub replies: u64,
     /// Frames that the kernel dropped because the worker was late.
     pub rx_ring_drops: u64,
+    /// Frames that found the transmit ring full.
+    #[serde(default)]
+    pub tx_full: u64,
+    /// Frames given back to the kernel.
+    #[serde(default)]
+    pub passed: u64,
+    /// Calls that asked the kernel to send.
+    #[serde(default)]
+    pub tx_kicks: u64,
+    /// Calls that woke the kernel's receiving side.
+    #[serde(default)]
+    pub rx_wakeups: u64,
+    /// Flows that ended by their timeout.
+    #[serde(default)]
+    pub expired: u64,
     /// IPv4 flows now, and most.
     pub flows: u64,
     /// Most IPv4 flows.
@@ -397,7 +422,7 @@ pub fn render(status: &Status, now: u64) -> String {
         vrrp::render(&mut out, routers);
     }
     interfaces(&mut out, status);
-    workers(&mut out, status);
+    out.push_str(&render_workers(status));
     services::render(&mut out, status);
     let persistence = &status.persistence;
     if persistence.clients > 0 || persistence.refused > 0 {
@@ -463,7 +488,9 @@ fn interfaces(out: &mut String, status: &Status) {
     out.push('\n');
 }
 
-fn workers(out: &mut String, status: &Status) {
+/// The workers for people.
+pub(in crate::control) fn render_workers(status: &Status) -> String {
+    let mut out = String::new();
     let header = [
         ">Worker",
         ">Core",
@@ -498,8 +525,9 @@ fn workers(out: &mut String, status: &Status) {
     }
     out.push_str(&table.render());
     out.push('\n');
-    shared_work(out, status);
-    cookies(out, status);
+    shared_work(&mut out, status);
+    cookies(&mut out, status);
+    out
 }
 
 /// What workers do besides forwarding; nothing while none of it happens.

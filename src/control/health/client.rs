@@ -114,7 +114,7 @@ fn line(event: &Event) -> String {
 }
 
 /// A moment as RFC 3339 writes it.
-fn utc(ms: u64) -> String {
+pub(in crate::control) fn utc(ms: u64) -> String {
     let (seconds, ms) = (ms / 1000, ms % 1000);
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     // From 1 March of the year 0, so that a leap day is a year's last; 146097 days are 400 years.

@@ -18,6 +18,7 @@ use crate::control::edit::save::{self, SaveError};
 use crate::control::edit::{self, Running};
 use crate::control::nexthop::tracker::Tracker;
 use crate::control::nexthop::{Path as Way, Reason};
+use crate::control::plan::{self, Loads, Plan};
 use crate::control::socket::server::{ClientId, Reply};
 use crate::control::socket::{Answer, Code};
 use crate::control::startup;
@@ -36,20 +37,69 @@ pub(super) struct Saving {
     done: Receiver<Result<(), SaveError>>,
 }
 
+/// Why a file is not taken, in one line.
+fn refusal(name: &str, problems: &[Problem]) -> String {
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    format!("{name}: refused: {errors} error{}", if errors == 1 { "" } else { "s" })
+}
+
 impl Engine {
+    /// The command `reload`: reads the file again, or says what that would change.
+    pub(super) fn asked_to_reload(&mut self, options: &Map<String, Value>, now: Instant) -> Answer {
+        match options.get("dry_run") {
+            None | Some(Value::Bool(false)) => self.reload(now),
+            Some(Value::Bool(true)) => self.rehearse(),
+            Some(_) => Answer::refused("`dry_run` is `true` or `false`"),
+        }
+    }
+
+    /// What a reload would change. Nothing is changed, and nothing is logged.
+    fn rehearse(&self) -> Answer {
+        let name = self.file.display().to_string();
+        let Loaded { desired, warnings, .. } = match config::load(&self.file) {
+            Ok(loaded) => loaded,
+            Err(Refused { problems, .. }) => {
+                return Answer::Refused { error: refusal(&name, &problems), code: Code::Invalid, problems };
+            }
+        };
+        let plan = self.plan(&desired);
+        let warnings: Vec<String> =
+            warnings.iter().map(|warning| warning.render(&name).trim_end().to_owned()).collect();
+        Answer::Done(json!({ "dry_run": true, "summary": plan::summary(&plan), "plan": plan, "warnings": warnings }))
+    }
+
+    /// What a configuration would change, with the flows that there are.
+    fn plan(&self, desired: &Desired) -> Plan {
+        let snapshot = self.shared.snapshot.load();
+        let mut plan = plan::plan(&self.desired, desired, &Loads::of(&snapshot));
+        for lost in &mut plan.forgotten {
+            let unit = snapshot.services.iter().find(|service| Some(*service.key()) == lost.service);
+            let now = self.shared.clock(Instant::now());
+            let all = || self.workers.director.templates.list(now);
+            lost.clients = unit.map(|known| all().filter(|template| template.unit == known.unit).count() as u64);
+        }
+        if self.running.unsaved() > 0
+            && let Some(mut file) = config::load_text(self.running.file()).desired
+        {
+            startup::needs_restart(&self.desired, &mut file);
+            plan.mark_unsaved(&plan::plan(&file, &self.desired, &Loads::default()));
+        }
+        plan
+    }
+
     /// Reads the file again. What is wrong with it changes nothing.
     pub(super) fn reload(&mut self, now: Instant) -> Answer {
         let name = self.file.display().to_string();
         let Loaded { desired, warnings, text } = match config::load(&self.file) {
             Ok(loaded) => loaded,
             Err(Refused { problems, .. }) => {
-                let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-                let text = format!("{name}: refused: {errors} error{}", if errors == 1 { "" } else { "s" });
+                let text = refusal(&name, &problems);
                 error!("{text}; nothing changed\n{}", config::render_all(&name, &problems).trim_end());
                 self.last_error = Some(text.clone());
                 return Answer::Refused { error: text, code: Code::Invalid, problems };
             }
         };
+        let plan = self.plan(&desired);
         let generation = match self.take(desired, RELOAD_RESOLUTION, now) {
             Ok(generation) => generation,
             Err(why) => {
@@ -74,8 +124,9 @@ impl Engine {
             ));
         }
         all.iter().for_each(|warning| warn!("{warning}"));
+        let said = format!("{said}\n{}", plan::summary(&plan));
         let text = all.iter().fold(said, |text, warning| format!("{text}\nwarning: {warning}"));
-        Answer::Done(json!({ "summary": text, "generation": generation, "warnings": all }))
+        Answer::Done(json!({ "summary": text, "generation": generation, "warnings": all, "plan": plan }))
     }
 
     /// The command `edit`: what it changes is in force when it is answered.
@@ -96,13 +147,15 @@ impl Engine {
             return Answer::refused(edit::explain(&errors));
         };
         if question.dry_run {
-            return Answer::Done(json!({ "changed": desired != *self.desired, "warnings": warnings }));
+            let plan = self.plan(&desired);
+            return Answer::Done(json!({ "changed": desired != *self.desired, "warnings": warnings, "plan": plan }));
         }
         if desired == *self.desired {
             // A comment's neighbour, a default that is written now: the text is new all the same.
             self.running.take(draft);
             return Answer::Done(json!({ "changed": false, "warnings": warnings, "unsaved": self.running.unsaved() }));
         }
+        let plan = self.plan(&desired);
         match self.take(desired, EDIT_RESOLUTION, now) {
             Ok(generation) => {
                 self.running.take(draft);
@@ -111,7 +164,7 @@ impl Engine {
                 let mut warnings = warnings;
                 warnings.extend(self.restart.iter().cloned());
                 Answer::Done(json!({
-                    "changed": true, "generation": generation, "warnings": warnings, "unsaved": unsaved,
+                    "changed": true, "generation": generation, "warnings": warnings, "unsaved": unsaved, "plan": plan,
                 }))
             }
             Err(why) => Answer::refused_as(Code::Failed, format!("{why}; nothing changed")),

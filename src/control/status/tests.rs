@@ -93,6 +93,8 @@ fn example() -> Status {
         persistence: PersistenceStatus::default(),
         drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),
         vrrp: None,
+        neighbors: None,
+        drops_by_worker: None,
         warnings: vec!["server 10.0.0.12 of web: no route to it".to_owned()],
     }
 }
