@@ -56,12 +56,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// That of the site: 3 s adverts, `delay_loop 5`, `connect_timeout 5`, `retry 3`.
+    /// That of the site: 3 s adverts, `delay_loop 5`, `connect_timeout 5`, `retry 3`; keepalived's own 5 s between attempts of
+    /// a DNS check.
     pub const SITE: Pace = Pace {
         advert: Duration::from_secs(3),
         check: Duration::from_secs(5),
         retries: 3,
-        retry_delay: Duration::from_secs(1),
+        retry_delay: Duration::from_secs(5),
     };
     /// What an operator would choose who wants to lose little.
     pub const FAST: Pace = Pace {
@@ -573,6 +574,7 @@ fn paced(imported: &EngineConfig, pace: Pace) -> EngineConfig {
                 set("timeout", pace.check.as_secs_f64().into());
                 set("retries", i64::from(pace.retries).into());
                 set("retry_delay", pace.retry_delay.as_secs_f64().into());
+                set("warmup", pace.retry_delay.as_secs_f64().into());
             });
         });
     }
