@@ -207,6 +207,9 @@ impl Stage {
             self.pair.site.plug(appliance(1), "eth0", true)?;
             let fast = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
             self.set_adverts(self.pace.advert)?;
+            // Another version of VRRP is another router: it begins as backup.
+            thread::sleep(self.pair.speakers[1].plan().routers[0].master_down());
+            self.pair.await_master(1, ROUTER, START)?;
             here = format!("{here}; {fast} with an advert every 0.1 s");
         }
         Ok(Step {
