@@ -56,12 +56,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// That of the site: 3 s adverts, `delay_loop 5`, `connect_timeout 5`, `retry 3`.
+    /// That of the site: 3 s adverts, `delay_loop 5`, `connect_timeout 5`, `retry 3`; keepalived's own 5 s between attempts of
+    /// a DNS check.
     pub const SITE: Pace = Pace {
         advert: Duration::from_secs(3),
         check: Duration::from_secs(5),
         retries: 3,
-        retry_delay: Duration::from_secs(1),
+        retry_delay: Duration::from_secs(5),
     };
     /// What an operator would choose who wants to lose little.
     pub const FAST: Pace = Pace {
@@ -206,6 +207,9 @@ impl Stage {
             self.pair.site.plug(appliance(1), "eth0", true)?;
             let fast = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
             self.set_adverts(self.pace.advert)?;
+            // Another version of VRRP is another router: it begins as backup.
+            thread::sleep(self.pair.speakers[1].plan().routers[0].master_down());
+            self.pair.await_master(1, ROUTER, START)?;
             here = format!("{here}; {fast} with an advert every 0.1 s");
         }
         Ok(Step {
@@ -573,6 +577,7 @@ fn paced(imported: &EngineConfig, pace: Pace) -> EngineConfig {
                 set("timeout", pace.check.as_secs_f64().into());
                 set("retries", i64::from(pace.retries).into());
                 set("retry_delay", pace.retry_delay.as_secs_f64().into());
+                set("warmup", pace.retry_delay.as_secs_f64().into());
             });
         });
     }

@@ -335,7 +335,7 @@ fn served(mut service: Table, local: &str, checks: Duration) -> Table {
     service.insert("local_addresses".into(), vec![local].into());
     if checks != CHECKS {
         imported::each_check(&mut service, |check| {
-            for key in ["interval", "retry_delay"] {
+            for key in ["interval", "retry_delay", "warmup"] {
                 check.insert(key.into(), checks.as_secs_f64().into());
             }
         });

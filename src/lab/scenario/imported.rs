@@ -4,7 +4,7 @@
 //! paths of programs, the second box's part of a pair; each scenario says what and why.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -41,9 +41,23 @@ pub fn keepalived(site: &Site, program: &Path, scenario: &str) -> Result<EngineC
     command.args(["import", "keepalived"]).arg(directory.join(format!("{scenario}.keepalived.conf")));
     let text = process::output(site.lab.node(APPLIANCE)?, &command)?;
     let mut config = EngineConfig::parse(&text)?;
+    // The names that the engine would give them, so that they can be asked for.
+    config.each("service", |service| {
+        if let Some(name) = usual_name(service) {
+            service.entry("name").or_insert(name.into());
+        }
+    });
     // All labs of a machine share its cores: one worker, which sleeps when there is nothing to do.
     config.set("engine", "cores", vec![0]).set("engine", "polling", "adaptive");
     Ok(config)
+}
+
+/// What a service without a name is called: `ADDRESS:PORT/PROTOCOL`.
+fn usual_name(service: &Table) -> Option<String> {
+    let address: IpAddr = service.get("address")?.as_str()?.parse().ok()?;
+    let port = service.get("port")?.as_integer().and_then(|port| u16::try_from(port).ok())?;
+    let protocol = service.get("protocol").map_or(Some("tcp"), Value::as_str)?;
+    Some(format!("{}/{protocol}", SocketAddr::new(address, port)))
 }
 
 /// Takes the virtual routers out of a configuration. What a scenario does not ask for stays among the keys of each
@@ -135,6 +149,7 @@ mod tests {
         let address = "192.0.2.1".parse().unwrap();
         assert_eq!(service(&config, address, Protocol::Udp, 53).unwrap(), "web");
         assert!(service(&config, address, Protocol::Tcp, 53).is_err());
+        assert_eq!(usual_name(config.tables("service").next().unwrap()).unwrap(), "192.0.2.1:53/udp");
     }
 
     #[test]
