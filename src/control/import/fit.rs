@@ -69,18 +69,40 @@ fn refused(outcome: &Outcome, owners: &[Option<Owner>], document: &mut Document)
     for problem in outcome.errors() {
         let Some(Some(owner)) = problem.line.checked_sub(1).and_then(|line| owners.get(line)) else { continue };
         let owner = widened(owner, document);
-        found.entry(owner).or_insert_with(|| problem.clone());
+        if !found.contains_key(&owner) {
+            let mut problem = problem.clone();
+            problem.message = placed(&problem.message, owners, document);
+            problem.help = problem.help.map(|help| placed(&help, owners, document));
+            found.insert(owner, problem);
+        }
     }
     // What goes with its table need not go by itself.
     let tables: Vec<Vec<usize>> = found.keys().filter(|o| o.key.is_none()).map(|o| o.table.clone()).collect();
     found.retain(|owner, _| {
-        !tables.iter().any(|table| {
-            owner.table.starts_with(table) && (owner.table.len() > table.len() || owner.key.is_some())
-        })
+        !tables
+            .iter()
+            .any(|table| owner.table.starts_with(table) && (owner.table.len() > table.len() || owner.key.is_some()))
     });
     let keys: Vec<Owner> = found.keys().filter(|o| o.key.is_some() && o.item.is_none()).cloned().collect();
-    found.retain(|owner, _| owner.item.is_none() || !keys.iter().any(|key| key.table == owner.table && key.key == owner.key));
+    found.retain(|owner, _| {
+        owner.item.is_none() || !keys.iter().any(|key| key.table == owner.table && key.key == owner.key)
+    });
     found
+}
+
+/// A sentence about the text that was tried, with the lines of the imported file in the place of those.
+fn placed(sentence: &str, owners: &[Option<Owner>], document: &mut Document) -> String {
+    let mut out = String::new();
+    let mut rest = sentence;
+    while let Some((before, after)) = rest.split_once("on line ") {
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let owner = after[..digits].parse::<usize>().ok().and_then(|line| owners.get(line.checked_sub(1)?)?.as_ref());
+        let table = owner.and_then(|owner| document.table_mut(&owner.table));
+        out.push_str(before);
+        out.push_str(&table.map_or_else(|| "above".to_owned(), |table| format!("at {}", table.at)));
+        rest = &after[digits..];
+    }
+    out + rest
 }
 
 /// The whole table, where a key is refused without which it says nothing.
@@ -139,7 +161,10 @@ fn take_out(document: &mut Document, owner: &Owner, problem: &Problem, report: &
 /// A server whose checks all went would get the usual one, which nobody asked for.
 fn without_checks(table: &mut Table) {
     let checked = table.get("check").is_some() || table.tables.iter().any(|inner| inner.name == "check");
-    if table.name == "server" && !checked && table.notes.iter().any(|note| note.what.contains("_CHECK") || note.what.contains("_GET")) {
+    if table.name == "server"
+        && !checked
+        && table.notes.iter().any(|note| note.what.contains("_CHECK") || note.what.contains("_GET"))
+    {
         let at = table.at.clone();
         table.set("check", Value::text("none"), &at);
     }

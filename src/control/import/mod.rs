@@ -86,7 +86,8 @@ fn finish(mut document: Document, mut report: Vec<Note>, source: &Place) -> Resu
 
 /// `[[interface]]` where nothing says which one.
 fn unknown_interface(at: &Place) -> Table {
-    let mut table = Table::many("interface", at, "no interface is named: correct this, or import with `--interface NAME`");
+    let mut table =
+        Table::many("interface", at, "no interface is named: correct this, or import with `--interface NAME`");
     table.set("name", Value::text("eth0"), at);
     table
 }
@@ -119,7 +120,7 @@ pub fn main(args: ImportArgs) -> ExitCode {
     }
     let left_out = made.left_out();
     if args.strict && left_out > 0 {
-        eprintln!("{name}: refused: {left_out} parts have no counterpart, and `--strict` is given");
+        eprintln!("{name}: refused: {}, and `--strict` is given", counted(left_out));
         return ExitCode::FAILURE;
     }
     match &args.output {
@@ -131,8 +132,16 @@ pub fn main(args: ImportArgs) -> ExitCode {
             }
         }
     }
-    eprintln!("{name}: imported; {left_out} parts have no counterpart: next `evenkeel check`");
+    eprintln!("{name}: imported; {}: next `evenkeel check`", counted(left_out));
     ExitCode::SUCCESS
+}
+
+fn counted(left_out: usize) -> String {
+    match left_out {
+        0 => "everything has a counterpart".to_owned(),
+        1 => "1 part has no counterpart".to_owned(),
+        some => format!("{some} parts have no counterpart"),
+    }
 }
 
 /// Writes a file that is not there yet: nothing that somebody wrote by hand is lost.

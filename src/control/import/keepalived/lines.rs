@@ -104,9 +104,13 @@ fn plain(path: &Path) -> PathBuf {
     for part in path.components() {
         match part {
             Component::CurDir => {}
-            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
-                out.pop();
-            }
+            Component::ParentDir => match out.components().next_back() {
+                Some(Component::Normal(_)) => {
+                    out.pop();
+                }
+                Some(Component::RootDir) => {}
+                _ => out.push(part),
+            },
             part => out.push(part),
         }
     }
@@ -173,7 +177,11 @@ impl Reader<'_> {
                 None => (text, at),
             };
             if text.len() > MOST_LINE {
-                return Err(Broken::new(&at, "the line goes on for too long", format!("the most is {MOST_LINE} bytes")));
+                return Err(Broken::new(
+                    &at,
+                    "the line goes on for too long",
+                    format!("the most is {MOST_LINE} bytes"),
+                ));
             }
             if more && !self.begins_definition(&text) {
                 joined = Some((text, at));
