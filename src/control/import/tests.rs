@@ -1,5 +1,6 @@
 //! Imports as a whole: what services and routers come to, and that whatever the input, the output is taken or refused.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -275,13 +276,15 @@ fn nothing_is_dropped(text: &str) -> Result<(), String> {
     if let Some(note) = generic {
         return Err(format!("nobody looked at {note}"));
     }
-    let reported: Vec<usize> =
-        imported.report.iter().filter(|note| note.weight == Weight::LeftOut).map(|note| note.at.line).collect();
-    // Statements come with the outermost first: what is in one that was reported is not said again.
-    for (at, words, taken) in &imported.statements {
-        let said = reported.iter().any(|line| *line <= at.line);
-        if !taken && !said {
-            return Err(format!("{at}: `{words}` is neither taken nor reported"));
+    let left_out = imported.report.iter().filter(|note| note.weight == Weight::LeftOut);
+    let reported: Vec<usize> = left_out.map(|note| note.at.line).collect();
+    // The blocks that a statement is in.
+    let mut around: Vec<usize> = Vec::new();
+    for one in &imported.statements {
+        around.truncate(one.depth);
+        around.push(one.at.line);
+        if !one.taken && !around.iter().any(|line| reported.contains(line)) {
+            return Err(format!("{}: `{}` is neither taken nor reported", one.at, one.words));
         }
     }
     Ok(())
@@ -304,6 +307,46 @@ fn every_keyword_is_taken_or_reported() {
     let made = import(&text).expect("imported");
     let stranger = made.report.iter().find(|note| note.reason.starts_with("it is not a keyword") && note.what != "1 2");
     assert_eq!(stranger, None);
+}
+
+/// Lines of the golden file that are taken and change nothing by being there, and why.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("init_fail", "a router waits for the first result anyway"),
+    ("auth_type PASS", "a password has no other type"),
+    ("protocol TCP", "the default"),
+    ("lb_kind NAT", "the default"),
+];
+
+#[test]
+fn each_line_that_is_taken_matters() {
+    let text = include_str!("../../../tests/golden/import/much.keepalived.conf");
+    let lines: Vec<&str> = text.lines().collect();
+    let read_as = |text: String| {
+        let read = move |_: &Path| Ok(text.clone().into_bytes());
+        let list = |_: &Path| Ok(Vec::new());
+        let wishes = Wishes { config_id: "lb1".to_owned(), interfaces: Vec::new() };
+        let imported = keepalived::import(Path::new("k.conf"), &wishes, Disk { read: &read, list: &list });
+        imported.map(|imported| (imported.document.write().text, imported.statements))
+    };
+    let (whole, statements) = read_as(text.to_owned()).expect("sound");
+    let mut idle = Vec::new();
+    let mut tried = 0;
+    for (index, one) in statements.iter().enumerate().filter(|(_, one)| one.taken) {
+        let leaf = statements.get(index + 1).is_none_or(|next| next.depth <= one.depth);
+        let alone = lines[one.at.line - 1].trim().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !leaf || alone.replace('"', "") != one.words {
+            continue;
+        }
+        tried += 1;
+        let without: Vec<&str> =
+            (1..).zip(&lines).map(|(line, text)| if line == one.at.line { "" } else { text }).collect();
+        if read_as(without.join("\n")).is_ok_and(|(text, _)| text == whole) {
+            idle.push(one.words.as_str());
+        }
+    }
+    assert!(tried > 50, "{tried}");
+    let expected: BTreeSet<&str> = WITHOUT_EFFECT.iter().map(|(words, _)| *words).collect();
+    assert_eq!(idle.into_iter().collect::<BTreeSet<_>>(), expected);
 }
 
 /// Words that statements are made of.
@@ -393,8 +436,6 @@ fn plausible() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn whatever_is_imported_is_taken_or_refused(parts in proptest::collection::vec(prop_oneof![statement(), plausible()], 0..8)) {
         let text = parts.join("\n");

@@ -41,8 +41,21 @@ pub struct Imported {
     pub document: Document,
     /// What was said about the way.
     pub report: Vec<Note>,
-    /// What became of each statement: its place, its words, and whether the new file says it.
-    pub statements: Vec<(Place, String, bool)>,
+    /// What became of each statement, in the order of the file.
+    pub statements: Vec<Became>,
+}
+
+/// What became of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Became {
+    /// Where it is.
+    pub at: Place,
+    /// Its words.
+    pub words: String,
+    /// The number of blocks that it is in.
+    pub depth: usize,
+    /// Whether the new file says it; else the report has it, or a block that it is in.
+    pub taken: bool,
 }
 
 /// Imports a file with what it includes.
@@ -57,8 +70,11 @@ pub fn import(path: &Path, wishes: &Wishes, disk: Disk<'_>) -> Result<Imported, 
     document.head = head(&lines, wishes);
     let mut known = Vec::new();
     for statement in &statements {
-        let mut look = |one: &Statement| known.push((one.at.clone(), one.written(), one.fate() == Fate::Taken));
-        statement.each(&mut look);
+        let mut look = |one: &Statement, depth: usize| {
+            let taken = one.fate() == Fate::Taken;
+            known.push(Became { at: one.at.clone(), words: one.written(), depth, taken });
+        };
+        statement.each(0, &mut look);
     }
     Ok(Imported { document, report: desk.report, statements: known })
 }

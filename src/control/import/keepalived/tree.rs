@@ -82,10 +82,10 @@ impl Statement {
         self.words.join(" ")
     }
 
-    /// It and all statements in its block.
-    pub fn each(&self, look: &mut dyn FnMut(&Statement)) {
-        look(self);
-        self.inner().iter().for_each(|inner| inner.each(look));
+    /// It and all statements in its block, each with the number of blocks that it is in.
+    pub fn each(&self, depth: usize, look: &mut dyn FnMut(&Statement, usize)) {
+        look(self, depth);
+        self.inner().iter().for_each(|inner| inner.each(depth + 1, look));
     }
 }
 
