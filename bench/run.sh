@@ -1,7 +1,7 @@
 #!/bin/bash
 # make bench: every measurement of docs/performance.md, into bench/results/ as text and JSON, with the machine's facts.
 #
-#   bench/run.sh [--quick] [micro|stalls|filter|checks|end_to_end|instructions|oracle]...     all parts where none is named
+#   bench/run.sh [--quick] [micro|stalls|filter|checks|control|end_to_end|instructions|oracle]...     all parts where none is named
 #
 # Takes about half an hour on two quiet cores, a few minutes with --quick. The end-to-end part needs root and works in
 # network namespaces of its own; the oracle part needs the oracle's folder (ORACLE, see bench/oracle.sh).
@@ -13,11 +13,11 @@ PARTS=()
 for word in "$@"; do
     case $word in
     --quick) QUICK=--quick ;;
-    micro | stalls | filter | checks | end_to_end | instructions | oracle) PARTS+=("$word") ;;
+    micro | stalls | filter | checks | control | end_to_end | instructions | oracle) PARTS+=("$word") ;;
     *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
-[ ${#PARTS[@]} = 0 ] && PARTS=(micro stalls filter checks end_to_end instructions oracle)
+[ ${#PARTS[@]} = 0 ] && PARTS=(micro stalls filter checks control end_to_end instructions oracle)
 mkdir -p "$RESULTS"
 
 version() { "$@" 2>/dev/null | head -1 || true; }
@@ -54,6 +54,10 @@ for part in "${PARTS[@]}"; do
             continue
         fi
         cargo bench --locked --bench filter -- $QUICK --out "$RESULTS/filter.json" | tee "$RESULTS/filter.txt" || failed=1
+        ;;
+    control)
+        cargo bench --locked --bench control -- --rounds "$([ -n "$QUICK" ] && echo 5 || echo 21)" --out "$RESULTS/control.json" |
+            tee "$RESULTS/control.txt" || failed=1
         ;;
     checks)
         cargo bench --locked --bench checks -- --seconds "$([ -n "$QUICK" ] && echo 20 || echo 600)" --out "$RESULTS/checks.json" |

@@ -7,6 +7,7 @@ mod access;
 mod engine;
 mod health;
 mod mastery;
+mod roles;
 mod router;
 mod service;
 
@@ -14,6 +15,7 @@ pub use access::{Access, Judgement, Prefix, PrefixError};
 pub use engine::*;
 pub use health::*;
 pub use mastery::{MOST_ROUTERS, Masters, Mastery, RouterSlot};
+pub use roles::{Door, Peer, Role, Roles, Who};
 pub use router::*;
 pub use service::*;
 
@@ -200,6 +202,8 @@ pub struct Desired {
     pub timeouts: Timeouts,
     /// Control socket path.
     pub control_socket: PathBuf,
+    /// Who may speak with the engine on it.
+    pub roles: Roles,
     /// File that remembers which servers are in maintenance.
     pub state_file: PathBuf,
     /// Interfaces; a port index of the data plane is an index into this list.
@@ -224,6 +228,7 @@ impl Desired {
             engine: EngineSettings::default(),
             timeouts: Timeouts::default(),
             control_socket: "/run/evenkeel.sock".into(),
+            roles: Roles::default(),
             state_file: "/var/lib/evenkeel/state.json".into(),
             interfaces: Vec::new(),
             neighbors: Vec::new(),

@@ -7,8 +7,8 @@ use evenkeel::control::config::{parse, render};
 use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::model::{
     Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MacAddr, Method,
-    Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Scheduler, Server,
-    Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums,
+    Neighbor, PersistBy, Persistence, Polling, PortRange, Prefix, PrefixError, Protocol, Rate, Roles, Scheduler,
+    Server, Service, ServiceKey, SynCookies, Timeouts, TunnelSettings, VerifyChecksums, Who,
 };
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -332,6 +332,19 @@ fn access() -> impl Strategy<Value = Access> {
         .prop_map(|(default, lists)| Access::new(default, lists))
 }
 
+/// Users and groups by their numbers: names are looked up on the machine.
+fn roles() -> impl Strategy<Value = Roles> {
+    let who = |anyone: bool| {
+        let one = prop_oneof![
+            any::<u32>().prop_map(|id| Who::User { word: id.to_string(), id }),
+            any::<u32>().prop_map(|id| Who::Group { word: format!("@{id}"), id, members: Vec::new() }),
+            Just(if anyone { Who::Anyone } else { Who::User { word: "root".to_owned(), id: 0 } }),
+        ];
+        proptest::collection::vec(one, 0..3)
+    };
+    (who(false), who(true)).prop_map(|(admins, readers)| Roles { admins, readers })
+}
+
 fn engine_alone() -> impl Strategy<Value = Desired> {
     let neighbors = proptest::collection::btree_map(
         (any::<bool>(), 0u32..99),
@@ -339,14 +352,15 @@ fn engine_alone() -> impl Strategy<Value = Desired> {
         0..4,
     );
     let addresses = proptest::collection::btree_set((any::<bool>(), 9600u32..9999), 0..4);
-    let listed = (neighbors, addresses, access());
+    let listed = (neighbors, addresses, access(), roles());
     let services = (services(), proptest::collection::vec(own_timeouts(), 6));
     (engine(), timeouts(), "/[a-z]{1,9}/[ -~é]{0,20}x", interfaces(), listed, services).prop_map(
-        |(engine, timeouts, socket, interfaces, (neighbors, addresses, access), (services, own))| Desired {
+        |(engine, timeouts, socket, interfaces, (neighbors, addresses, access, roles), (services, own))| Desired {
             engine,
             timeouts,
             state_file: format!("{socket}.state").into(),
             control_socket: socket.into(),
+            roles,
             neighbors: neighbors
                 .into_iter()
                 .map(|((v6, number), ([a, b, c, d, e], interface, vlan))| Neighbor {

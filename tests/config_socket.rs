@@ -1,8 +1,10 @@
-//! The control socket under clients that are many, slow, silent or wrong.
+//! The control socket under clients that are many, slow, silent, wrong or not allowed.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +14,10 @@ use std::time::{Duration, Instant};
 use evenkeel::control::socket::client::{ClientError, ask};
 use evenkeel::control::socket::server::{Reply, Server, SocketError};
 use evenkeel::control::socket::{Answer, Command};
+use evenkeel::model::{Roles, Who};
 use mio::{Events, Poll, Token};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 /// A server on a thread of its own: `status` answers a large value, `reload` refuses.
@@ -28,12 +33,26 @@ fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("ek-cfg-{}-{name}.sock", std::process::id()))
 }
 
+/// Both ends of every connection are in this process.
+fn with_descriptors() -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let wanted = hard.min(16_384);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).unwrap();
+    usize::try_from(wanted).unwrap()
+}
+
 impl Running {
     fn start(name: &str) -> Running {
+        Running::with_roles(name, Roles::default())
+    }
+
+    fn with_roles(name: &str, roles: Roles) -> Running {
+        with_descriptors();
         let path = path(name);
         let stop = Arc::new(AtomicBool::new(false));
         let mut poll = Poll::new().unwrap();
         let mut server = Server::bind(&path, poll.registry(), Token(10)).unwrap();
+        server.set_roles(&roles);
         let stopped = stop.clone();
         let waiting = Arc::new(AtomicUsize::new(0));
         let left = waiting.clone();
@@ -140,11 +159,11 @@ fn garbage_is_refused_and_the_connection_lives() {
     }
     // A line without end.
     let mut stream = running.connect();
-    let endless = vec![b'x'; 200_000];
+    let endless = vec![b'x'; 2_000_000];
     let _ = stream.write_all(&endless);
     let mut all = String::new();
     let _ = stream.read_to_string(&mut all);
-    assert!(all.is_empty() || all.contains("at most 65536 bytes"), "{all}");
+    assert!(all.is_empty() || all.contains("at most 1048576 bytes"), "{all}");
     assert!(ask(&running.path, Command::Status).is_ok());
 }
 
@@ -163,23 +182,173 @@ fn slow_silent_and_many_clients_stall_nobody() {
         idle.push(stream);
     }
     for _ in 0..20 {
-        let start = Instant::now();
         assert!(ask(&running.path, Command::Status).is_ok());
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
-    // Beyond the most, a client is told so; when others go, there is room again.
-    for _ in 0..150 {
-        idle.push(running.connect());
-    }
-    let mut said = String::new();
-    let mut refused = running.connect();
-    refused.read_to_string(&mut said).unwrap();
-    assert!(said.contains("more than 256 clients"), "{said}");
     drop(idle);
-    let end = Instant::now() + Duration::from_secs(5);
-    while ask(&running.path, Command::Status).is_err() {
-        assert!(Instant::now() < end, "no room again");
+    assert!(ask(&running.path, Command::Status).is_ok());
+}
+
+/// Whether the other end has closed a connection, and there is nothing left to read or there is.
+fn is_closed(stream: &UnixStream) -> bool {
+    let mut ends = [PollFd::new(stream.as_fd(), PollFlags::empty())];
+    poll(&mut ends, PollTimeout::ZERO).unwrap();
+    ends[0].revents().unwrap().contains(PollFlags::POLLHUP)
+}
+
+#[test]
+fn thousands_of_idle_clients_stall_nobody_and_make_room() {
+    let running = Running::start("idle");
+    // As many as the server takes: half of the files that may be open, up to 2048.
+    let most = (with_descriptors() / 2).min(2048);
+    let mut idle = Vec::new();
+    for number in 0..most {
+        let mut stream = running.connect();
+        // Some in the middle of a line.
+        if number % 3 == 0 {
+            stream.write_all(b"{\"version\":").unwrap();
+        }
+        idle.push(stream);
+        if number == 1000 {
+            assert!(ask(&running.path, Command::Status).is_ok(), "beside a thousand idle clients");
+        }
     }
+    // There is no place any more, and an admin is answered nevertheless: the one that was silent for longest goes.
+    for _ in 0..20 {
+        assert!(ask(&running.path, Command::Status).is_ok());
+    }
+    let closed = idle.iter().filter(|stream| is_closed(stream)).count();
+    assert!((1..=21).contains(&closed), "{closed} closed for 21 that came");
+    assert!(is_closed(&idle[0]) && !is_closed(&idle[most - 1]), "the first go first");
+    // Who waits for an answer is not among them.
+    let mut waiting = running.connect();
+    waiting.write_all(b"{\"version\":1,\"command\":\"flows\",\"options\":{\"limit\":0}}\n").unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while running.waiting.load(Ordering::Relaxed) == 0 {
+        assert!(Instant::now() < end, "its request is not seen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let others: Vec<UnixStream> = (0..100).map(|_| running.connect()).collect();
+    assert!(ask(&running.path, Command::Status).is_ok());
+    assert!(!is_closed(&waiting));
+    drop(others);
+}
+
+#[test]
+fn slow_readers_of_large_answers_have_a_bound() {
+    let running = Running::start("bound");
+    // Each has a megabyte to take, and takes nothing: more than all of them together may have.
+    let status = b"{\"version\":1,\"command\":\"status\"}\n";
+    let mut slow = Vec::new();
+    for _ in 0..400 {
+        let mut stream = running.connect();
+        stream.write_all(status).unwrap();
+        slow.push(stream);
+    }
+    let end = Instant::now() + Duration::from_secs(60);
+    while !slow.iter().any(is_closed) {
+        assert!(Instant::now() < end, "nobody was closed");
+        assert!(ask(&running.path, Command::Status).is_ok(), "others are answered meanwhile");
+    }
+    // The answers of those that are still there, without what the kernel has taken of them, fit.
+    let there = slow.iter().filter(|stream| !is_closed(stream)).count();
+    assert!(there > 100, "{there} are left");
+    // Who begins to read gets all of his answer.
+    let mut whole = String::new();
+    let last = slow.iter().rev().find(|stream| !is_closed(stream)).unwrap();
+    BufReader::new(last).read_line(&mut whole).unwrap();
+    assert!(whole.len() > 1 << 20 && whole.ends_with('\n'));
+}
+
+#[test]
+fn a_flood_of_garbage_holds_up_no_status() {
+    let running = Running::start("flood");
+    let stop = Arc::new(AtomicBool::new(false));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let flooders: Vec<JoinHandle<()>> = (0..8)
+        .map(|number| {
+            let (path, stop, refused) = (running.path.clone(), stop.clone(), refused.clone());
+            std::thread::spawn(move || {
+                let lines: [&[u8]; 4] =
+                    [b"{}\n", b"\xff\xfe\x00\n", b"[[[[[[[[\n", b"{\"version\":1,\"command\":\"x\"}\n"];
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = UnixStream::connect(&path) else { continue };
+                    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                    let mut answers = BufReader::new(stream.try_clone().unwrap());
+                    for _ in 0..50 {
+                        let many = lines[number % 4].repeat(20);
+                        let mut line = String::new();
+                        if stream.write_all(&many).is_err() || answers.read_line(&mut line).is_err() {
+                            break;
+                        }
+                        refused.fetch_add(usize::from(line.contains("\"ok\":false")), Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut asked = 0;
+    while asked < 100 || refused.load(Ordering::Relaxed) < 100 {
+        assert!(Instant::now() < end, "{asked} asked, {refused:?} refused");
+        assert!(ask(&running.path, Command::Status).is_ok());
+        asked += 1;
+    }
+    stop.store(true, Ordering::Relaxed);
+    flooders.into_iter().for_each(|flooder| flooder.join().unwrap());
+}
+
+/// Runs a command of the program as another user.
+fn as_user(uid: u32, running: &Running, args: &[&str]) -> (bool, String) {
+    let socket = running.path.to_str().unwrap();
+    let program = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(args)
+        .args(["--socket", socket])
+        .uid(uid)
+        .gid(uid)
+        .output()
+        .unwrap();
+    let text = [program.stdout, program.stderr].concat();
+    (program.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn readers_ask_and_admins_change() {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this needs root");
+        eprintln!("SKIPPED: this needs root");
+        return;
+    }
+    let user = |id: u32| Who::User { word: id.to_string(), id };
+    let group = Who::Group { word: "@7002".to_owned(), id: 7002, members: vec![7005] };
+    let roles = Roles { admins: vec![user(7001)], readers: vec![group, user(7003)] };
+    let running = Running::with_roles("roles", roles);
+    assert_eq!(std::fs::metadata(&running.path).unwrap().permissions().mode() & 0o777, 0o666);
+    let status: &[&str] = &["status", "--json"];
+    for reader in [7002, 7003, 7005] {
+        let (fine, text) = as_user(reader, &running, status);
+        assert!(fine && text.len() > 1 << 20, "uid {reader}: {text:.300}");
+        let (fine, text) = as_user(reader, &running, &["reload"]);
+        assert!(!fine && text.contains(&format!("uid {reader} may ask, and not change")), "{text}");
+        assert!(text.contains("root, the engine's own user, 7001"), "{text}");
+        let (_, text) = as_user(reader, &running, &["reload", "--dry-run"]);
+        assert!(text.contains("lb.toml: refused"), "the handler was asked: {text}");
+    }
+    let (fine, text) = as_user(7001, &running, &["reload"]);
+    assert!(!fine && text.contains("lb.toml: refused"), "an admin's request is handled: {text}");
+    let (fine, text) = as_user(7004, &running, status);
+    assert!(!fine && text.contains("uid 7004 may ask nothing"), "{text}");
+    drop(running);
+
+    // Without lists nobody but root comes in, and a group has a door of its own.
+    let closed = Running::start("closed");
+    let (fine, text) = as_user(7001, &closed, status);
+    assert!(!fine && text.contains("Permission denied"), "{text}");
+    let only = Who::Group { word: "@7002".to_owned(), id: 7002, members: Vec::new() };
+    let grouped = Running::with_roles("grouped", Roles { readers: vec![only], ..Roles::default() });
+    let there = std::fs::metadata(&grouped.path).unwrap();
+    assert_eq!((there.permissions().mode() & 0o777, there.gid()), (0o660, 7002));
+    assert!(as_user(7002, &grouped, status).0);
+    assert!(!as_user(7003, &grouped, status).0);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use evenkeel::control::config;
 use evenkeel::control::nexthop::Reason;
+use evenkeel::control::status::parts::Part;
+use evenkeel::control::{self, config};
 use evenkeel::dataplane::flow::state::{self, STATES, State};
 use evenkeel::dataplane::flow::{FlowV4, FlowV6};
 use evenkeel::dataplane::stats::MAX_SERVERS;
@@ -234,4 +235,46 @@ fn every_link_leads_somewhere() {
 fn the_changelog_knows_this_version() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(read("CHANGELOG.md").contains(&format!("## [{version}]")), "{version}");
+}
+
+/// The section of a page below a heading of the second level.
+fn section<'t>(text: &'t str, heading: &str) -> &'t str {
+    let (_, rest) = text.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no section {heading}"));
+    rest.split("\n## ").next().unwrap_or_default()
+}
+
+#[test]
+fn the_control_page_has_every_command_option_part_and_code() {
+    let text = read("docs/control.md");
+    for command in control::socket::Command::ALL {
+        let section = section(&text, &format!("`{}`", command.name()));
+        if command.options().is_empty() {
+            continue;
+        }
+        let rows = table(section, "| option | is |");
+        let documented: BTreeSet<&str> = rows.iter().map(|row| unquoted(&row[0])).collect();
+        for option in command.options() {
+            assert!(documented.contains(option), "docs/control.md: `{}` has no `{option}`", command.name());
+        }
+    }
+    let parts = table(&text, "| part | has |");
+    let documented: Vec<&str> = parts.iter().map(|row| unquoted(&row[0])).collect();
+    let expected: Vec<&str> = Part::ALL.iter().map(|part| part.name()).collect();
+    assert_eq!(documented, expected, "docs/control.md, in the order of src/control/status/parts.rs");
+    for row in table(&text, "| code | means |") {
+        let code = serde_json::from_value::<control::socket::Code>(unquoted(&row[0]).into());
+        assert!(code.is_ok_and(|code| serde_json::json!(code) == unquoted(&row[0])), "{row:?}");
+    }
+    assert_eq!(table(&text, "| code | means |").len(), 7);
+    assert!(text.contains(&format!("`version` is {}.", control::socket::VERSION)));
+    for block in text.split("```json\n").skip(1) {
+        let block = block.split("```").next().unwrap_or_default();
+        let value: serde_json::Value = serde_json::from_str(block).unwrap_or_else(|error| panic!("{error}: {block}"));
+        if value.get("command").is_some() {
+            let request = control::socket::parse_request(block.trim().as_bytes());
+            assert!(request.is_ok(), "{block}: {}", request.unwrap_err());
+        } else {
+            assert_eq!(value["version"], 1, "an answer of an engine: {block}");
+        }
+    }
 }

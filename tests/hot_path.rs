@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evenkeel::control::compile::Registry;
+use evenkeel::dataplane::capture::{Capture, Captures, Caught, Decision, Wanted};
 use evenkeel::dataplane::flow::Seeds;
 use evenkeel::dataplane::io::memory::MemoryIo;
 use evenkeel::dataplane::io::{BATCH, Frame, PacketIo};
@@ -212,4 +213,150 @@ fn a_thousand_swaps_under_full_load_lose_nothing_and_move_no_flow() {
     assert_eq!((load.sent, load.moved, load.bound.len()), (load.injected, 0, 2000));
     assert!(stats.drops.iter().all(|d| d.get() == 0));
     println!("{} packets over 1000 swaps", load.sent);
+}
+
+/// In-memory I/O that gives back what it is to send, so that what is allocated between two batches is the worker's own; and
+/// somebody who takes the copies of a capture away, between batches too.
+struct Watched {
+    inner: MemoryIo,
+    shared: Arc<Shared>,
+    capture: Arc<Capture>,
+    frames: Vec<Vec<u8>>,
+    batches: usize,
+    region: Option<Region<'static, std::alloc::System>>,
+    /// Allocations, frees and reallocations of the batches, but for the first ones.
+    changes: usize,
+    /// Copies by whether they are of frames that leave, and of those that came the dropped ones.
+    copies: [usize; 3],
+}
+
+/// Batches that are watched, and those before, in which a thread makes what it keeps.
+const BATCHES: usize = 400;
+const FIRST: usize = 5;
+
+impl Watched {
+    fn take_copies(&mut self) {
+        while let Some(caught) = self.capture.take(0) {
+            let Caught { about, leaves, bytes, length, .. } = &*caught;
+            let flow = usize::from(u16::from_be_bytes([bytes[42], bytes[43]]));
+            assert_eq!((bytes.len(), *length), (44, 44));
+            if *leaves {
+                assert_eq!((&bytes[..4], &bytes[6..12]), (&[2, 0, 0, 0][..], &OWN.0[..]), "as it leaves");
+            } else {
+                assert_eq!(bytes, &self.frames[flow], "as it came");
+            }
+            let dropped = about.decision == Decision::Drop;
+            assert_eq!(dropped, flow % BATCH == 7, "{about:?}");
+            assert!(dropped || about.service.is_some() && about.server.is_some(), "{about:?}");
+            self.copies[if dropped { 2 } else { usize::from(*leaves) }] += 1;
+            self.capture.give_back(0, caught);
+        }
+    }
+}
+
+impl PacketIo for Watched {
+    type Memory = <MemoryIo as PacketIo>::Memory;
+
+    fn memory(&mut self) -> &mut Self::Memory {
+        self.inner.memory()
+    }
+
+    fn receive(&mut self, out: &mut [Frame]) -> usize {
+        if let Some(region) = self.region.take() {
+            let change = region.change();
+            self.changes += change.allocations + change.deallocations + change.reallocations;
+        }
+        self.take_copies();
+        if self.batches == BATCHES {
+            self.shared.stop.store(true, Ordering::Relaxed);
+            return 0;
+        }
+        let batch = self.batches * BATCH;
+        for lane in 0..BATCH {
+            assert!(self.inner.inject(0, &self.frames[(batch + lane) % self.frames.len()]));
+        }
+        self.batches += 1;
+        let count = self.inner.receive(out);
+        self.region = (self.batches > FIRST).then(|| Region::new(ALLOCATOR));
+        count
+    }
+
+    fn transmit(&mut self, _: u8, frame: Frame) -> bool {
+        self.inner.release(frame);
+        true
+    }
+
+    fn pass(&mut self, frame: Frame) -> bool {
+        self.inner.release(frame);
+        true
+    }
+
+    fn release(&mut self, frame: Frame) {
+        self.inner.release(frame);
+    }
+
+    fn service(&mut self) {}
+
+    fn wait(&mut self, _: Duration, _: Option<std::os::fd::BorrowedFd<'_>>) {}
+
+    fn tx_pending(&self) -> bool {
+        false
+    }
+
+    fn stats(&mut self) -> evenkeel::dataplane::io::IoStats {
+        self.inner.stats()
+    }
+}
+
+#[test]
+fn no_packet_allocates_while_there_are_captures() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let attempts: Vec<usize> = (0..5).map(|_| captured()).collect();
+    assert!(attempts.contains(&0), "each attempt allocated: {attempts:?}");
+}
+
+/// What a worker allocates, frees or reallocates under two captures: one whose copies are taken away and one whose are not.
+fn captured() -> usize {
+    let snapshot = compile(&mut Registry::default(), &desired(Scheduler::WLC, &[(1, 3), (2, 2), (3, 1)]));
+    let shared = Arc::new(Shared::new(snapshot, 1, 2048 - 256).expect("shared"));
+    let everything = (BATCHES * BATCH) as u64;
+    let [taken, left] = [true, false].map(|both| {
+        let capture = Capture::new(Wanted::default(), everything * 2, if both { 4096 } else { 60 }, both, 1);
+        Arc::new(capture)
+    });
+    let captures = Arc::new(Captures::new(vec![taken.clone(), left.clone()]));
+    let before = shared.taps().set(captures.clone());
+    let mut frames: Vec<Vec<u8>> = (0..10 * BATCH as u16).map(query).collect();
+    frames.iter_mut().skip(7).step_by(BATCH).for_each(|frame| frame[24] ^= 1);
+    let mut io = Watched {
+        inner: MemoryIo::new(1, 256, 2048),
+        shared: shared.clone(),
+        capture: taken.clone(),
+        frames,
+        batches: 0,
+        region: None,
+        changes: 0,
+        copies: [0; 3],
+    };
+    let mut pipeline = Pipeline::new(&settings(), Seeds::random(), Arc::default()).expect("memory");
+    let theirs = shared.clone();
+    let worker = std::thread::spawn(move || {
+        let pace = Pace { polling: Polling::Busy, idle: Duration::ZERO };
+        worker::run(&mut io, &mut pipeline, &theirs, 0, pace);
+        io.take_copies();
+        io
+    });
+    let io = worker.join().expect("the worker lives");
+    drop((before, captures));
+    assert_eq!(io.copies, [BATCHES * 63, BATCHES * 63, BATCHES]);
+    assert_eq!(taken.missed(), 0);
+    // Nobody took these away: what found no room was counted, and nothing else happened.
+    let mut kept = 0;
+    while let Some(caught) = left.take(0) {
+        assert!(!caught.leaves);
+        kept += 1;
+    }
+    assert!(kept > 0 && left.missed() > 0);
+    assert_eq!(kept + left.missed(), everything);
+    io.changes
 }

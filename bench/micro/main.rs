@@ -3,7 +3,7 @@
 //! `cargo bench --bench micro` prints tables; `-- --json` one JSON object instead, `-- --out FILE` writes it beside the
 //! tables; `-- --quick` fewer sizes and rounds;
 //! `-- --hits` only hits of flows; `-- --methods` only the comparison of forwarding methods; `-- --stalls` only how long turns
-//! of the worker's loop are; `-- --maglev` only the tables of `mh` and `maglev`: what they move, how long they take to build;
+//! of the worker's loop are; `-- --questions` only what listing and counting flows costs; `-- --maglev` only the tables of `mh` and `maglev`: what they move, how long they take to build;
 //! `-- --count CASE` runs one case for an instruction counter (see `bench/instructions.sh`).
 //!
 //! Headers are written into the same 64 frames before each batch, outside the measured time, so packet bytes are hot
@@ -53,6 +53,9 @@ fn main() {
     };
     if args.iter().any(|a| a == "--stalls") {
         return out(stalls::run(quick, json));
+    }
+    if args.iter().any(|a| a == "--questions") {
+        return out(stalls::questions(quick, json));
     }
     let mut rows = Vec::new();
     for v6 in [false, true] {

@@ -78,17 +78,19 @@ struct Turns {
 struct Spread {
     steps: Vec<u32>,
     count: u64,
+    total: u64,
     longest: u64,
 }
 
 impl Spread {
     fn new() -> Spread {
-        Spread { steps: vec![0; STEPS], count: 0, longest: 0 }
+        Spread { steps: vec![0; STEPS], count: 0, total: 0, longest: 0 }
     }
 
     fn add(&mut self, ns: u64) {
         self.steps[((ns / STEP) as usize).min(STEPS - 1)] += 1;
         self.count += 1;
+        self.total += ns;
         self.longest = self.longest.max(ns);
     }
 
@@ -340,10 +342,49 @@ fn measure(name: &str, table: &mut Table, load: Load, besides: Besides, seconds:
         );
     }
     serde_json::json!({"case": "stall", "what": name, "turns": turns.count, "median_us": median,
+        "mean_us": us(turns.total) / turns.count.max(1) as f64,
         "p999_us": p999, "p999_control_us": quiet_p999, "p9999_us": p9999, "p9999_control_us": quiet_p9999,
         "longest_us": longest, "longest_control_us": quiet_longest, "above_50_us": above,
         "above_50_us_control": quiet_above, "longest_wall_us": us(io.longest_wall), "expired": expired,
         "walks": walks, "listed": listed})
+}
+
+/// By how much a worker that always has full batches forwards less while its million flows are listed, or counted, over and over:
+/// pairs of runs with and without, one after the other, so that a busy machine is busy for both. A turn's mean processor time.
+pub fn questions(quick: bool, json: bool) -> Vec<serde_json::Value> {
+    let (rounds, seconds) = if quick { (3, 1) } else { (11, 3) };
+    let flows = 1_000_000;
+    let mut table = Table::new(false, Method::Dr, flows);
+    let mut rows = Vec::new();
+    for (name, besides) in [("listed", Besides::Listing), ("counted", Besides::Counting)] {
+        let (mut ratios, mut walks) = (Vec::new(), 0);
+        for round in 0..rounds {
+            let mut mean = |besides| {
+                let row = measure("", &mut table, Load::Hits(flows), besides, seconds, true);
+                walks += row["walks"].as_u64().unwrap_or(0);
+                row["mean_us"].as_f64().unwrap_or(f64::NAN)
+            };
+            // Neither is always the first.
+            let (with, without) = if round % 2 == 0 {
+                let without = mean(Besides::Nothing);
+                (mean(besides), without)
+            } else {
+                (mean(besides), mean(Besides::Nothing))
+            };
+            ratios.push((with / without - 1.0) * 100.0);
+        }
+        let middle = crate::support::median(&mut ratios);
+        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+        let walk = (rounds as u64 * seconds) as f64 / walks.max(1) as f64;
+        if !json {
+            println!(
+                "questions {name:<10} a turn takes {middle:+.2} % ({least:+.2} to {most:+.2}), a walk of a million flows {walk:.1} s"
+            );
+        }
+        rows.push(serde_json::json!({"case": "questions", "what": name, "percent": middle, "least": least, "most": most,
+            "seconds_a_walk": walk}));
+    }
+    rows
 }
 
 /// Every row.

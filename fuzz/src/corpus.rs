@@ -121,6 +121,18 @@ fn write_all() {
         ("near", r#"{"version":1,"command":"statsu"}"#),
         ("extra", r#"{"version":1,"command":"status","x":[1,null,"\u00e9"]}"#),
         ("array", "[]"),
+        (
+            "edit",
+            r#"{"version":1,"command":"edit","options":{"edits":[{"do":"edit-server","server":"10.0.0.12","keys":{"weight":3}}]}}"#,
+        ),
+        (
+            "add",
+            r#"{"version":1,"command":"edit","options":{"edits":[{"do":"add-service","keys":{"address":"192.0.2.9","port":1}},{"do":"remove-service","service":"web"}]}}"#,
+        ),
+        (
+            "table",
+            r#"{"version":1,"command":"edit","options":{"dry_run":true,"edits":[{"do":"edit-table","table":"timeouts","keys":{"udp":null}}]}}"#,
+        ),
     ] {
         write("request", name, line.as_bytes());
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::workers::Workers;
 use crate::dataplane::stats::WorkerStats;
 use crate::dataplane::verdict::DropReason;
-use crate::model::{MacAddr, SynCookies};
+use crate::model::SynCookies;
 
 /// Something that a worker saw and someone should look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,18 +139,6 @@ fn growing(workers: &Workers) -> Growing {
 fn seen(workers: &Workers) -> Vec<Alarm> {
     let mut all = Vec::new();
     for worker in &workers.list {
-        let conflicts = worker.stats.conflicts.get();
-        if conflicts > 0 {
-            let [.., a, b, c, d, e, f] = worker.stats.conflict_mac.get().to_be_bytes();
-            let mac = MacAddr([a, b, c, d, e, f]);
-            all.push(Alarm {
-                key: format!("conflict {mac}"),
-                text: format!(
-                    "another host claims a service address ({conflicts} times), last with the Ethernet address {mac}: \
-                     it must have that address on `lo` only, with arp_ignore=1 and arp_announce=2"
-                ),
-            });
-        }
         if worker.stats.drops.get(DropReason::PartialChecksum as usize).is_some_and(|drops| drops.get() > 0) {
             all.push(Alarm {
                 key: "partial checksums".to_owned(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compile::{CompileError, Drain, Registry, Whereabouts};
+use super::counters::{Counters, Counts};
 use super::groups::Groups;
 use super::nexthop::Facts;
 use super::persistence;
@@ -34,18 +35,14 @@ pub enum ApplyError {
     Compile(#[from] CompileError),
 }
 
-/// What a server's slot showed when the server took it: packets and bytes to it, connections, packets and bytes from it, over
-/// all workers.
-pub type Baseline = [u64; 5];
-
 /// The state of the data plane as this program made it.
 pub struct Applied {
     registry: Registry,
     /// What each filter takes.
     pub gates: Vec<Gate>,
     groups: Groups,
-    /// Counters of new servers begin here.
-    pub baselines: HashMap<u32, Baseline>,
+    /// What servers and services counted.
+    pub counters: Counters,
     /// Who has persistent clients, and how they are told apart.
     units: persistence::Units,
     /// Clients of what is gone are forgotten once every worker has this generation.
@@ -147,12 +144,10 @@ impl Applied {
     ) -> Result<(Applied, Snapshot), ApplyError> {
         let mut registry = Registry::default();
         let compiled = registry.compile_at(desired, machine.ports, machine.now, whereabouts)?;
-        let baselines = compiled.added.iter().map(|id| (*id, [0; 5])).collect();
+        let mut counters = Counters::default();
+        counters.change(&compiled.snapshot, &compiled.added, &[], |_| [0; 5]);
         let units = persistence::units(&compiled.snapshot);
-        Ok((
-            Applied { registry, gates, groups, baselines, units, forgetting: None, narrowing: None },
-            compiled.snapshot,
-        ))
+        Ok((Applied { registry, gates, groups, counters, units, forgetting: None, narrowing: None }, compiled.snapshot))
     }
 
     /// Opens the filters: from here on packets are taken from the kernel.
@@ -198,12 +193,7 @@ impl Applied {
                 return Err(error.into());
             }
         };
-        for id in &compiled.removed {
-            self.baselines.remove(id);
-        }
-        for id in &compiled.added {
-            self.baselines.insert(*id, totals(workers, *id));
-        }
+        self.counters.change(&compiled.snapshot, &compiled.added, &compiled.removed, |id| totals(workers, id));
         let generation = compiled.snapshot.generation;
         let units = persistence::units(&compiled.snapshot);
         shared.snapshot.store(Arc::new(compiled.snapshot));
@@ -304,8 +294,8 @@ impl Applied {
     }
 }
 
-/// What all workers counted in the slot of a server, as in [`Baseline`].
-pub fn totals(workers: &Workers, id: u32) -> Baseline {
+/// What all workers counted in the slot of a server, as in [`Counts`].
+pub fn totals(workers: &Workers, id: u32) -> Counts {
     workers.list.iter().filter_map(|worker| worker.stats.servers.get(slot_of(id))).fold([0; 5], |sum, server| {
         let counters = [&server.packets, &server.bytes, &server.connections, &server.out_packets, &server.out_bytes];
         [0, 1, 2, 3, 4].map(|at: usize| sum[at] + counters[at].get())

@@ -4,6 +4,7 @@
 //! be microseconds apart.
 
 pub mod health;
+pub mod neighbors;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -12,13 +13,15 @@ use std::time::Duration;
 
 use super::apply::{Applied, totals};
 use super::compile::Drain;
+use super::counters;
 use super::health::watch::Watch;
 use super::nexthop::{Facts, Reach, Reason};
+use super::status::parts::Question;
 use super::status::{
     DrainStatus, InterfaceStatus, LimitedClientsStatus, LimitsStatus, LocalPortsStatus, NextHopStatus,
     PersistenceStatus, QueueStatus, RefusedMode, RemovedStatus, ServerStatus, ServiceStatus, Unreachable, WorkerStatus,
 };
-use super::workers::Workers;
+use super::workers::{Worker, Workers};
 use crate::dataplane::io::open::IoReport;
 use crate::dataplane::schedule::{self, Member};
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
@@ -100,6 +103,11 @@ pub fn workers(desired: &Desired, workers: &Workers, loads: &[f64]) -> Vec<Worke
             forwarded: stats.forwarded.get(),
             replies: stats.replies.get(),
             rx_ring_drops: io.rx_ring_drops,
+            tx_full: io.tx_full,
+            passed: io.passed,
+            tx_kicks: io.tx_kicks,
+            rx_wakeups: io.rx_wakeups,
+            expired: stats.expired.get(),
             flows: stats.flows_v4.get(),
             flow_capacity: worker.capacity.0,
             flows_ipv6: stats.flows_v6.get(),
@@ -146,6 +154,15 @@ pub fn drops(workers: &Workers) -> BTreeMap<String, u64> {
     DropReason::ALL.iter().map(|reason| (reason.name().to_owned(), count(*reason))).filter(|(_, n)| *n > 0).collect()
 }
 
+/// Dropped packets by reason, for each worker.
+pub fn drops_by_worker(workers: &Workers) -> Vec<BTreeMap<String, u64>> {
+    let of = |worker: &Worker| {
+        let counted = DropReason::ALL.iter().zip(&worker.stats.drops).map(|(reason, drops)| (reason, drops.get()));
+        counted.filter(|(_, count)| *count > 0).map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+    };
+    workers.list.iter().map(of).collect()
+}
+
 /// Client networks that are counted for limits. Looks at the whole table.
 pub fn limited_clients(snapshot: &Snapshot, workers: &Workers) -> LimitedClientsStatus {
     let clients = &workers.director.clients;
@@ -165,28 +182,31 @@ pub struct Now {
     pub elapsed: Duration,
 }
 
-/// What checks, and what they mean.
+/// What checks, what they mean, and of whom it is asked.
 #[derive(Clone, Copy)]
 pub struct Healths<'a> {
+    /// Which services and servers are wanted.
+    pub asked: &'a Question,
     /// What they mean.
     pub watch: &'a Watch,
     /// Each with its id.
     pub checks: &'a health::Known<'a>,
 }
 
-/// The services of a snapshot, with their servers in the order of the file.
+/// The services of a snapshot that are asked for, with their servers in the order of the file. The sums of a service are those of
+/// all its servers, unless servers are named.
 pub fn services(
     snapshot: &Snapshot,
     desired: &Desired,
     applied: &Applied,
     workers: &Workers,
     now: Now,
-    Healths { watch, checks }: Healths<'_>,
+    Healths { asked, watch, checks }: Healths<'_>,
     reach: impl Fn(&Service, &Server) -> Reach,
 ) -> Vec<ServiceStatus> {
     let mut all = Vec::new();
     let drains = applied.drains();
-    for service in &snapshot.services {
+    for service in snapshot.services.iter().filter(|service| asked.concerns(&service.config)) {
         let (config, members) = (&*service.config, by_ends(service));
         let one = |configured: &Server| {
             let member = members.get(&ends(config, configured)).copied();
@@ -200,10 +220,12 @@ pub fn services(
             let server = server(configured, member, desired, applied, workers, reach);
             ServerStatus { path_mtu, drain, weight, health, ..server }
         };
-        let servers: Vec<ServerStatus> = config.servers.iter().map(one).collect();
-        let sorry = config.health.sorry.as_deref().map(|configured| Box::new(one(configured)));
+        let is_asked = |server: &&Server| asked.names_server(config, server);
+        let servers: Vec<ServerStatus> = config.servers.iter().filter(is_asked).map(one).collect();
+        let sorry = config.health.sorry.as_deref().filter(is_asked).map(|configured| Box::new(one(configured)));
         let flags = schedule::flags(config.scheduler).into_iter().map(str::to_owned).collect();
-        let sum = |of: fn(&ServerStatus) -> u64| servers.iter().map(of).sum();
+        let counted = applied.counters.of_service(service, |id| totals(workers, id));
+        let [packets, bytes, connections, out_packets, out_bytes] = counted;
         all.push(ServiceStatus {
             name: config.name.clone(),
             address: config.key.address.to_string(),
@@ -212,16 +234,18 @@ pub fn services(
             scheduler: config.scheduler.name.to_owned(),
             flags,
             method: config.method,
-            packets: sum(|server| server.packets),
-            bytes: sum(|server| server.bytes),
-            out_packets: sum(|server| server.out_packets),
-            out_bytes: sum(|server| server.out_bytes),
-            connections: sum(|server| server.connections),
+            packets,
+            bytes,
+            out_packets,
+            out_bytes,
+            connections,
+            rates: applied.counters.rates_of_service(&config.key),
+            settings: counters::settings(config),
             limits: limits(service),
             quorum: health::quorum(config, watch.meaning()),
             servers,
             sorry,
-            removed: removed(service),
+            removed: if asked.server.is_none() { removed(service) } else { Vec::new() },
         });
     }
     all
@@ -286,11 +310,8 @@ fn server(
     workers: &Workers,
     reach: Reach,
 ) -> ServerStatus {
-    let [packets, bytes, connections, out_packets, out_bytes] = member.map_or([0; 5], |member| {
-        let base = applied.baselines.get(&member.id).copied().unwrap_or_default();
-        let now = totals(workers, member.id);
-        [0, 1, 2, 3, 4].map(|at: usize| now[at].saturating_sub(base[at]))
-    });
+    let [packets, bytes, connections, out_packets, out_bytes] =
+        member.map_or([0; 5], |member| applied.counters.of_server(member.id, |id| totals(workers, id)));
     let method = if reach == Err(Reason::Local) { "local" } else { configured.method.name() };
     let interface = |port: u8| desired.interfaces.get(usize::from(port)).map_or(String::new(), |i| i.name.clone());
     let (next_hop, unreachable) = match reach {
@@ -306,6 +327,7 @@ fn server(
         address: configured.address.to_string(),
         port: configured.port,
         method: method.to_owned(),
+        configured_method: configured.method.name().to_owned(),
         weight: configured.weight,
         health: None,
         next_hop,
@@ -321,6 +343,7 @@ fn server(
         bytes,
         out_packets,
         out_bytes,
+        rates: member.map(|member| applied.counters.rates_of_server(member.id)).unwrap_or_default(),
         path_mtu: None,
     }
 }

@@ -115,9 +115,10 @@ pub enum CompileError {
 }
 
 /// What makes a server the same one in two snapshots. Flows cannot go on where one of these changes.
-type Identity = (IpAddr, Option<u16>, Method);
+pub type Identity = (IpAddr, Option<u16>, Method);
 
-const fn identity(server: &Server) -> Identity {
+/// What a server is known by from one snapshot to the next.
+pub const fn identity(server: &Server) -> Identity {
     (server.address, server.port, server.method)
 }
 

@@ -2,27 +2,36 @@
 
 pub mod alarms;
 pub mod apply;
+pub mod capture;
 pub mod check;
+pub mod claims;
 pub mod cli;
 pub mod collect;
 pub mod compile;
 pub mod config;
+pub mod counters;
 pub mod edit;
+pub mod explain;
 pub mod flows;
 pub mod groups;
 pub mod health;
 pub mod import;
 pub mod ipvsadm;
+pub mod manual;
 pub mod netlink;
 pub mod nexthop;
 pub mod persistence;
+pub mod plan;
 pub mod replay;
 pub mod resolve;
 pub mod routers;
 pub mod run;
+pub mod show;
 pub mod socket;
 pub mod startup;
 pub mod status;
+pub mod top;
+pub mod whole_file;
 pub mod workers;
 
 use std::io::Write as _;

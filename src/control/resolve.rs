@@ -8,6 +8,7 @@ mod checks;
 mod health;
 mod life;
 mod persistence;
+mod roles;
 mod router;
 mod scheduler;
 mod services;
@@ -36,6 +37,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
     let timeouts = file.tables("timeouts").first().map(|entry| life::timeouts(entry, Timeouts::default()));
     let control = |key| file.tables("control").first().and_then(|entry| entry.text(key));
     let (control_socket, state_file) = (control("socket"), control("state"));
+    let roles = file.tables("control").first().and_then(|entry| roles::roles(entry, read, out));
     let interfaces = interfaces(file, out);
     let services = services::services(file.tables("service"), timeouts.unwrap_or_default(), out);
     local_addresses(file, engine.as_ref().map(|engine| engine.local_addresses), out);
@@ -47,6 +49,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
         engine: engine?,
         timeouts: timeouts?,
         control_socket: control_socket?.value.into(),
+        roles: roles?,
         state_file: state_file?.value.into(),
         interfaces,
         neighbors,

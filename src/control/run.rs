@@ -3,11 +3,15 @@
 //! Owns the order of start and stop, and the one loop over signals, the control socket, the kernel's announcements and
 //! timers. Decides nothing about packets and nothing about a configuration.
 
+mod change;
+mod claims;
+mod explain;
 mod health;
 mod people;
 mod report;
+mod zero;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -18,14 +22,16 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tracing::{error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
+use super::capture::Catching;
 use super::check::{self, summary};
 use super::config::{self, Loaded, Refused};
+use super::counters;
+use super::edit::Running;
 use super::flows::Listings;
 use super::groups::Groups;
 use super::health::watch::{Prospect, Wake, Watch};
@@ -35,7 +41,7 @@ use super::nexthop::{Path as Way, Reason};
 use super::persistence::Question;
 use super::routers::Routers;
 use super::socket::server::{Server, SocketError};
-use super::socket::{Answer, Code, Command};
+use super::socket::{Answer, Command};
 use super::startup;
 use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
@@ -43,6 +49,8 @@ use crate::dataplane::worker::Shared;
 use crate::health::CheckerError;
 use crate::model::{self, Desired, Service};
 use crate::vrrp::driver::DriverError;
+use change::Saving;
+use explain::Asking;
 use people::People;
 
 /// Arguments of `evenkeel run`.
@@ -110,9 +118,6 @@ const SOCKET: Token = Token(16);
 /// How long start-up waits for the servers' Ethernet addresses before it goes on without the rest.
 const FIRST_RESOLUTION: Duration = Duration::from_millis(1500);
 
-/// How long a reload waits for the Ethernet addresses of new servers.
-const RELOAD_RESOLUTION: Duration = Duration::from_millis(250);
-
 /// Least time between two snapshots that only follow next hops.
 const HOPS_PAUSE: Duration = Duration::from_millis(50);
 
@@ -143,11 +148,12 @@ pub fn main(args: RunArgs) -> ExitCode {
 /// # Errors
 /// [`RunError`]: why it did not start, or why it had to stop.
 pub fn run(file: &Path) -> Result<(), RunError> {
-    let Loaded { desired, warnings } = config::load(file)?;
+    let Loaded { desired, warnings, text } = config::load(file)?;
     let name = file.display().to_string();
     for warning in &warnings {
         warn!("{}", warning.render(&name).trim_end());
     }
+    startup::raise_descriptors();
     let poll = Poll::new().map_err(RunError::Loop)?;
     let signals = [(RELOAD, &[SIGHUP][..]), (STOP, &[SIGTERM, SIGINT])];
     let mut pipes = signals
@@ -214,8 +220,13 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         ticked: now,
         unreachable: BTreeMap::new(),
         alarms: Alarms::default(),
+        listening: claims::Listening::open(),
         local: Vec::new(),
         listings: Listings::default(),
+        catching: Catching::default(),
+        asking: Asking::default(),
+        running: Running::new(text),
+        saving: None,
         people,
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
@@ -292,10 +303,20 @@ struct Engine {
     /// Servers without a next hop, and why, as last logged.
     unreachable: BTreeMap<IpAddr, Reason>,
     alarms: Alarms,
+    /// Who else answers for service addresses.
+    listening: claims::Listening,
     /// Sentences about addresses that the kernel should not have, or should, as last logged.
     local: Vec<String>,
     /// Requests about flows that the workers are answering.
     listings: Listings,
+    /// Captures that clients have begun.
+    catching: Catching,
+    /// Clients that wait for an explanation.
+    asking: Asking,
+    /// The configuration's text.
+    running: Running,
+    /// The file is being written.
+    saving: Option<Saving>,
     // Last: scripts that still run are waited for a little.
     people: People,
 }
@@ -332,12 +353,12 @@ impl Engine {
                 }
             }
             self.on_health(now);
+            server.set_roles(&self.desired.roles);
             server.turn(poll.registry(), now, |request, client| match request.command {
-                Command::Status => match serde_json::to_value(self.status()) {
-                    Ok(status) => Answer::Done(status).into(),
-                    Err(error) => Answer::refused(error.to_string()).into(),
-                },
-                Command::Reload => self.reload(now).into(),
+                Command::Status => self.status(&request.options).into(),
+                Command::Reload => self.asked_to_reload(&request.options, now).into(),
+                Command::Edit => self.edit(&request.options, now).into(),
+                Command::Save => self.save(client, &request.options),
                 Command::Flows => self.listings.begin(client, &request.options, &self.shared, &self.desired, now),
                 Command::Server => self.server(&request.options, now).into(),
                 Command::Events => self.people.events.begin(client, &request.options, now),
@@ -345,9 +366,12 @@ impl Engine {
                     Ok(question) => self.persistence(&question, now).into(),
                     Err(why) => Answer::refused(why).into(),
                 },
-                Command::Edit | Command::Save | Command::Zero | Command::Explain | Command::Capture => {
-                    Answer::refused("not here yet").into()
-                }
+                Command::Capture => self.catching.begin(client, &request.options, &self.shared, &self.desired, now),
+                Command::Explain => self.explain(client, &request.options, now),
+                Command::Zero => match counters::Question::read(&request.options) {
+                    Ok(question) => self.zero(&question).into(),
+                    Err(why) => Answer::refused(why).into(),
+                },
             });
             let mut answers = Vec::new();
             self.listings.turn(
@@ -356,8 +380,21 @@ impl Engine {
                 |client| server.waits(client),
                 |to, answer| answers.push((to, answer)),
             );
+            self.catching.turn(
+                &self.shared,
+                &self.desired,
+                now,
+                |client| server.waits(client),
+                |to, answer| answers.push((to, answer)),
+            );
             for (client, answer) in answers {
-                server.complete(client, &answer, now);
+                if let Some(answer) = self.explained(client, answer, now) {
+                    server.complete(client, &answer, now);
+                }
+            }
+            self.asking.keep(|client| server.waits(client));
+            if let Some((to, answer)) = self.saved() {
+                server.complete(to, &answer, now);
             }
             self.on_deadline(now)?;
             let mut answers = Vec::new();
@@ -385,6 +422,9 @@ impl Engine {
         if let Some(deadline) = self.applied.next_deadline() {
             until = until.min((self.started + deadline).max(self.hops_applied + HOPS_PAUSE));
         }
+        if let Some(fetch) = self.catching.next_deadline(Instant::now()) {
+            until = until.min(fetch);
+        }
         if let Some(fetch) = self.listings.next_deadline(Instant::now()) {
             until = until.min(fetch);
         }
@@ -410,9 +450,11 @@ impl Engine {
                 *before = busy;
             }
             self.ticked = now;
+            self.estimate();
             for alarm in self.alarms.tick(&self.workers, now) {
                 warn!("{}", alarm.text);
             }
+            self.look_for_claims(now);
             if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
                 return Err(RunError::WorkerDied(dead));
             }
@@ -446,87 +488,5 @@ impl Engine {
     fn configure_routers(&mut self) -> Result<(), DriverError> {
         let (applied, meaning) = (&self.applied, self.watch.meaning());
         self.routers.configure(&self.desired, |router| applied.slot(router), |service| meaning.is_up(service))
-    }
-
-    /// Reads the file again. What is wrong with it changes nothing.
-    fn reload(&mut self, now: Instant) -> Answer {
-        let name = self.file.display().to_string();
-        let Loaded { mut desired, warnings } = match config::load(&self.file) {
-            Ok(loaded) => loaded,
-            Err(Refused { problems, .. }) => {
-                let errors = problems.iter().filter(|problem| problem.severity == config::Severity::Error).count();
-                let text = format!("{name}: refused: {errors} error{}", if errors == 1 { "" } else { "s" });
-                error!("{text}; nothing changed\n{}", config::render_all(&name, &problems).trim_end());
-                self.last_error = Some(text.clone());
-                return Answer::Refused { error: text, code: Code::Invalid, problems };
-            }
-        };
-        self.restart = startup::needs_restart(&self.desired, &mut desired);
-        let refused = |engine: &mut Engine, failure: &dyn std::error::Error| {
-            let text = format!("{name}: refused: {}", startup::chain(failure));
-            error!("{text}; nothing changed");
-            engine.last_error = Some(text.clone());
-            Answer::refused(text)
-        };
-        if let Err(failure) = self.tracker.watch(&desired, now) {
-            let before = self.desired.clone();
-            let _ = self.tracker.watch(&before, now);
-            return refused(self, &failure);
-        }
-        self.await_new_servers(&desired);
-        if let Some(why) = startup::kernel_in_the_way(&desired, &self.report.modes, &self.tracker.facts().addresses) {
-            let before = self.desired.clone();
-            let _ = self.tracker.watch(&before, now);
-            return refused(self, &RunError::KernelInTheWay(why));
-        }
-        self.people.look(&desired);
-        let (tracker, people) = (&self.tracker, &self.people);
-        let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
-        let prospect = self.watch.look(&desired, now, reach, |prospect| people.prepare(&desired, prospect));
-        let generation = match self.change(&desired, Some(&prospect)) {
-            Ok(generation) => generation,
-            Err(failure) => {
-                let before = self.desired.clone();
-                let _ = self.tracker.watch(&before, now);
-                self.people.look(&before);
-                return refused(self, &failure);
-            }
-        };
-        self.desired = Arc::new(desired);
-        self.last_error = None;
-        if let Err(failure) = self.watch.take(prospect) {
-            // As for VRRP: there were none before either.
-            self.last_error = Some(format!("{name}: {}", startup::chain(&failure)));
-            error!("{name}: {}", startup::chain(&failure));
-        }
-        self.tell();
-        if let Err(failure) = self.configure_routers() {
-            // The configuration is in force but for VRRP, which did not run before either.
-            self.last_error = Some(format!("{name}: no VRRP: {}", startup::chain(&failure)));
-            error!("{name}: no VRRP: {}", startup::chain(&failure));
-        }
-        self.loaded_at = unix_time();
-        self.hops_changed = true;
-        let said = format!("{name}: reloaded: {}", summary(&self.desired, warnings.len()).trim_start_matches("fine: "));
-        info!("{said}, generation {generation}");
-        let mut all: Vec<String> = warnings.iter().map(|warning| warning.render(&name).trim_end().to_owned()).collect();
-        all.extend(self.restart.iter().cloned());
-        all.iter().for_each(|warning| warn!("{warning}"));
-        let text = all.iter().fold(said, |text, warning| format!("{text}\nwarning: {warning}"));
-        Answer::Done(json!({ "summary": text, "generation": generation, "warnings": all }))
-    }
-
-    /// Waits a moment for the Ethernet addresses of servers that were not there before: a service whose servers are all
-    /// replaced would else have none for the time of an ARP exchange.
-    fn await_new_servers(&mut self, desired: &Desired) {
-        let start = Instant::now();
-        let known: HashSet<(IpAddr, Way)> = servers(&self.desired).collect();
-        let new: Vec<(IpAddr, Way)> = servers(desired).filter(|server| !known.contains(server)).collect();
-        let pending = |tracker: &Tracker| {
-            new.iter().any(|(address, path)| tracker.hop(*address, *path) == Some(&Err(Reason::Unresolved)))
-        };
-        while start.elapsed() < RELOAD_RESOLUTION && pending(&self.tracker) {
-            self.tracker.turn(RELOAD_RESOLUTION.saturating_sub(start.elapsed()));
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
 
 use crate::dataplane::io::open::IoReport;
@@ -21,6 +22,20 @@ pub fn log_to_stderr(level: &str) {
         .with_target(false);
     // A second subscriber (in tests) is no error.
     let _ = log.try_init();
+}
+
+/// Files that the engine has open at most: checks of thousands of servers, and as many clients of the control socket.
+const DESCRIPTORS: u64 = 16_384;
+
+/// Lets this process have as many files open as it may, up to what the engine can use.
+pub fn raise_descriptors() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let wanted = hard.min(DESCRIPTORS);
+    if soft < wanted
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+    {
+        warn!("at most {soft} files can be open, and no more could be had: {error}");
+    }
 }
 
 /// An error with its causes, on one line.

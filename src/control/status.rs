@@ -4,7 +4,10 @@
 
 mod health;
 mod life;
+mod neighbors;
+pub mod parts;
 mod services;
+mod settings;
 pub(in crate::control) mod table;
 mod vrrp;
 
@@ -16,11 +19,17 @@ use serde::{Deserialize, Serialize};
 use crate::model::{IoMode, Method, Protocol};
 use crate::vrrp::status::VrrpStatus;
 pub use health::{CheckStatus, QuorumStatus, ServerCheckStatus, ServerHealthStatus, TurnStatus, render_checks};
+pub(in crate::control) use health::{short, word as state_word};
 pub use life::{DrainStatus, LimitedClientsStatus, LimitsStatus, RemovedStatus};
+pub use neighbors::NeighborStatus;
+pub(in crate::control) use services::with_port;
+pub use settings::{PersistenceSettings, RatesStatus, SettingsStatus, TimeoutsStatus};
 use table::Table;
+pub(in crate::control) use vrrp::{ago, master as master_words};
 
-/// Everything about the engine.
+/// Everything about the engine, or those parts of it that were asked for; [`parts::Part`] has the members' names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// The process.
     pub engine: EngineStatus,
@@ -32,22 +41,28 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Services, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
-    /// Health checks, each once, whoever shares it.
+    /// The timeouts that `ipvsadm` knows.
     #[serde(default)]
+    pub timeouts: TimeoutsStatus,
+    /// Health checks, each once, whoever shares it.
     pub checks: Vec<CheckStatus>,
     /// Local addresses of full NAT, over all services and workers.
     pub local_ports: LocalPortsStatus,
     /// Client networks that are counted for limits, over all services.
-    #[serde(default)]
     pub limited_clients: LimitedClientsStatus,
     /// Persistent clients, over all services and workers.
-    #[serde(default)]
     pub persistence: PersistenceStatus,
     /// Virtual routers; absent where there never was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vrrp: Option<VrrpStatus>,
+    /// Next hops; only where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbors: Option<Vec<NeighborStatus>>,
     /// Dropped packets by reason; reasons that never happened are absent.
     pub drops: BTreeMap<String, u64>,
+    /// The same for each worker, in their order; only where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drops_by_worker: Option<Vec<BTreeMap<String, u64>>>,
     /// What someone should look at.
     pub warnings: Vec<String>,
 }
@@ -100,6 +115,9 @@ pub struct ConfigStatus {
     pub loaded_at: u64,
     /// Why the last reload was refused, if it was.
     pub last_error: Option<String>,
+    /// Changes by command that the file does not have.
+    #[serde(default)]
+    pub unsaved: usize,
 }
 
 /// One interface.
@@ -179,6 +197,21 @@ pub struct WorkerStatus {
     pub replies: u64,
     /// Frames that the kernel dropped because the worker was late.
     pub rx_ring_drops: u64,
+    /// Frames that found the transmit ring full.
+    #[serde(default)]
+    pub tx_full: u64,
+    /// Frames given back to the kernel.
+    #[serde(default)]
+    pub passed: u64,
+    /// Calls that asked the kernel to send.
+    #[serde(default)]
+    pub tx_kicks: u64,
+    /// Calls that woke the kernel's receiving side.
+    #[serde(default)]
+    pub rx_wakeups: u64,
+    /// Flows that ended by their timeout.
+    #[serde(default)]
+    pub expired: u64,
     /// IPv4 flows now, and most.
     pub flows: u64,
     /// Most IPv4 flows.
@@ -249,7 +282,7 @@ pub struct ServiceStatus {
     pub flags: Vec<String>,
     /// Forwarding method, where a server has no other.
     pub method: Method,
-    /// Packets of all its servers.
+    /// Packets of all its servers, those that were removed included.
     pub packets: u64,
     /// Bytes of all its servers.
     pub bytes: u64,
@@ -259,6 +292,12 @@ pub struct ServiceStatus {
     pub out_bytes: u64,
     /// Flows of all its servers since start.
     pub connections: u64,
+    /// What passes of all its servers a second.
+    #[serde(default)]
+    pub rates: RatesStatus,
+    /// What else it is set to.
+    #[serde(default)]
+    pub settings: SettingsStatus,
     /// Its limits for new flows, where it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsStatus>,
@@ -285,6 +324,9 @@ pub struct ServerStatus {
     pub port: Option<u16>,
     /// How packets reach it: a method's name, or `local` for a server that is this machine.
     pub method: String,
+    /// The method that it is configured with.
+    #[serde(default)]
+    pub configured_method: String,
     /// Weight that counts for new flows now: 0 for a server that gets none.
     pub weight: u16,
     /// How it is by its checks, by people and by traffic.
@@ -320,6 +362,9 @@ pub struct ServerStatus {
     pub out_packets: u64,
     /// Bytes of those packets.
     pub out_bytes: u64,
+    /// What of all this passes a second.
+    #[serde(default)]
+    pub rates: RatesStatus,
     /// Tunnels: largest packet on the way to it, in bytes with the outer header, where a router has told of less than the
     /// interface takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -365,12 +410,19 @@ pub fn render(status: &Status, now: u64) -> String {
     if let Some(error) = &config.last_error {
         let _ = writeln!(out, "warning: the last reload was refused: {error}");
     }
+    if config.unsaved > 0 {
+        let _ = writeln!(
+            out,
+            "changes by command that the file does not have: {} (`evenkeel save` writes them)",
+            config.unsaved
+        );
+    }
     out.push('\n');
     if let Some(routers) = &status.vrrp {
         vrrp::render(&mut out, routers);
     }
     interfaces(&mut out, status);
-    workers(&mut out, status);
+    out.push_str(&render_workers(status));
     services::render(&mut out, status);
     let persistence = &status.persistence;
     if persistence.clients > 0 || persistence.refused > 0 {
@@ -436,7 +488,9 @@ fn interfaces(out: &mut String, status: &Status) {
     out.push('\n');
 }
 
-fn workers(out: &mut String, status: &Status) {
+/// The workers for people.
+pub(in crate::control) fn render_workers(status: &Status) -> String {
+    let mut out = String::new();
     let header = [
         ">Worker",
         ">Core",
@@ -471,8 +525,9 @@ fn workers(out: &mut String, status: &Status) {
     }
     out.push_str(&table.render());
     out.push('\n');
-    shared_work(out, status);
-    cookies(out, status);
+    shared_work(&mut out, status);
+    cookies(&mut out, status);
+    out
 }
 
 /// What workers do besides forwarding; nothing while none of it happens.

@@ -68,6 +68,11 @@ impl Bucket {
         self.0.fetch_update(Relaxed, Relaxed, next).is_ok()
     }
 
+    /// Whether one could be taken now; takes none.
+    pub fn has(&self, rate: Rate, now: u32) -> bool {
+        Bucket(AtomicU64::new(self.0.load(Relaxed))).take(rate, now)
+    }
+
     /// Takes back the last [`Bucket::take`].
     pub fn give_back(&self, rate: Rate) {
         let interval = fixed(1000).div_ceil(u64::from(rate.per_second.max(1)));
@@ -232,6 +237,21 @@ impl Clients {
             if limits.connections.is_some() {
                 close(slot, network.tag());
             }
+        }
+    }
+
+    /// What [`Clients::admit`] would say to a network that is counted already; counts nothing. One that is not is admitted
+    /// where there is room, of which this says nothing.
+    pub fn judge(&self, network: Network, limits: ClientLimits, now: u32) -> Admission {
+        let known = self.group(network).iter().find(|slot| is_of(slot.word.load(SeqCst), network.tag()));
+        let Some(slot) = known else { return Admission::Admitted };
+        let count = slot.word.load(SeqCst) & COUNT;
+        if count >= u64::from(limits.connections.unwrap_or(MOST_PER_CLIENT)) {
+            Admission::Connections
+        } else if limits.rate.is_some_and(|rate| !slot.rate.has(rate, now)) {
+            Admission::Rate
+        } else {
+            Admission::Admitted
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod answer;
+pub mod capture;
 pub mod checksum;
 pub mod director;
 pub mod directory;

@@ -491,6 +491,11 @@ impl Snapshot {
         self.members.get(slot_of(id))?.as_ref().filter(|member| member.id == id)
     }
 
+    /// The member in this slot now, ghosts included.
+    pub fn member_at(&self, slot: u16) -> Option<&Member> {
+        self.members.get(usize::from(slot))?.as_ref()
+    }
+
     /// What becomes of the flows of the server with this stable id; `None` where it serves them.
     #[inline]
     pub fn fate(&self, id: u32) -> Option<Fate> {

@@ -2,12 +2,15 @@
 //!
 //! Owns the clock of the data plane (one reading a turn) and the pace of polling. Decides nothing about packets.
 
+mod tapped;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 
+use super::capture::Taps;
 use super::flow::Budget;
 use super::handover::{Inbox, PARCELS};
 use super::io::{BATCH, Frame, FrameMemory, PacketIo};
@@ -28,6 +31,10 @@ const SWEEP_IDLE: Budget = Budget { buckets: 512, flows: 16 };
 const ANSWER_BUSY: Effort = Effort { buckets: 64, flows: 8 };
 const ANSWER_IDLE: Effort = Effort { buckets: 256, flows: 16 };
 
+/// Turns with a full batch, behind which more packets may wait, of which one answers: forwarding comes first. The bench
+/// `micro -- --questions` shows what it costs.
+const FULL_BATCHES_AN_ANSWER: u32 = 32;
+
 /// Longest sleep: sweeping, the stop flag and new snapshots wait no longer.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
 
@@ -47,6 +54,8 @@ pub struct Shared {
     inboxes: Box<[Inbox]>,
     /// One for each worker: where it is asked about its flows.
     desks: Box<[Desk]>,
+    /// Where captures are laid out.
+    taps: Taps,
 }
 
 impl Shared {
@@ -63,12 +72,23 @@ impl Shared {
             start: Instant::now(),
             inboxes,
             desks: (0..workers).map(|_| Desk::default()).collect(),
+            taps: Taps::new(workers),
         })
     }
 
     /// The clock of all workers at `time`: milliseconds, wraps around.
     pub fn clock(&self, time: Instant) -> u32 {
         (time - self.start).as_millis() as u32
+    }
+
+    /// The same clock in nanoseconds; it does not wrap.
+    pub fn nanoseconds(&self, time: Instant) -> u64 {
+        (time - self.start).as_nanos() as u64
+    }
+
+    /// Where captures are laid out for the workers.
+    pub fn taps(&self) -> &Taps {
+        &self.taps
     }
 
     /// The workers' inboxes, by their numbers.
@@ -80,6 +100,14 @@ impl Shared {
     pub fn desks(&self) -> &[Desk] {
         &self.desks
     }
+}
+
+/// One turn of a worker by both of its clocks: one reading.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    time: Instant,
+    /// Milliseconds, wraps around.
+    now: u32,
 }
 
 /// How a worker behaves without packets.
@@ -94,7 +122,7 @@ pub struct Pace {
 /// Runs worker number `me` until [`Shared::stop`] is set. Never returns a frame unaccounted for: each received frame was
 /// transmitted, handed over, passed or released when it ends; what lies in an inbox then is lost.
 pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared>, me: usize, pace: Pace) {
-    let (inboxes, inbox) = (shared.inboxes(), shared.inboxes().get(me));
+    let inbox = shared.inboxes().get(me);
     let desk = shared.desks().get(me);
     let stats = pipeline.stats().clone();
     let mut cache = Cache::new(&shared.snapshot);
@@ -106,6 +134,7 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
     let mut last_publish = begin;
     let mut was_busy = false;
     let mut sweep_debt = 0.0f64;
+    let mut full_batches = 0_u32;
     while !shared.stop.load(Relaxed) {
         io.service();
         let count = io.receive(&mut frames);
@@ -122,9 +151,10 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
             stats.generation.set(snapshot.generation);
         }
         was_busy = count > 0;
+        full_batches = if count == BATCH { full_batches.saturating_add(1) } else { FULL_BATCHES_AN_ANSWER };
         if was_busy {
             let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
-            batch(io, pipeline, inboxes, snapshot, frames, outcomes, now);
+            batch(io, pipeline, (shared, me), snapshot, frames, outcomes, Turn { time, now });
         }
         if let Some(inbox) = inbox.filter(|inbox| !inbox.is_empty()) {
             // A batch of others' at most, so that the own queues have their turn.
@@ -132,14 +162,18 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
             stats.taken_over.add(count as u64);
             was_busy |= count > 0;
             let (frames, outcomes) = (&mut frames[..count], &mut outcomes[..count]);
-            batch(io, pipeline, inboxes, snapshot, frames, outcomes, now);
+            batch(io, pipeline, (shared, me), snapshot, frames, outcomes, Turn { time, now });
         }
         if was_busy {
             last_frame = time;
         }
         if pipeline.fragments_are_due(now) {
             pipeline.expire_fragments(snapshot, io.memory(), now);
-            act_on_extra(io, inboxes, pipeline);
+            if shared.taps.is_on() {
+                tapped::extra(io, pipeline, (shared, me), snapshot, Turn { time, now });
+            } else {
+                act_on_extra(io, shared.inboxes(), pipeline);
+            }
         }
         // The debt never exceeds one round: a worker that was stopped for long does not sweep in circles.
         let round = pipeline.sweep_length() as f64;
@@ -149,7 +183,10 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
         if buckets > 0 {
             sweep_debt -= pipeline.sweep_some(snapshot, Budget { buckets, ..most }, now) as f64;
         }
-        if let Some(desk) = desk {
+        if let Some(desk) = desk
+            && full_batches >= FULL_BATCHES_AN_ANSWER
+        {
+            full_batches = 0;
             pipeline.answer(desk, snapshot, if was_busy { ANSWER_BUSY } else { ANSWER_IDLE }, now);
         }
         if time - last_publish >= PUBLISH_PERIOD {
@@ -176,16 +213,19 @@ pub fn run<I: PacketIo>(io: &mut I, pipeline: &mut Pipeline, shared: &Arc<Shared
 fn batch<I: PacketIo>(
     io: &mut I,
     pipeline: &mut Pipeline,
-    inboxes: &[Inbox],
+    (shared, me): (&Shared, usize),
     snapshot: &Snapshot,
     frames: &mut [Frame],
     outcomes: &mut [Outcome],
-    now: u32,
+    turn: Turn,
 ) {
-    pipeline.process(snapshot, io.memory(), frames, outcomes, now);
-    act(io, inboxes, frames, outcomes);
+    if shared.taps.is_on() && tapped::batch(io, pipeline, (shared, me), snapshot, frames, outcomes, turn) {
+        return;
+    }
+    pipeline.process(snapshot, io.memory(), frames, outcomes, turn.now);
+    act(io, shared.inboxes(), frames, outcomes);
     pipeline.settle(outcomes);
-    act_on_extra(io, inboxes, pipeline);
+    act_on_extra(io, shared.inboxes(), pipeline);
 }
 
 /// Sleeps until a frame arrives, from a queue or another worker.

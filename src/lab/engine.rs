@@ -172,6 +172,29 @@ impl EngineConfig {
         self
     }
 
+    /// The tables of a list, such as `service`.
+    pub fn tables(&self, list: &str) -> impl Iterator<Item = &Table> {
+        let entries = self.root.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        entries.iter().filter_map(Value::as_table)
+    }
+
+    /// Takes the tables of a list out and gives them.
+    pub fn take(&mut self, list: &str) -> Vec<Table> {
+        let Some(Value::Array(entries)) = self.root.remove(list) else { return Vec::new() };
+        entries
+            .into_iter()
+            .filter_map(|entry| if let Value::Table(table) = entry { Some(table) } else { None })
+            .collect()
+    }
+
+    /// Changes every table of a list.
+    pub fn each(&mut self, list: &str, change: impl FnMut(&mut Table)) -> &mut Self {
+        if let Some(Value::Array(entries)) = self.root.get_mut(list) {
+            entries.iter_mut().filter_map(Value::as_table_mut).for_each(change);
+        }
+        self
+    }
+
     /// The text of the file.
     pub fn to_toml(&self) -> String {
         self.root.to_string()

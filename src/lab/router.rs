@@ -162,7 +162,9 @@ impl RouterPlan {
             }
             None => Value::from(owned.cidr.to_string()),
         };
-        set("address", self.addresses.iter().map(owned).collect::<Vec<_>>().into());
+        if !self.addresses.is_empty() {
+            set("address", self.addresses.iter().map(owned).collect::<Vec<_>>().into());
+        }
         if let Some(password) = &self.password {
             set("password", password.clone().into());
         }

@@ -10,6 +10,7 @@ use crate::control::health::Admin;
 use crate::control::health::meaning::words::span;
 use crate::control::health::meaning::{Meaning, View};
 use crate::control::health::watch::{Watch, sharing};
+use crate::control::status::parts::Question;
 use crate::control::status::{CheckStatus, QuorumStatus, ServerCheckStatus, ServerHealthStatus, TurnStatus};
 use crate::health::{CheckId, Outcome, Reason, RecordStatus};
 use crate::model::{Check, Desired, Server, ServerKey, Service};
@@ -25,9 +26,15 @@ const fn state_word(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-/// The checks, each once, in the order of their numbers.
-pub fn checks(desired: &Desired, watch: &Watch) -> Vec<CheckStatus> {
+/// The checks of the servers that are asked for, each once, in the order of their numbers.
+pub fn checks(desired: &Desired, watch: &Watch, asked: &Question) -> Vec<CheckStatus> {
     let mut shared = sharing(watch.checks(), desired);
+    let is_asked = |id: &CheckId| {
+        let mut servers = shared.get(id).into_iter().flatten();
+        !asked.is_narrow()
+            || servers.any(|(service, server)| asked.names(service) && asked.names_server(service, server))
+    };
+    let wanted: Vec<_> = watch.checks().plan().checks.into_iter().filter(|(id, _)| is_asked(id)).collect();
     let one = |(id, check): (CheckId, Arc<Check>)| {
         let name =
             |(service, server): (&Service, &Server)| format!("{} of {}", ServerKey::of(service, server), service.name);
@@ -35,7 +42,7 @@ pub fn checks(desired: &Desired, watch: &Watch) -> Vec<CheckStatus> {
         let record = watch.record(id).map(|record| record.read()).unwrap_or_default();
         CheckStatus { id: id.0, check: check.to_string(), servers, ..of_record(record) }
     };
-    watch.checks().plan().checks.into_iter().map(one).collect()
+    wanted.into_iter().map(one).collect()
 }
 
 fn of_record(record: RecordStatus) -> CheckStatus {

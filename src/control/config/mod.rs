@@ -42,6 +42,8 @@ pub struct Loaded {
     pub desired: Desired,
     /// What is probably not meant.
     pub warnings: Vec<Problem>,
+    /// The text that it was read from.
+    pub text: String,
 }
 
 /// A configuration that was refused: every error of it, and the warnings.
@@ -65,10 +67,10 @@ impl Outcome {
         self.problems.iter().filter(|problem| problem.severity == Severity::Warning)
     }
 
-    /// The configuration, or why not.
-    pub fn into_result(self, file: &str) -> Result<Loaded, Refused> {
+    /// The configuration, or why not; `text` is what it was read from.
+    pub fn into_result(self, file: &str, text: String) -> Result<Loaded, Refused> {
         match self.desired {
-            Some(desired) => Ok(Loaded { desired, warnings: self.problems }),
+            Some(desired) => Ok(Loaded { desired, warnings: self.problems, text }),
             None => Err(Refused { file: file.to_owned(), problems: self.problems }),
         }
     }
@@ -126,7 +128,16 @@ pub fn check_file(path: &Path) -> Outcome {
 
 /// Reads a configuration file: the configuration, or every error of it.
 pub fn load(path: &Path) -> Result<Loaded, Refused> {
-    check_file(path).into_result(&path.display().to_string())
+    let file = path.display().to_string();
+    match read(path) {
+        Ok(text) => parse_with(&text, last_core(), &read_list).into_result(&file, text),
+        Err(problem) => Err(Refused { file, problems: vec![*problem] }),
+    }
+}
+
+/// Reads a configuration that is not in its file: every error of it.
+pub fn load_text(text: &str) -> Outcome {
+    parse_with(text, last_core(), &read_list)
 }
 
 /// A file that a configuration names.

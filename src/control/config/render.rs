@@ -6,19 +6,53 @@
 mod health;
 mod vrrp;
 
+pub(in crate::control) use health::{keys as check, request as check_request};
+pub(in crate::control) use vrrp::{
+    file as track_file, group as sync_group, process as track_process, router as virtual_router,
+    script as track_script, settings as vrrp_settings,
+};
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::dataplane::schedule;
 use crate::model::{
-    Access, Desired, Fate, HugePages, Judgement, Method, PersistBy, Polling, PortRange, Service, SynCookies, Timeouts,
-    VerifyChecksums,
+    Access, Desired, EngineSettings, Fate, HugePages, Interface, Judgement, Method, Neighbor, PersistBy, Polling,
+    PortRange, Server, Service, SynCookies, Timeouts, VerifyChecksums, Who,
 };
+
+/// Keys of a table and their values as TOML.
+pub(in crate::control) type Keys = Vec<(&'static str, String)>;
 
 /// The configuration with every default written out.
 pub fn render(desired: &Desired) -> String {
     let mut out = String::new();
-    let engine = &desired.engine;
+    table(&mut out, "[engine]", &engine(&desired.engine));
+    table(&mut out, "[timeouts]", &timeouts(desired.timeouts));
+    access(&mut out, &desired.access);
+    table(&mut out, "[control]", &control(desired));
+    for one in &desired.interfaces {
+        table(&mut out, "[[interface]]", &interface(one));
+    }
+    for one in &desired.neighbors {
+        table(&mut out, "[[neighbor]]", &neighbor(one));
+    }
+    for address in &desired.addresses {
+        table(&mut out, "[[address]]", &[("address", text(&address.to_string()))]);
+    }
+    for one in &desired.services {
+        table(&mut out, "[[service]]", &service(one, desired.timeouts));
+        for one in &one.servers {
+            table(&mut out, "[[service.server]]", &server(one));
+            health::checks(&mut out, one);
+        }
+    }
+    vrrp::vrrp(&mut out, &desired.vrrp);
+    out
+}
+
+/// The keys of `[engine]`.
+pub(in crate::control) fn engine(engine: &EngineSettings) -> Keys {
     let modes: Vec<String> = engine.modes.iter().map(|mode| text(mode.name())).collect();
     let polling = match engine.polling {
         Polling::Busy => "busy",
@@ -39,94 +73,102 @@ pub fn render(desired: &Desired) -> String {
         SynCookies::Always => "always",
         SynCookies::Off => "off",
     };
-    table(
-        &mut out,
-        "[engine]",
-        &[
-            ("cores", list(&engine.cores)),
-            ("mode", format!("[{}]", modes.join(", "))),
-            ("polling", text(polling)),
-            ("idle_us", engine.idle_us.to_string()),
-            ("need_wakeup", engine.need_wakeup.to_string()),
-            ("busy_poll", engine.busy_poll.to_string()),
-            ("ring_size", engine.ring_size.to_string()),
-            ("frames", engine.frames.to_string()),
-            ("frame_size", engine.frame_size.to_string()),
-            ("huge_pages", text(huge_pages)),
-            ("flows", engine.flows.to_string()),
-            ("flows_ipv6", engine.flows_ipv6.to_string()),
-            ("verify_checksums", text(verify)),
-            ("local_ports", text(&local_ports(engine.local_ports))),
-            ("local_addresses", engine.local_addresses.to_string()),
-            ("fragments", engine.fragments.to_string()),
-            ("fragments_waiting", engine.fragments_waiting.to_string()),
-            ("fragment_wait_ms", engine.fragment_wait_ms.to_string()),
-            ("unproven_flows", engine.unproven.to_string()),
-            ("unproven_flows_ipv6", engine.unproven_ipv6.to_string()),
-            ("syn_cookies", text(syn_cookies)),
-            ("cookie_flows", engine.cookie_flows.to_string()),
-            ("limited_clients", engine.limited_clients.to_string()),
-            ("persistent_clients", engine.persistent_clients.to_string()),
-        ],
-    );
-    let seconds: Vec<_> = desired.timeouts.each().map(|(key, seconds)| (key, seconds.to_string())).into();
-    table(&mut out, "[timeouts]", &seconds);
-    access(&mut out, &desired.access);
-    let paths = [("socket", &desired.control_socket), ("state", &desired.state_file)];
-    table(&mut out, "[control]", &paths.map(|(key, path)| (key, text(&path.to_string_lossy()))));
-    for interface in &desired.interfaces {
-        let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
-        table(&mut out, "[[interface]]", &[("name", text(&interface.name)), ("queues", queues)]);
+    vec![
+        ("cores", list(&engine.cores)),
+        ("mode", format!("[{}]", modes.join(", "))),
+        ("polling", text(polling)),
+        ("idle_us", engine.idle_us.to_string()),
+        ("need_wakeup", engine.need_wakeup.to_string()),
+        ("busy_poll", engine.busy_poll.to_string()),
+        ("ring_size", engine.ring_size.to_string()),
+        ("frames", engine.frames.to_string()),
+        ("frame_size", engine.frame_size.to_string()),
+        ("huge_pages", text(huge_pages)),
+        ("flows", engine.flows.to_string()),
+        ("flows_ipv6", engine.flows_ipv6.to_string()),
+        ("verify_checksums", text(verify)),
+        ("local_ports", text(&local_ports(engine.local_ports))),
+        ("local_addresses", engine.local_addresses.to_string()),
+        ("fragments", engine.fragments.to_string()),
+        ("fragments_waiting", engine.fragments_waiting.to_string()),
+        ("fragment_wait_ms", engine.fragment_wait_ms.to_string()),
+        ("unproven_flows", engine.unproven.to_string()),
+        ("unproven_flows_ipv6", engine.unproven_ipv6.to_string()),
+        ("syn_cookies", text(syn_cookies)),
+        ("cookie_flows", engine.cookie_flows.to_string()),
+        ("limited_clients", engine.limited_clients.to_string()),
+        ("persistent_clients", engine.persistent_clients.to_string()),
+    ]
+}
+
+/// The keys of `[timeouts]`.
+pub(in crate::control) fn timeouts(timeouts: Timeouts) -> Keys {
+    timeouts.each().map(|(key, seconds)| (key, seconds.to_string())).into()
+}
+
+/// The keys of `[control]`.
+pub(in crate::control) fn control(desired: &Desired) -> Keys {
+    vec![
+        ("socket", text(&desired.control_socket.to_string_lossy())),
+        ("admins", people(&desired.roles.admins)),
+        ("readers", people(&desired.roles.readers)),
+        ("state", text(&desired.state_file.to_string_lossy())),
+    ]
+}
+
+/// The keys of an `[[interface]]`.
+pub(in crate::control) fn interface(interface: &Interface) -> Keys {
+    let queues = interface.queues.as_deref().map_or_else(|| text("all"), list);
+    vec![("name", text(&interface.name)), ("queues", queues)]
+}
+
+/// The keys of a `[[neighbor]]`.
+pub(in crate::control) fn neighbor(neighbor: &Neighbor) -> Keys {
+    let mut keys = vec![("address", text(&neighbor.address.to_string())), ("mac", text(&neighbor.mac.to_string()))];
+    keys.extend(neighbor.interface.as_deref().map(|name| ("interface", text(name))));
+    keys.extend(neighbor.vlan.map(|vlan| ("vlan", vlan.to_string())));
+    keys
+}
+
+/// The keys of a `[[service]]`, without its servers. `others`: the timeouts of services that say nothing.
+pub(in crate::control) fn service(service: &Service, others: Timeouts) -> Keys {
+    let mut keys = vec![
+        ("name", text(&service.name)),
+        ("address", text(&service.key.address.to_string())),
+        ("protocol", text(service.key.protocol.name())),
+        ("port", port(service.key.ports)),
+        ("scheduler", text(service.scheduler.name)),
+    ];
+    let flags: Vec<String> = schedule::flags(service.scheduler).iter().map(|flag| text(flag)).collect();
+    if !flags.is_empty() {
+        keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
     }
-    for neighbor in &desired.neighbors {
-        let mut keys = vec![("address", text(&neighbor.address.to_string())), ("mac", text(&neighbor.mac.to_string()))];
-        keys.extend(neighbor.interface.as_deref().map(|name| ("interface", text(name))));
-        keys.extend(neighbor.vlan.map(|vlan| ("vlan", vlan.to_string())));
-        table(&mut out, "[[neighbor]]", &keys);
+    if service.scheduler.table_size != 0 {
+        keys.push(("mh_table_size", service.scheduler.table_size.to_string()));
     }
-    for address in &desired.addresses {
-        table(&mut out, "[[address]]", &[("address", text(&address.to_string()))]);
+    keys.push(("method", text(service.method.name())));
+    keys.extend(settings(service));
+    keys.extend(life(service, others));
+    keys.extend(persistence(service));
+    keys.extend(health::of_service(&service.health));
+    keys
+}
+
+/// The keys of a `[[service.server]]`, without its checks.
+pub(in crate::control) fn server(server: &Server) -> Keys {
+    let mut keys = vec![("address", text(&server.address.to_string()))];
+    keys.extend(server.port.map(|port| ("port", port.to_string())));
+    keys.push(("weight", server.weight.to_string()));
+    keys.push(("method", text(server.method.name())));
+    keys.push(("drain", server.drain.to_string()));
+    keys.extend(server.upper.map(|flows| ("upper_threshold", flows.to_string())));
+    keys.extend(server.lower.map(|flows| ("lower_threshold", flows.to_string())));
+    if let Some(id) = &server.quic_id {
+        let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        keys.push(("quic_id", text(&digits)));
     }
-    for service in &desired.services {
-        let mut keys = vec![
-            ("name", text(&service.name)),
-            ("address", text(&service.key.address.to_string())),
-            ("protocol", text(service.key.protocol.name())),
-            ("port", port(service.key.ports)),
-            ("scheduler", text(service.scheduler.name)),
-        ];
-        let flags: Vec<String> = schedule::flags(service.scheduler).iter().map(|flag| text(flag)).collect();
-        if !flags.is_empty() {
-            keys.push(("scheduler_flags", format!("[{}]", flags.join(", "))));
-        }
-        if service.scheduler.table_size != 0 {
-            keys.push(("mh_table_size", service.scheduler.table_size.to_string()));
-        }
-        keys.push(("method", text(service.method.name())));
-        keys.extend(settings(service));
-        keys.extend(life(service, desired.timeouts));
-        keys.extend(persistence(service));
-        keys.extend(health::of_service(&service.health));
-        table(&mut out, "[[service]]", &keys);
-        for server in &service.servers {
-            let mut keys = vec![("address", text(&server.address.to_string()))];
-            keys.extend(server.port.map(|port| ("port", port.to_string())));
-            keys.push(("weight", server.weight.to_string()));
-            keys.push(("method", text(server.method.name())));
-            keys.push(("drain", server.drain.to_string()));
-            keys.extend(server.upper.map(|flows| ("upper_threshold", flows.to_string())));
-            keys.extend(server.lower.map(|flows| ("lower_threshold", flows.to_string())));
-            if let Some(id) = &server.quic_id {
-                let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-                keys.push(("quic_id", text(&digits)));
-            }
-            keys.extend(health::of_server(server));
-            table(&mut out, "[[service.server]]", &keys);
-            health::checks(&mut out, server);
-        }
-    }
-    vrrp::vrrp(&mut out, &desired.vrrp);
-    out
+    keys.extend(health::of_server(server));
+    keys
 }
 
 /// The lists, those from files too.
@@ -234,6 +276,11 @@ fn persistence(service: &Service) -> Vec<(&'static str, String)> {
 
 fn addresses<'a>(all: impl Iterator<Item = &'a IpAddr>) -> String {
     let all: Vec<String> = all.map(|address| text(&address.to_string())).collect();
+    format!("[{}]", all.join(", "))
+}
+
+fn people(all: &[Who]) -> String {
+    let all: Vec<String> = all.iter().map(|who| text(who.word())).collect();
     format!("[{}]", all.join(", "))
 }
 

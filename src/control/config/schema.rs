@@ -135,6 +135,11 @@ pub enum Kind {
     },
     /// A list of different names, or one.
     Names,
+    /// A list of different users and groups, or one.
+    People {
+        /// Whether `"*"` may stand for everybody.
+        anyone: bool,
+    },
     /// An IPv4 or IPv6 address, with or without a prefix length.
     Host,
     /// A program and its arguments: a list, or one text that is split as a shell does.
@@ -402,7 +407,26 @@ const CONTROL: &[Key] = &[
         kind: Kind::Path,
         presence: Presence::Default("\"/run/evenkeel.sock\""),
         also: &["path"],
-        doc: "Path of the Unix socket, created with mode 0660. It needs a restart to change.",
+        doc: "Path of the Unix socket. It needs a restart to change.",
+    },
+    Key {
+        name: "admins",
+        kind: Kind::People { anyone: false },
+        presence: Presence::Default("[]"),
+        also: &["admin", "users", "operators"],
+        doc: "Who may do everything through the socket, besides root and the user that the engine runs as: users by name or \
+              number, groups as `\"@wheel\"` or `\"@10\"`. A group means its members and those whose own group it is. Names are \
+              looked up in `/etc/passwd` and `/etc/group` when the file is read, so that no directory service can hold up \
+              the engine: write users and groups of such a service as numbers.",
+    },
+    Key {
+        name: "readers",
+        kind: Kind::People { anyone: true },
+        presence: Presence::Default("[]"),
+        also: &["reader", "read_only", "viewers", "monitors"],
+        doc: "Who may ask through the socket and change nothing: the same words, or `\"*\"` for everybody. With neither admins \
+              nor readers the socket has mode 0660; with a single group it is that group's; else everybody can open it, and \
+              the kernel's word on who it is decides.",
     },
     Key {
         name: "state",

@@ -50,7 +50,7 @@ pub enum Value {
     /// Of [`Kind::Name`], [`Kind::InterfaceName`], [`Kind::Path`], [`Kind::Text`], [`Kind::Line`], [`Kind::Url`] and
     /// [`Kind::Regex`].
     Text(String),
-    /// Of [`Kind::Paths`] and [`Kind::Names`], each with its place.
+    /// Of [`Kind::Paths`], [`Kind::Names`] and [`Kind::People`], each with its place.
     Paths(Vec<(String, usize)>),
     /// Of [`Kind::Signed`].
     Signed(i32),
@@ -124,6 +124,10 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
             Some(Value::Ports(PortRange::single(u16::try_from(port).ok()?)))
         }
         (Kind::Names, DeValue::Array(_) | DeValue::String(_)) => texts(kind, value, key, out, name).map(Value::Paths),
+        (Kind::People { anyone }, DeValue::Array(_) | DeValue::String(_)) => {
+            let one = if *anyone { person_or_anyone } else { person };
+            texts(kind, value, key, out, one).map(Value::Paths)
+        }
         (Kind::Signed { min, max }, DeValue::Integer(_)) => {
             let kind = Kind::Integer { min: *min, max: *max, power_of_two: false };
             checked_integer(&kind, value, key, out).and_then(|n| i32::try_from(n).ok()).map(Value::Signed)
@@ -154,6 +158,7 @@ pub fn check(kind: &Kind, value: &Spanned<DeValue<'_>>, key: &str, out: &mut Col
                         | Kind::WordOrWords { .. }
                         | Kind::Name
                         | Kind::Names
+                        | Kind::People { .. }
                         | Kind::Path
                         | Kind::Hex { .. }
                         | Kind::Text { .. }
@@ -258,6 +263,7 @@ fn from_text(kind: &Kind, text: &str, at: usize, key: &str, out: &mut Collector<
         | Kind::Prefixes
         | Kind::Paths
         | Kind::Names
+        | Kind::People { .. }
         | Kind::Command => None,
     }
 }
@@ -275,6 +281,25 @@ fn name(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<Str
     };
     out.error(at, key, problem).expected(expectation(&Kind::Name));
     None
+}
+
+/// A user, or a group behind an `@`.
+fn person(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<String> {
+    let name = text.strip_prefix('@').unwrap_or(text);
+    let sound = |c: char| c.is_alphanumeric() || "._-$+\\".contains(c);
+    if !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(sound) {
+        return Some(text.to_owned());
+    }
+    let problem = out.error(at, key, format!("{} is no user and no group", quote(text)));
+    problem.expected(expectation(&Kind::People { anyone: false }));
+    if text == "*" {
+        problem.help("everybody may read (`readers`), not change: name those who may");
+    }
+    None
+}
+
+fn person_or_anyone(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<String> {
+    if text == "*" { Some(text.to_owned()) } else { person(text, at, key, out) }
 }
 
 fn path(text: &str, at: usize, key: &str, out: &mut Collector<'_>) -> Option<String> {
@@ -508,6 +533,10 @@ pub fn expectation(kind: &Kind) -> String {
             format!("seconds from {} to {}{finest}, such as `1` or `0.5`", decimals(*min), decimals(*max))
         }
         Kind::Names => "a list of names, such as `[\"outside\", \"inside\"]`".to_owned(),
+        Kind::People { anyone } => format!(
+            "users and groups, such as `[\"alice\", \"1000\", \"@wheel\"]`{}",
+            if *anyone { ", or `\"*\"` for everybody" } else { "" }
+        ),
         Kind::Host => {
             "an address with or without a prefix length, such as `\"192.0.2.10/24\"` or `\"2001:db8::10/64\"`".to_owned()
         }

@@ -5,7 +5,7 @@
 //! goes on. So nobody, the control loop least of all, is held up by a listing. Never waits for a worker.
 
 pub mod client;
-mod options;
+pub(in crate::control) mod options;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

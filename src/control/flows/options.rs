@@ -72,11 +72,11 @@ impl Query {
 }
 
 /// A value, cut to what a sentence can hold.
-fn shown(value: &Value) -> String {
+pub(in crate::control) fn shown(value: &Value) -> String {
     value.to_string().chars().take(60).collect()
 }
 
-fn flag(given: &Map<String, Value>, name: &str) -> Result<Option<bool>, String> {
+pub(in crate::control) fn flag(given: &Map<String, Value>, name: &str) -> Result<Option<bool>, String> {
     match given.get(name) {
         None => Ok(None),
         Some(Value::Bool(flag)) => Ok(Some(*flag)),
@@ -84,7 +84,7 @@ fn flag(given: &Map<String, Value>, name: &str) -> Result<Option<bool>, String> 
     }
 }
 
-fn text<'g>(given: &'g Map<String, Value>, name: &str) -> Result<Option<&'g str>, String> {
+pub(in crate::control) fn text<'g>(given: &'g Map<String, Value>, name: &str) -> Result<Option<&'g str>, String> {
     match given.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -154,7 +154,7 @@ fn states(wanted: &str) -> Option<u32> {
 }
 
 /// An address, or an address with a port.
-fn end(text: &str) -> Option<(IpAddr, Option<u16>)> {
+pub(in crate::control) fn end(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some((address, None));
     }
@@ -162,7 +162,7 @@ fn end(text: &str) -> Option<(IpAddr, Option<u16>)> {
 }
 
 /// An address, or an address and the length of its network.
-fn prefix(text: &str) -> Option<Prefix> {
+pub(in crate::control) fn prefix(text: &str) -> Option<Prefix> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address.parse::<IpAddr>().ok()?, length.parse().ok()?),
         None => {

@@ -1,4 +1,4 @@
-//! The commands `evenkeel server` and `evenkeel events`.
+//! The command `evenkeel events`, and what `evenkeel server` says about decisions by hand.
 //!
 //! Owns their arguments and their text. Decides nothing: the engine does.
 
@@ -17,64 +17,12 @@ use crate::control::socket::client::{ClientError, DEFAULT_SOCKET, ask_with, fail
 use crate::control::status::span;
 use crate::control::status::table::Table;
 
-/// Arguments of `evenkeel server`.
-#[derive(Debug, clap::Args)]
-pub struct ServerArgs {
-    /// What to do.
-    #[arg(value_enum, default_value = "list")]
-    action: Verb,
-    /// The server's address, or its address and port, such as 10.0.0.11:80 or [fd00::11]:80; a listing goes without.
-    #[arg(value_name = "ADDRESS[:PORT]")]
-    server: Option<String>,
-    /// Only in the service of this name; else in all that have the server.
-    #[arg(long, value_name = "NAME")]
-    service: Option<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
-    /// The engine's control socket. Given more than once, each engine is told: the other appliance's may be one that `ssh -L`
-    /// brings here.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: Vec<PathBuf>,
-}
-
-/// What can be done with a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Verb {
-    /// Show servers and what was decided about them by hand.
-    List,
-    /// Give it no new flows; those that it has go on until the service's `drain_deadline`.
-    Drain,
-    /// Take it out: no new flows, no persistent clients, and its flows meet the service's `flows_of_down`.
-    Maintenance,
-    /// Let it serve again, as its checks say.
-    Ready,
-}
-
-/// Runs `evenkeel server`. What it decides outlasts a reload and a restart of the engine.
-pub fn server(args: ServerArgs) -> ExitCode {
-    let action = match args.action {
-        Verb::List => Action::List,
-        Verb::Drain => Action::Drain,
-        Verb::Maintenance => Action::Maintenance,
-        Verb::Ready => Action::Ready,
-    };
-    let question = json!(admin::Question { action, server: args.server, service: args.service });
-    let mut code = ExitCode::SUCCESS;
-    for socket in &args.socket {
-        if args.socket.len() > 1 && !args.json {
-            crate::control::print(&format!("{}:\n", socket.display()));
-        }
-        // The others are told all the same.
-        if let Err(error) = ask_server(socket, action, &question, args.json) {
-            code = failed(&error);
-        }
-    }
-    code
-}
-
-fn ask_server(socket: &Path, action: Action, question: &Value, as_json: bool) -> Result<(), ClientError> {
-    let answer = ask_with(socket, Command::Server, question)?;
+/// Asks an engine what became of servers, or to decide about them, and prints the answer.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn ask_server(socket: &Path, question: &admin::Question, as_json: bool) -> Result<(), ClientError> {
+    let answer = ask_with(socket, Command::Server, &json!(question))?;
     let warning = answer.get("warning").and_then(Value::as_str).map(str::to_owned);
     let text = if as_json {
         format!("{answer}\n")
@@ -82,7 +30,7 @@ fn ask_server(socket: &Path, action: Action, question: &Value, as_json: bool) ->
         let listing = serde_json::from_value::<Listing>(answer);
         let listing = listing.map_err(|_| ClientError::Foreign(socket.to_owned()))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        if action == Action::List { list(&listing, now) } else { decided(&listing) }
+        if question.action == Action::List { list(&listing, now) } else { decided(&listing) }
     };
     crate::control::print(&text);
     if let Some(warning) = warning {
@@ -166,7 +114,7 @@ fn line(event: &Event) -> String {
 }
 
 /// A moment as RFC 3339 writes it.
-fn utc(ms: u64) -> String {
+pub(in crate::control) fn utc(ms: u64) -> String {
     let (seconds, ms) = (ms / 1000, ms % 1000);
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     // From 1 March of the year 0, so that a leap day is a year's last; 146097 days are 400 years.

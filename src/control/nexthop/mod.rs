@@ -255,6 +255,11 @@ impl Steady {
         Steady { reach, held_since: None, before: None }
     }
 
+    /// Whether it is in use though the kernel no longer confirms it.
+    pub const fn is_held(&self) -> bool {
+        self.held_since.is_some() && self.reach.is_ok()
+    }
+
     /// Takes a fresh judgement. A neighbour that the kernel forgot and asks for again keeps its Ethernet address for
     /// [`HOLD`], if the way there is the same (`same_way`): it forgets those of a link without carrier, too, and takes a second
     /// to find them again. One that did not answer stays so while it is asked again.

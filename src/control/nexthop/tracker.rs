@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use super::{Facts, NextHop, Path, Reach, Reason, Steady, judge, wants_resolution};
+use super::{Facts, NextHop, Path, Reach, Reason, Steady, fixed_for, judge, wants_resolution};
 use crate::control::compile::Whereabouts;
-use crate::control::netlink::{Changes, Monitor, Netlink, NetlinkError};
+use crate::control::netlink::{Certainty, Changes, Monitor, Netlink, NetlinkError};
 use crate::model::{Desired, Interface, Neighbor, Server, Service};
 
 /// How often the kernel is asked to resolve or confirm what it is not sure of.
@@ -27,6 +27,29 @@ struct Tracked {
     steady: Steady,
     /// Whom its frames are for.
     toward: Option<IpAddr>,
+    /// Since when the next hop, or its absence, is what it is.
+    since: Instant,
+}
+
+/// What is known of the way to a server, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'t> {
+    /// The server.
+    pub address: IpAddr,
+    /// How far the method can go.
+    pub path: Path,
+    /// The next hop, or why there is none.
+    pub reach: &'t Reach,
+    /// Whom its frames are for: the server, or the router on the way.
+    pub via: Option<IpAddr>,
+    /// Whether it is what the kernel no longer knows, used until it knows again.
+    pub held: bool,
+    /// The entry of the configuration that says so.
+    pub fixed: Option<&'t Neighbor>,
+    /// What the kernel's neighbour table says.
+    pub certainty: Option<Certainty>,
+    /// Since when.
+    pub since: Instant,
 }
 
 /// The next hops of all servers.
@@ -86,7 +109,7 @@ impl Tracker {
         self.hops.retain(|way, _| servers.contains(way));
         self.facts.routes.retain(|address, _| servers.iter().any(|(server, _)| server == address));
         for way in servers {
-            let new = || Tracked { steady: Steady::new(Err(Reason::Unresolved)), toward: None };
+            let new = || Tracked { steady: Steady::new(Err(Reason::Unresolved)), toward: None, since: now };
             self.hops.entry(way).or_insert_with(new);
         }
         self.resync(now)?;
@@ -97,6 +120,23 @@ impl Tracker {
     /// Every server with its next hop or why it has none; twice where it is reached by two paths.
     pub fn hops(&self) -> impl Iterator<Item = (IpAddr, &Reach)> {
         self.hops.iter().map(|((address, _), tracked)| (*address, &tracked.steady.reach))
+    }
+
+    /// The way to every server, for people.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.hops.iter().map(|((address, path), tracked)| {
+            let way = super::way(*address, *path, &self.facts, &self.ports);
+            Row {
+                address: *address,
+                path: *path,
+                reach: &tracked.steady.reach,
+                via: way.as_ref().map_or(tracked.toward, |leg| Some(leg.neighbour)),
+                held: tracked.steady.is_held(),
+                fixed: fixed_for(*address, &way, &self.fixed),
+                certainty: self.facts.neighbour(*address).map(|entry| entry.certainty),
+                since: tracked.since,
+            }
+        })
     }
 
     /// The next hop of one server.
@@ -276,7 +316,10 @@ impl Tracker {
             };
             tracked.steady.update(fresh, same_way, now);
             tracked.toward = leg.map_or(toward, |leg| Some(leg.neighbour));
-            changed |= tracked.steady.reach != before;
+            if tracked.steady.reach != before {
+                tracked.since = now;
+                changed = true;
+            }
         }
         changed
     }

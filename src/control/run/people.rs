@@ -3,6 +3,7 @@
 //! Owns when these are asked and told. What they mean is decided in [`crate::control::health`].
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -25,13 +26,19 @@ pub(super) struct People {
     pub events: Events,
     /// Once there was anything to run.
     notifier: Option<Notifier>,
+    wake: Wake,
 }
 
 impl People {
     /// Reads what was decided before (`state_file`). `wake` calls the control loop.
     pub fn open(state_file: &Path, wake: Wake) -> People {
-        let (decisions, files) = (Decisions::open(state_file), DrainFiles::new(wake));
-        People { decisions, files, events: Events::default(), notifier: None }
+        let (decisions, files) = (Decisions::open(state_file), DrainFiles::new(Arc::clone(&wake)));
+        People { decisions, files, events: Events::default(), notifier: None, wake }
+    }
+
+    /// What calls the control loop.
+    pub fn wake(&self) -> Wake {
+        Arc::clone(&self.wake)
     }
 
     /// Looks at the drain files of a configuration that is about to be in force, or is again.

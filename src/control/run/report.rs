@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
 use super::Engine;
 use crate::control::nexthop::Reason;
 use crate::control::persistence::{self, Action, Question};
 use crate::control::socket::Answer;
-use crate::control::status::{ConfigStatus, EngineStatus, Status};
-use crate::control::{collect, startup};
+use crate::control::status::parts::{self, Part};
+use crate::control::status::{CheckStatus, ConfigStatus, EngineStatus, Status};
+use crate::control::{collect, counters, startup};
 use crate::model;
 
 impl Engine {
@@ -87,50 +88,117 @@ impl Engine {
         done.map_or_else(Answer::refused, Answer::Done)
     }
 
-    pub(super) fn status(&self) -> Status {
-        let snapshot = self.shared.snapshot.load_full();
-        let unreachable = self.cut_off();
-        let checks = collect::health::checks(&self.desired, &self.watch);
-        let mut warnings: Vec<String> = self.report.warnings.clone();
-        warnings.extend(unreachable.iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
-        warnings.extend(self.misplaced());
-        warnings.extend(collect::health::warnings(&checks));
-        warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
-        warnings.extend(self.restart.iter().cloned());
-        Status {
-            engine: EngineStatus {
+    /// Answers a question about the status.
+    pub(super) fn status(&self, options: &Map<String, Value>) -> Answer {
+        let asked = match parts::Question::read(options) {
+            Ok(asked) => asked,
+            Err(why) => return Answer::refused(why),
+        };
+        if let Err((code, why)) = asked.find(&self.desired) {
+            return Answer::refused_as(code, why);
+        }
+        match serde_json::to_value(self.status_of(&asked)) {
+            Ok(Value::Object(mut members)) => {
+                members.retain(|name, _| Part::ALL.iter().any(|part| part.name() == name && asked.wants(*part)));
+                Answer::Done(Value::Object(members))
+            }
+            Ok(other) => Answer::Done(other),
+            Err(error) => Answer::refused(error.to_string()),
+        }
+    }
+
+    /// The parts that are asked for; the others are empty.
+    fn status_of(&self, asked: &parts::Question) -> Status {
+        let (snapshot, wants) = (self.shared.snapshot.load_full(), |part| asked.wants(part));
+        // Warnings are about everything, whatever else is asked for.
+        let all = parts::Question::default();
+        let of = if wants(Part::Warnings) { &all } else { asked };
+        let checks = if [Part::Services, Part::Checks, Part::Warnings].into_iter().any(wants) {
+            collect::health::checks(&self.desired, &self.watch, of)
+        } else {
+            Vec::new()
+        };
+        let mut status = Status::default();
+        if wants(Part::Engine) {
+            status.engine = EngineStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
                 uptime_s: self.started.elapsed().as_secs(),
-            },
-            config: ConfigStatus {
+            };
+        }
+        if wants(Part::Config) {
+            status.config = ConfigStatus {
                 file: self.file.display().to_string(),
                 generation: snapshot.generation,
                 taken_by_all: self.workers.oldest_generation().min(snapshot.generation),
                 loaded_at: self.loaded_at,
                 last_error: self.last_error.clone(),
-            },
-            interfaces: collect::interfaces(&self.report, self.tracker.facts(), &self.applied),
-            workers: collect::workers(&self.desired, &self.workers, &self.loads),
-            services: collect::services(
+                unsaved: self.running.unsaved(),
+            };
+        }
+        if wants(Part::Interfaces) {
+            status.interfaces = collect::interfaces(&self.report, self.tracker.facts(), &self.applied);
+        }
+        if wants(Part::Workers) {
+            status.workers = collect::workers(&self.desired, &self.workers, &self.loads);
+        }
+        if wants(Part::Services) {
+            let known = checks.iter().map(|check| (check.id, check)).collect();
+            status.services = collect::services(
                 &snapshot,
                 &self.desired,
                 &self.applied,
                 &self.workers,
                 collect::Now { clock: self.shared.clock(Instant::now()), elapsed: self.started.elapsed() },
-                collect::Healths {
-                    watch: &self.watch,
-                    checks: &checks.iter().map(|check| (check.id, check)).collect(),
-                },
+                collect::Healths { asked, watch: &self.watch, checks: &known },
                 |service, server| self.tracker.reach(service, server),
-            ),
-            checks,
-            local_ports: collect::local_ports(&self.desired, &self.workers),
-            limited_clients: collect::limited_clients(&snapshot, &self.workers),
-            persistence: collect::persistence(&self.workers),
-            vrrp: self.routers.status().map(|status| (*status).clone()),
-            drops: collect::drops(&self.workers),
-            warnings,
+            );
         }
+        if wants(Part::Timeouts) {
+            status.timeouts = counters::timeouts(&self.desired.timeouts);
+        }
+        if wants(Part::LocalPorts) {
+            status.local_ports = collect::local_ports(&self.desired, &self.workers);
+        }
+        if wants(Part::LimitedClients) {
+            status.limited_clients = collect::limited_clients(&snapshot, &self.workers);
+        }
+        if wants(Part::Persistence) {
+            status.persistence = collect::persistence(&self.workers);
+        }
+        if wants(Part::Vrrp) {
+            status.vrrp = self.routers.status().map(|status| (*status).clone());
+        }
+        if wants(Part::Neighbors) {
+            status.neighbors = Some(collect::neighbors::all(&self.desired, &self.tracker, asked, Instant::now()));
+        }
+        if wants(Part::Drops) {
+            status.drops = collect::drops(&self.workers);
+        }
+        if wants(Part::DropsByWorker) {
+            status.drops_by_worker = Some(collect::drops_by_worker(&self.workers));
+        }
+        if wants(Part::Warnings) {
+            status.warnings = self.warnings(&checks);
+        }
+        if wants(Part::Checks) {
+            status.checks = checks;
+            if asked.is_narrow() && wants(Part::Warnings) {
+                status.checks = collect::health::checks(&self.desired, &self.watch, asked);
+            }
+        }
+        status
+    }
+
+    /// What someone should look at.
+    fn warnings(&self, checks: &[CheckStatus]) -> Vec<String> {
+        let mut warnings: Vec<String> = self.report.warnings.clone();
+        warnings.extend(self.cut_off().iter().map(|(address, why)| format!("server {address} is UNREACHABLE: {why}")));
+        warnings.extend(self.misplaced());
+        warnings.extend(collect::health::warnings(checks));
+        warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
+        warnings.extend(self.claim_warnings());
+        warnings.extend(self.restart.iter().cloned());
+        warnings
     }
 }

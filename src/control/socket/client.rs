@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::{Code, Command, VERSION};
 use crate::control::config::{Problem, render_all};
 use crate::control::persistence::{Action, Listing, Question, render as render_persistence};
+use crate::control::plan::{self, Plan};
 use crate::control::status::{Status, render, render_checks};
 
 /// Where the engine's socket is unless the configuration says otherwise.
@@ -120,6 +121,9 @@ pub struct StatusArgs {
 /// Arguments of `evenkeel reload`.
 #[derive(Debug, clap::Args)]
 pub struct ReloadArgs {
+    /// Only say what would change, and how many flows would move or end.
+    #[arg(long)]
+    dry_run: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -197,7 +201,18 @@ pub fn status(args: StatusArgs) -> ExitCode {
 
 /// Runs `evenkeel reload`.
 pub fn reload(args: ReloadArgs) -> ExitCode {
-    match ask(&args.socket, Command::Reload) {
+    match ask_with(&args.socket, Command::Reload, &json!({ "dry_run": args.dry_run })) {
+        Ok(mut answer) if args.dry_run && !args.json => {
+            let warnings = answer.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
+            warnings.iter().filter_map(Value::as_str).for_each(|warning| eprintln!("{warning}"));
+            match answer.get_mut("plan").map(Value::take).and_then(|plan| serde_json::from_value::<Plan>(plan).ok()) {
+                Some(plan) => {
+                    crate::control::print(&plan::render(&plan));
+                    ExitCode::SUCCESS
+                }
+                None => failed(&ClientError::Foreign(args.socket)),
+            }
+        }
         Ok(answer) => {
             let said = answer.get("summary").and_then(Value::as_str).unwrap_or("reloaded").to_owned();
             crate::control::print(&if args.json { format!("{answer}\n") } else { format!("{said}\n") });

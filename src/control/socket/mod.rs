@@ -1,10 +1,11 @@
 //! The control socket: how other processes speak with the running engine.
 //!
 //! One JSON object a line in, one a line out, over a Unix stream: `{"version":1,"command":"status"}`, with `options` where
-//! a command has any. Owns the protocol's words; [`server`] has the engine's side, [`client`] the commands'. Never acts on a
-//! request.
+//! a command has any. Owns the protocol's words; [`server`] has the engine's side, [`client`] the commands', [`roles`] who may ask for what.
+//! Never acts on a request.
 
 pub mod client;
+pub mod roles;
 pub mod server;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub const VERSION: u64 = 1;
 
 /// Longest request, in bytes, without the newline.
 pub const MAX_LINE: usize = 64 * 1024;
+
+/// Longest request of an admin: many edits at once.
+pub const MAX_ADMIN_LINE: usize = 1024 * 1024;
 
 /// What can be asked of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +86,17 @@ impl Command {
     /// Names of the options that it takes.
     pub const fn options(self) -> &'static [&'static str] {
         match self {
-            Command::Status => &[],
-            Command::Reload => &[],
+            Command::Status => super::status::parts::OPTIONS,
+            Command::Reload => &["dry_run"],
             Command::Flows => super::flows::OPTIONS,
             Command::Persistence => super::persistence::OPTIONS,
             Command::Server => super::health::admin::OPTIONS,
             Command::Events => super::health::events::OPTIONS,
             Command::Edit => super::edit::OPTIONS,
-            Command::Save => &[],
-            Command::Zero => &[],
-            Command::Explain => &[],
-            Command::Capture => &[],
+            Command::Save => super::edit::save::OPTIONS,
+            Command::Zero => super::counters::OPTIONS,
+            Command::Explain => super::explain::OPTIONS,
+            Command::Capture => super::capture::OPTIONS,
         }
     }
 }
@@ -237,7 +241,8 @@ mod tests {
             (br#"{"version":1,"command":"statsu"}"#, "did you mean `status`?"),
             (br#"{"version":1,"command":"status","x":1}"#, "unknown key \"x\""),
             (br#"{"version":1,"command":"status","options":[]}"#, "`options` is no object"),
-            (br#"{"version":1,"command":"status","options":{"limit":1}}"#, "`status` takes none"),
+            (br#"{"version":1,"command":"status","options":{"limit":1}}"#, "`status` takes parts, service, server"),
+            (br#"{"version":1,"command":"status","options":{"part":[]}}"#, "did you mean `parts`?"),
             (br#"{"version":1,"command":"flows","options":{"limmit":1}}"#, "did you mean `limit`?"),
             (br#"{"version":1,"command":"persistence","options":{"servce":"web"}}"#, "did you mean `service`?"),
             (br#"{"version":1,"command":"server","options":{"actoin":"drain"}}"#, "did you mean `action`?"),

@@ -1,26 +1,39 @@
 //! The engine's side of the control socket, as a part of a poll loop.
 //!
-//! Owns the listening socket, its file, and the clients' buffers. A slow client, a flood or garbage costs the loop a
-//! bounded piece of work a turn and never blocks it. Never knows what a command means: a handler answers, at once or later.
+//! Owns the listening socket, its file with mode and group, and the clients and their order. A slow client, a flood or garbage
+//! costs the loop a bounded piece of work a turn and never blocks it; admins come before all others, and get a place where there
+//! is none. Never knows what a command means: a handler answers, at once or later.
+
+mod client;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
 
-use super::{Answer, MAX_LINE, Request, parse_request};
+use super::{Answer, Code, Request};
+use crate::model::{Door, Role, Roles};
+use client::{Client, Turn};
 
-/// Most clients at once; more are told so and closed.
-const MAX_CLIENTS: usize = 256;
+/// Most clients at once, where the process may have twice as many files open.
+const MAX_CLIENTS: usize = 2048;
 
-/// Most requests that one client has answered in one turn.
-const REQUESTS_A_TURN: usize = 8;
+/// Clients that there is room for in any case.
+const LEAST_CLIENTS: usize = 16;
+
+/// Most clients that are let in in one turn.
+const ACCEPTS_A_TURN: usize = 64;
+
+/// Time in which requests are answered in one turn: then the loop looks after everything else first.
+const BUDGET: Duration = Duration::from_millis(10);
+
+/// Bytes of answers that clients have not taken, over all of them.
+const MOST_PENDING: usize = 256 << 20;
 
 /// A client that neither asks nor reads for so long is closed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,19 +83,6 @@ impl From<Answer> for Reply {
     }
 }
 
-#[derive(Debug)]
-struct Client {
-    stream: UnixStream,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    sent: usize,
-    active: Instant,
-    /// No more is read: what is in `output` is sent, then the client is closed.
-    closing: bool,
-    /// Its answer comes later.
-    waiting: bool,
-}
-
 /// The listening socket and its clients.
 #[derive(Debug)]
 pub struct Server {
@@ -94,10 +94,20 @@ pub struct Server {
     clients: BTreeMap<usize, Client>,
     /// Tokens with something to do.
     ready: BTreeSet<usize>,
+    /// Whose turn was last.
+    last: usize,
+    /// Most clients at once.
+    most: usize,
+    roles: Roles,
+    /// The user that this process runs as.
+    own: u32,
+    /// When it was last said that there are no descriptors.
+    complained: Option<Instant>,
 }
 
 impl Server {
-    /// Makes the socket with mode 0660 and registers it. Tokens from `listening` on are the server's own: the loop
+    /// Makes the socket with mode 0660 and registers it; root and the own user are admins, and nobody else may ask anything, until
+    /// [`Server::set_roles`]. Tokens from `listening` on are the server's own: the loop
     /// must not use them. The socket file of a dead process is replaced.
     ///
     /// # Errors
@@ -130,8 +140,51 @@ impl Server {
             make(error)
         })?;
         registry.register(&mut listener, listening, Interest::READABLE).map_err(make)?;
-        let (clients, ready) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Server { listener, path: path.to_owned(), inode, listening, next: listening.0 + 1, clients, ready })
+        Ok(Server {
+            listener,
+            path: path.to_owned(),
+            inode,
+            listening,
+            next: listening.0 + 1,
+            clients: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            last: 0,
+            most: room(),
+            roles: Roles::default(),
+            own: nix::unistd::geteuid().as_raw(),
+            complained: None,
+        })
+    }
+
+    /// Says who may do what from now on, clients that are there already too; the file's mode and group follow.
+    pub fn set_roles(&mut self, roles: &Roles) {
+        if self.roles == *roles {
+            return;
+        }
+        let door = roles.door();
+        if door != self.roles.door()
+            && let Err(error) = self.open_door(door)
+        {
+            tracing::warn!("control socket: cannot set mode and group of {}: {error}", self.path.display());
+        }
+        self.roles.clone_from(roles);
+        for client in self.clients.values_mut() {
+            client.judge(&self.roles, self.own);
+        }
+    }
+
+    fn open_door(&self, door: Door) -> io::Result<()> {
+        let there = std::fs::symlink_metadata(&self.path)?;
+        if (there.dev(), there.ino()) != self.inode {
+            return Err(io::Error::other("it is not the one that this engine made"));
+        }
+        let (group, mode) = match door {
+            Door::Own => (nix::unistd::getegid().as_raw(), 0o660),
+            Door::Group(group) => (group, 0o660),
+            Door::Open => (nix::unistd::getegid().as_raw(), 0o666),
+        };
+        std::os::unix::fs::chown(&self.path, None, Some(group))?;
+        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(mode))
     }
 
     /// The path of the socket.
@@ -159,9 +212,7 @@ impl Server {
     /// Gives the answer to a request that was left for later. `false`: its client is gone.
     pub fn complete(&mut self, client: ClientId, answer: &Answer, now: Instant) -> bool {
         let Some(waiting) = self.clients.get_mut(&client.0).filter(|client| client.waiting) else { return false };
-        waiting.waiting = false;
-        waiting.active = now;
-        waiting.output = answer.line();
+        waiting.complete(answer, now);
         self.ready.insert(client.0);
         true
     }
@@ -171,23 +222,33 @@ impl Server {
         self.clients.get(&client.0).is_some_and(|client| client.waiting)
     }
 
-    /// Does a bounded piece of work for every client that has something to do. `handle` answers requests.
+    /// Does a bounded piece of work for clients that have something to do: one request each, admins first, then the others in
+    /// turn while there is time. `handle` answers requests.
     pub fn turn(&mut self, registry: &Registry, now: Instant, mut handle: impl FnMut(Request, ClientId) -> Reply) {
-        let ready = std::mem::take(&mut self.ready);
-        for token in ready {
-            if token == self.listening.0 {
-                self.accept(registry, now);
-                continue;
-            }
-            let Some(client) = self.clients.get_mut(&token) else { continue };
-            match client.turn(now, |request| handle(request, ClientId(token))) {
-                Turn::Waiting => {}
-                Turn::More => {
-                    self.ready.insert(token);
+        let begun = Instant::now();
+        if self.ready.remove(&self.listening.0) && !self.accept(registry, now) {
+            self.ready.insert(self.listening.0);
+        }
+        let (admins, others) = self.in_turn();
+        for class in [admins, others] {
+            for (place, token) in class.into_iter().enumerate() {
+                // One of each class in any case.
+                if place > 0 && begun.elapsed() >= BUDGET {
+                    break;
                 }
-                Turn::Gone => self.close(registry, token),
+                self.ready.remove(&token);
+                self.last = token;
+                let Some(client) = self.clients.get_mut(&token) else { continue };
+                match client.turn(now, &self.roles, &mut |request| handle(request, ClientId(token))) {
+                    Turn::Waiting => {}
+                    Turn::More => {
+                        self.ready.insert(token);
+                    }
+                    Turn::Gone => self.close(registry, token),
+                }
             }
         }
+        self.bound_pending(registry);
         let tired: Vec<usize> = self
             .clients
             .iter()
@@ -199,39 +260,91 @@ impl Server {
         }
     }
 
-    fn accept(&mut self, registry: &Registry, now: Instant) {
-        loop {
-            let mut stream = match self.listener.accept() {
+    /// Who has something to do: admins and the others, each beginning behind the one whose turn was last.
+    fn in_turn(&self) -> (Vec<usize>, Vec<usize>) {
+        let behind = self.ready.range(self.last + 1..).chain(self.ready.range(..=self.last));
+        let is_admin = |token: &usize| self.clients.get(token).is_some_and(|client| client.role == Some(Role::Admin));
+        // Who waits outside is no client yet.
+        behind.copied().filter(|token| *token != self.listening.0).partition(is_admin)
+    }
+
+    /// Closes those that have not taken anything for longest while all together have too much to take.
+    fn bound_pending(&mut self, registry: &Registry) {
+        let mut pending: usize = self.clients.values().map(Client::pending).sum();
+        while pending > MOST_PENDING {
+            let slow = self.clients.iter().filter(|(_, client)| client.pending() > 0);
+            let slowest = slow.map(|(token, client)| (client.active, *token, client.pending())).min();
+            let Some((_, token, bytes)) = slowest else { return };
+            if bytes == pending {
+                // One answer alone.
+                return;
+            }
+            pending -= bytes;
+            self.close(registry, token);
+        }
+    }
+
+    /// Lets clients in. Returns whether nobody else waits outside.
+    fn accept(&mut self, registry: &Registry, now: Instant) -> bool {
+        for _ in 0..ACCEPTS_A_TURN {
+            let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED)) => continue,
-                // No descriptors left, for one: the listener stays ready, and is tried again when a client went.
                 Err(error) => {
-                    tracing::warn!("control socket: cannot accept a client: {error}");
-                    return;
+                    if self.complained.is_none_or(|then| now >= then + PATIENCE) {
+                        tracing::warn!("control socket: cannot accept a client: {error}");
+                        self.complained = Some(now);
+                    }
+                    // No descriptors left, for one: somebody goes, or the listener is tried again with the next event.
+                    return match self.least(Some(Role::Admin)) {
+                        Some(token) => {
+                            self.close(registry, token);
+                            false
+                        }
+                        None => true,
+                    };
                 }
             };
-            if self.clients.len() >= MAX_CLIENTS {
-                let _ = stream.write(&Answer::refused(format!("more than {MAX_CLIENTS} clients")).line());
-                continue;
-            }
-            let token = self.next;
-            // Wraps after 2^64 clients.
-            self.next += 1;
-            if registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE).is_err() {
-                continue;
-            }
-            let (input, output) = (Vec::new(), Vec::new());
-            let client = Client { stream, input, output, sent: 0, active: now, closing: false, waiting: false };
-            self.clients.insert(token, client);
-            self.ready.insert(token);
+            self.welcome(stream, registry, now);
         }
+        false
+    }
+
+    /// Gives a client a place: another one's, where there is none.
+    fn welcome(&mut self, stream: UnixStream, registry: &Registry, now: Instant) {
+        let Ok(mut client) = Client::new(stream, now) else { return };
+        client.judge(&self.roles, self.own);
+        if self.clients.len() >= self.most {
+            let Some(token) = self.least(client.role) else {
+                let full = format!("{} clients are there already, and all of them wait for an answer", self.most);
+                let _ = client.stream().write(&Answer::refused_as(Code::Failed, full).line());
+                return;
+            };
+            self.close(registry, token);
+        }
+        let token = self.next;
+        // Wraps after 2^64 clients.
+        self.next += 1;
+        if registry.register(client.stream(), Token(token), Interest::READABLE | Interest::WRITABLE).is_err() {
+            return;
+        }
+        self.clients.insert(token, client);
+        self.ready.insert(token);
+    }
+
+    /// Who makes room for somebody of this role: who may least, and of those the one that was silent for longest. Of their own
+    /// role only those that do not wait for an answer.
+    fn least(&self, role: Option<Role>) -> Option<usize> {
+        let below = |client: &Client| client.role < role || client.role == role && !client.waiting;
+        let all = self.clients.iter().filter(|(_, client)| below(client));
+        all.min_by_key(|(_, client)| (client.role, client.waiting, client.active)).map(|(token, _)| *token)
     }
 
     fn close(&mut self, registry: &Registry, token: usize) {
         if let Some(mut client) = self.clients.remove(&token) {
-            let _ = registry.deregister(&mut client.stream);
+            let _ = registry.deregister(client.stream());
             // Room for one that could not be accepted before.
             self.ready.insert(self.listening.0);
         }
@@ -248,100 +361,10 @@ impl Drop for Server {
     }
 }
 
-enum Turn {
-    /// Nothing to do until the next event.
-    Waiting,
-    /// More to do without one.
-    More,
-    /// To be closed.
-    Gone,
-}
-
-impl Client {
-    /// Sends what waits, then reads and answers, a bounded number of requests. A client that does not read its
-    /// answers is not read from either.
-    fn turn(&mut self, now: Instant, mut handle: impl FnMut(Request) -> Reply) -> Turn {
-        for _ in 0..REQUESTS_A_TURN {
-            match self.flush(now) {
-                Ok(true) => {}
-                Ok(false) => return Turn::Waiting,
-                Err(_) => return Turn::Gone,
-            }
-            if self.closing {
-                return Turn::Gone;
-            }
-            if self.waiting {
-                return if self.hung_up() { Turn::Gone } else { Turn::Waiting };
-            }
-            if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.input.drain(..=end).collect();
-                self.answer(line.trim_ascii(), &mut handle);
-                continue;
-            }
-            if self.input.len() > MAX_LINE {
-                self.output = Answer::refused(format!("a request is at most {MAX_LINE} bytes")).line();
-                self.closing = true;
-                continue;
-            }
-            let mut piece = [0; 4096];
-            match self.stream.read(&mut piece) {
-                Ok(0) => return Turn::Gone,
-                Ok(length) => {
-                    self.active = now;
-                    self.input.extend_from_slice(piece.get(..length).unwrap_or_default());
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Turn::Waiting,
-                Err(_) => return Turn::Gone,
-            }
-        }
-        Turn::More
-    }
-
-    /// Whether the other end is closed in both directions.
-    fn hung_up(&self) -> bool {
-        let mut ends = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
-        let asked = poll(&mut ends, PollTimeout::ZERO);
-        let ended = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
-        asked.is_ok() && ends[0].revents().is_some_and(|events| events.intersects(ended))
-    }
-
-    fn answer(&mut self, line: &[u8], handle: &mut impl FnMut(Request) -> Reply) {
-        if line.is_empty() {
-            return;
-        }
-        let reply = if line.len() > MAX_LINE {
-            Answer::refused(format!("a request is at most {MAX_LINE} bytes")).into()
-        } else {
-            match parse_request(line) {
-                Ok(request) => handle(request),
-                Err(error) => Answer::refused(error).into(),
-            }
-        };
-        match reply {
-            Reply::Now(answer) => self.output = answer.line(),
-            Reply::Later => self.waiting = true,
-        }
-    }
-
-    /// Sends what waits. Returns whether all is sent.
-    fn flush(&mut self, now: Instant) -> io::Result<bool> {
-        while self.sent < self.output.len() {
-            match self.stream.write(self.output.get(self.sent..).unwrap_or_default()) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => {
-                    self.sent += length;
-                    self.active = now;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        self.output = Vec::new();
-        self.sent = 0;
-        Ok(true)
-    }
+/// Clients that there is room for: half of the files that this process may have open, as checks need some, too.
+fn room() -> usize {
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from(files / 2).unwrap_or(usize::MAX).clamp(LEAST_CLIENTS, MAX_CLIENTS)
 }
 
 /// The process that listens on a socket, if one does.

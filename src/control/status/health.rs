@@ -110,7 +110,7 @@ pub struct QuorumStatus {
 }
 
 /// A time in a word, as HAProxy's status page has it: `12s`, `3m20s`, `2h14m`, `5d3h`.
-pub(super) fn short(seconds: u64) -> String {
+pub(in crate::control) fn short(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
@@ -120,7 +120,7 @@ pub(super) fn short(seconds: u64) -> String {
 }
 
 /// The word of a state in the table.
-fn word(state: &str) -> &str {
+pub(in crate::control) fn word(state: &str) -> &str {
     match state {
         "starting" => "STARTING",
         "up" => "UP",

@@ -6,7 +6,7 @@ use super::table::Table;
 use super::{ServerStatus, Status, health, life};
 
 /// A port of an address, as `ipvsadm` writes it.
-fn with_port(address: &str, port: &str) -> String {
+pub(in crate::control) fn with_port(address: &str, port: &str) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }
 

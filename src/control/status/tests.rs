@@ -8,6 +8,7 @@ fn example() -> Status {
         address: address.to_owned(),
         port: (!reach).then_some(8080),
         method: if reach { "dr" } else { "nat" }.to_owned(),
+        configured_method: if reach { "dr" } else { "nat" }.to_owned(),
         weight: 1,
         health: None,
         next_hop: reach.then(|| NextHopStatus {
@@ -28,6 +29,7 @@ fn example() -> Status {
         bytes: 64_000,
         out_packets: 0,
         out_bytes: 0,
+        rates: RatesStatus::default(),
         path_mtu: reach.then_some(1400),
     };
     Status {
@@ -38,6 +40,7 @@ fn example() -> Status {
             taken_by_all: 3,
             loaded_at: 1000,
             last_error: Some("lb.toml: refused: 2 errors".to_owned()),
+            unsaved: 2,
         },
         interfaces: vec![InterfaceStatus {
             name: "eth0".to_owned(),
@@ -75,18 +78,23 @@ fn example() -> Status {
             out_packets: 0,
             out_bytes: 0,
             connections: 80,
+            rates: RatesStatus::default(),
+            settings: SettingsStatus::default(),
             limits: None,
             quorum: None,
             sorry: None,
             removed: Vec::new(),
             servers: vec![server("10.0.0.11", true), server("10.0.0.12", false)],
         }],
+        timeouts: TimeoutsStatus::default(),
         checks: Vec::new(),
         local_ports: LocalPortsStatus::default(),
         limited_clients: LimitedClientsStatus::default(),
         persistence: PersistenceStatus::default(),
         drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),
         vrrp: None,
+        neighbors: None,
+        drops_by_worker: None,
         warnings: vec!["server 10.0.0.12 of web: no route to it".to_owned()],
     }
 }
@@ -113,6 +121,7 @@ evenkeel 0.1.0, pid 42, up 1 h 2 min
 lb.toml, loaded 1 min 30 s ago, generation 3
 warning: server 10.0.0.12 of web: no route to it
 warning: the last reload was refused: lb.toml: refused: 2 errors
+changes by command that the file does not have: 2 (`evenkeel save` writes them)
 
 Interface  Driver  State   MTU  Queue:worker  Mode  Taken  Passed
 eth0       veth    up     1500  0:0           copy   1000       7

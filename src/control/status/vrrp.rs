@@ -8,14 +8,15 @@ use super::table::Table;
 use crate::vrrp::status::{MasterStatus, RouterStatus, VrrpStatus};
 
 /// A time in milliseconds as people say it.
-fn ago(ms: u64) -> String {
+pub(in crate::control) fn ago(ms: u64) -> String {
     match ms {
         0..10_000 => format!("{}.{:03} s", ms / 1000, ms % 1000),
         _ => super::span(ms / 1000),
     }
 }
 
-fn master(router: &RouterStatus) -> String {
+/// Who is master, in words.
+pub(in crate::control) fn master(router: &RouterStatus) -> String {
     match &router.master {
         None => "nobody known".to_owned(),
         Some(MasterStatus { ours: true, .. }) => "this appliance".to_owned(),

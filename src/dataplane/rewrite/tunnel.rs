@@ -159,6 +159,16 @@ impl Tunnel {
         &self.path
     }
 
+    /// The outer source address; where it varies with the flow, the first of its range.
+    pub fn source(&self) -> IpAddr {
+        let octets = |at: usize, length: usize| self.around_v4.bytes.get(at..at + length).unwrap_or_default();
+        match (<[u8; 16]>::try_from(octets(8, 16)), <[u8; 4]>::try_from(octets(12, 4))) {
+            (Ok(source), _) if self.v6 => IpAddr::from(source),
+            (_, Ok(source)) => IpAddr::from(source),
+            _ => IpAddr::from([0; 4]),
+        }
+    }
+
     /// Whether the outer header is IPv6.
     pub fn is_v6(&self) -> bool {
         self.v6

@@ -24,6 +24,18 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// The same place, for somebody who wants to know what comes next and leaves it as it is.
+    pub fn copy(&self) -> Cursor {
+        let copy = |word: &AtomicU32| AtomicU32::new(word.load(Relaxed));
+        Cursor {
+            place: AtomicU64::new(self.place.load(Relaxed)),
+            used: copy(&self.used),
+            changed: copy(&self.changed),
+            joins: copy(&self.joins),
+            forgotten: copy(&self.forgotten),
+        }
+    }
+
     /// Begins anew, for another scheduler.
     pub fn reset(&self) {
         self.place.store(0, Relaxed);

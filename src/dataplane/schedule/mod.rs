@@ -52,6 +52,8 @@ pub struct Description {
     pub table: Option<TableSizes>,
     /// Whether a choice depends on nothing but the request and the members.
     pub stateless: bool,
+    /// Whether it draws lots.
+    pub draws: bool,
     build: fn(Scheduler, &[Member]) -> Arc<dyn Schedule>,
     step: fn(&Cursor, &Step<'_>),
 }
@@ -62,7 +64,17 @@ impl Description {
         doc: &'static str,
         build: fn(Scheduler, &[Member]) -> Arc<dyn Schedule>,
     ) -> Description {
-        Description { name, doc, also: &[], flags: &[], table: None, stateless: false, build, step: |_, _| {} }
+        Description {
+            name,
+            doc,
+            also: &[],
+            flags: &[],
+            table: None,
+            stateless: false,
+            draws: false,
+            build,
+            step: |_, _| {},
+        }
     }
 
     /// The slots of its table; 0 for one without.
@@ -197,6 +209,11 @@ impl Load {
     /// All flows (IPVS's thresholds count inactive ones too).
     pub fn total(&self) -> u32 {
         total_of(self.word.load(Relaxed)) as u32
+    }
+
+    /// The same counts, for somebody who wants to know what comes next and leaves them as they are.
+    pub fn copy(&self) -> Load {
+        Load { word: AtomicU64::new(self.word.load(Relaxed)), joined: AtomicU32::new(self.joined.load(Relaxed)) }
     }
 
     /// Counts a new flow.

@@ -8,11 +8,14 @@ use std::sync::Arc;
 
 use super::{Cursor, Description, Member, Request, Schedule, cost, draw};
 
-pub(super) const DESCRIPTION: Description = Description::new(
+pub(super) const DESCRIPTION: Description = Description {
+    draws: true,
+    ..Description::new(
     "twos",
     "two servers drawn at random by weight, and of these the one with fewer connections for its weight; `p2c` does better",
     |_, _| Arc::new(Twos),
-);
+)
+};
 
 #[derive(Debug)]
 struct Twos;

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::pairs::{Pair, SLACK};
 use super::report::{Report, Row, millis};
-use super::{HTTP_INSIDE, START, Stage, UDP, forward, web_nat};
+use super::{HTTP, START, Stage, UDP, forward, imported, web_nat};
 use crate::lab::client::pulse::Pulse;
 use crate::lab::engine::EngineConfig;
 use crate::lab::error::LabError;
-use crate::lab::netlink::Cidr;
-use crate::lab::router::{RouterPlan, VrrpPlan};
+use crate::lab::router::VrrpPlan;
 use crate::lab::server::{nginx, udp};
 use crate::lab::site::{APPLIANCE, CLIENT, Family, Site};
 use crate::model::Protocol;
@@ -28,10 +27,11 @@ const STEADY: Duration = Duration::from_millis(300);
 /// Builds the pair, moves both addresses twice, and fills the rows.
 pub fn run(stage: &Stage, report: &mut Report, rows: &mut Vec<Row>) -> Result<(), LabError> {
     let mut site = Pair::site(web_nat::SITE)?;
-    nginx::start_all(&site, HTTP_INSIDE)?;
+    nginx::start_all(&site, HTTP)?;
     udp::start_all(&mut site, FAMILY, UDP)?;
-    let config = configuration(stage, &site);
-    let plans = [plan(&site, PRIORITY), plan(&site, 100)];
+    let mut config = configuration(stage, &site)?;
+    let plan = imported::routers(&mut config)?;
+    let plans = [plan.clone(), second(plan)];
     let mut pair = Pair::new(site, stage.engine.program(), &config, plans)?;
     pair.start()?;
     pair.await_master(0, CLIENTS, START)?;
@@ -92,24 +92,20 @@ fn moved(pair: &mut Pair, pulse: &Pulse, start: Instant, to: u8) -> Result<Durat
     Ok(pulse.since(start).longest())
 }
 
-/// The services of the stage, and an echo. The gateway is a virtual router's now.
-fn configuration(stage: &Stage, site: &Site) -> EngineConfig {
-    let mut config = stage.config.clone();
-    config.remove_all("address");
+/// The site's own configuration, and an echo.
+fn configuration(stage: &Stage, site: &Site) -> Result<EngineConfig, LabError> {
+    let mut config = web_nat::imported(site, stage.engine.program())?;
     let servers: Vec<_> = site.servers.iter().map(|server| (server.v4, 1)).collect();
     config.service("echo", site.vip(FAMILY), Protocol::Udp, &UDP.to_string(), "rr", &servers);
     forward::by(&mut config, site, FAMILY, "echo", stage.scenario.method);
-    config
+    Ok(config)
 }
 
-fn plan(site: &Site, priority: u8) -> VrrpPlan {
-    let [front, back] = site.options.plan.arms;
-    let router = |name, interface, vrid, address| RouterPlan {
-        priority,
-        ..RouterPlan::new(name, interface, vrid, &[Cidr::new(address, 24)])
-    };
-    let routers =
-        vec![router(CLIENTS, front, VRID, site.vip(FAMILY)), router("SERVERS", back, VRID + 1, site.gateway(FAMILY))];
-    let names = routers.iter().map(|router| router.name.clone()).collect();
-    VrrpPlan { routers, groups: vec![("WEB".into(), names)], scripts: Vec::new() }
+/// The other director's part, of which the site's file says nothing: the same with a lower priority.
+fn second(mut plan: VrrpPlan) -> VrrpPlan {
+    for router in &mut plan.routers {
+        router.priority = 100;
+        router.starts_as_master = false;
+    }
+    plan
 }

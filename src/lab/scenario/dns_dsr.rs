@@ -4,6 +4,7 @@
 //! Owns the rows of its table. The servers are real ones, and so are the clients that only ask now and then; a client that
 //! asks every 5 ms finds out how long nobody answered.
 
+use std::net::IpAddr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,17 +12,17 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
+use super::ipvsadm::Ipvsadm;
 use super::pairs::{Pair, SLACK};
 use super::report::{Report, Row, millis};
-use super::{RunOptions, START, base_config};
+use super::{RunOptions, START, imported};
 use crate::lab::client::dns::dig;
 use crate::lab::client::load::Tally;
 use crate::lab::client::pulse::{Found, Pulse};
 use crate::lab::engine::{Engine, EngineConfig, find_server};
 use crate::lab::error::LabError;
-use crate::lab::netlink::Cidr;
 use crate::lab::process;
-use crate::lab::router::{RouterPlan, VrrpPlan};
+use crate::lab::router::VrrpPlan;
 use crate::lab::server::unbound::{NAMES, PORT, Unbound};
 use crate::lab::site::{CLIENT, Family, Plan, Reach, Site, SiteOptions, USUAL, appliance};
 use crate::model::Protocol;
@@ -37,7 +38,6 @@ pub const SITE: SiteOptions = SiteOptions {
 
 const FAMILY: Family = Family::V4;
 const ROUTER: &str = "VRRP_1";
-const SERVICES: [(&str, Protocol); 2] = [("dns-udp", Protocol::Udp), ("dns-tcp", Protocol::Tcp)];
 const STEADY: Duration = Duration::from_millis(300);
 /// Questions of `dig` by each protocol.
 const QUESTIONS: u64 = 20;
@@ -81,6 +81,11 @@ impl Pace {
 pub struct Stage {
     pair: Pair,
     caches: Vec<Unbound>,
+    ipvsadm: Ipvsadm,
+    /// Names of the services over UDP and TCP.
+    services: [String; 2],
+    imported: EngineConfig,
+    routers: VrrpPlan,
     pace: Pace,
 }
 
@@ -98,12 +103,23 @@ impl Stage {
         let site = Pair::site(SITE)?;
         let caches =
             site.servers.iter().map(|server| Unbound::start(&site, server, FAMILY)).collect::<Result<Vec<_>, _>>()?;
-        let config = configuration(&site, options, pace);
-        let plans = [plan(&site, 100, pace), plan(&site, 50, pace)];
+        let imported = configuration(&site, options)?;
+        let vip = site.vip(FAMILY);
+        let services = [
+            imported::service(&imported, vip, Protocol::Udp, PORT)?,
+            imported::service(&imported, vip, Protocol::Tcp, PORT)?,
+        ];
+        let mut config = paced(&imported, pace);
+        let plan = imported::routers(&mut config)?;
+        let plans = [part(&plan, 0, pace), part(&plan, 1, pace)];
         let mut pair = Pair::new(site, &options.program, &config, plans)?;
         pair.start()?;
         pair.await_master(0, ROUTER, START + pace.advert * 4)?;
-        let stage = Stage { pair, caches, pace };
+        let Some(engine) = pair.speakers[0].engine() else {
+            return Err(LabError::Unexpected("the first director does not run".into()));
+        };
+        let ipvsadm = Ipvsadm::new(&pair.site, engine)?;
+        let stage = Stage { pair, caches, ipvsadm, services, imported, routers: plan, pace };
         for number in [0, 1] {
             stage.await_weights(number, [1, 1], START + pace.notice())?;
         }
@@ -132,6 +148,7 @@ impl Stage {
             self.server_stops()?,
             self.server_starts()?,
             self.both_stop()?,
+            self.by_ipvsadm()?,
             self.by_hand()?,
         ];
         let mut report = Report::new("dns-dsr", &Tally::default());
@@ -179,8 +196,18 @@ impl Stage {
         Ok(Step { what: "queries divide evenly, only the active director counts them", there: "yes", here, good })
     }
 
+    /// With the site's adverts; and, the other way round, with faster ones.
     fn cut(&mut self) -> Result<Step, LabError> {
-        let here = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
+        let mut here = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
+        if self.pace.advert > Pace::FAST.advert {
+            self.pair.site.plug(appliance(0), "eth0", true)?;
+            self.set_adverts(Pace::FAST.advert)?;
+            self.moving(0, |stage| stage.pair.site.plug(appliance(1), "eth0", false))?;
+            self.pair.site.plug(appliance(1), "eth0", true)?;
+            let fast = self.moving(1, |stage| stage.pair.site.plug(appliance(0), "eth0", false))?;
+            self.set_adverts(self.pace.advert)?;
+            here = format!("{here}; {fast} with an advert every 0.1 s");
+        }
         Ok(Step {
             what: "director loses its network: address moves",
             there: "about 5 s of lost pings",
@@ -281,17 +308,21 @@ impl Stage {
         done
     }
 
+    /// Gives both directors adverts at that interval; the second one, which is master, stays it.
+    fn set_adverts(&mut self, interval: Duration) -> Result<(), LabError> {
+        // The master first: the other one must not miss adverts that do not come yet.
+        for (number, speaker) in (0..2).zip(&mut self.pair.speakers).rev() {
+            speaker.tell(part(&self.routers, number, Pace { advert: interval, ..self.pace }))?;
+        }
+        Ok(())
+    }
+
     fn set_pace(&mut self, pace: Pace) -> Result<(), LabError> {
         self.pace = pace;
-        let servers: Vec<_> = self.pair.site.servers.iter().map(|server| server.address(FAMILY)).collect();
+        let mut config = paced(&self.imported, pace);
+        config.take("virtual_router");
         for speaker in &mut self.pair.speakers {
-            speaker.change(|config| {
-                for (service, _) in SERVICES {
-                    for (place, server) in servers.iter().enumerate() {
-                        config.change_server(service, *server, "check", check(place, pace));
-                    }
-                }
-            })?;
+            speaker.change(|current| current.clone_from(&config))?;
         }
         Ok(())
     }
@@ -322,6 +353,81 @@ impl Stage {
         Ok(Step { what, there: "yes", here, good: fails && works })
     }
 
+    /// `ipvsadm -d` and `-a` at the active director; the other one knows nothing of it.
+    fn by_ipvsadm(&mut self) -> Result<Step, LabError> {
+        let active = self.active()?;
+        let server = self.pair.site.servers[0].clone();
+        let (vip, address) = (self.pair.site.vip_port(FAMILY, PORT), server.address(FAMILY));
+        let each = |words: &str, rest: &str| {
+            let one = |protocol| format!("ipvsadm {words} -{protocol} {vip} -r {address}:{PORT}{rest}");
+            format!("{} && {}", one('u'), one('t'))
+        };
+        let pulse = self.pulse()?;
+        let start = Instant::now();
+        self.shell(active, &each("-d", ""))?;
+        let out = start.elapsed();
+        let gone = [self.has(active, address)?, self.has(1 - active, address)?] == [0, 2];
+        // Answers that were on their way are the last ones.
+        thread::sleep(Duration::from_millis(100));
+        let from = Instant::now();
+        thread::sleep(Duration::from_millis(500));
+        let without = pulse.since(from);
+        let silent = without.answers.get(&server.name).is_none() && without.answers.values().sum::<u64>() > 0;
+        let start = Instant::now();
+        self.shell(active, &each("-a", " -g -w 1"))?;
+        let back = start.elapsed();
+        let there = [self.has(active, address)?, self.has(1 - active, address)?] == [2, 2];
+        self.await_weights(active, [1, 1], START)?;
+        // Its answers show that it is back in service, not in the table alone.
+        let from = Instant::now();
+        let answers = loop {
+            let answers = pulse.since(from).answers.get(&server.name).copied().unwrap_or(0);
+            if answers > 0 || from.elapsed() > START {
+                break answers;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let found = pulse.stop();
+        // The file has its check still.
+        for speaker in &mut self.pair.speakers {
+            speaker.change(|_| ())?;
+        }
+        self.await_both([1, 1], Instant::now())?;
+        let good = gone && silent && there && answers > 0 && few(&found);
+        let here = format!(
+            "{} after {}, {} after {}, {} of {} queries lost",
+            if gone && silent { "out" } else { "not out" },
+            millis(out),
+            if there && answers > 0 { "back" } else { "not back" },
+            millis(back),
+            found.lost,
+            found.sent
+        );
+        let what = "`ipvsadm -d` takes a server out by hand, `-a` puts it back, on one director";
+        Ok(Step { what, there: "yes", here, good })
+    }
+
+    /// The director that answers for the address.
+    fn active(&self) -> Result<u8, LabError> {
+        let owners = self.pair.owners(self.pair.site.vip(FAMILY))?;
+        match owners.iter().copied().collect::<Vec<_>>()[..] {
+            [one] => Ok(one),
+            _ => Err(LabError::Unexpected(format!("one director should be active, but {owners:?} answer"))),
+        }
+    }
+
+    /// Runs a line of a shell at a director, with the engine's program as `ipvsadm`.
+    fn shell(&self, number: u8, line: &str) -> Result<String, LabError> {
+        let engine = self.engines()?[usize::from(number)];
+        self.ipvsadm.shell(&self.pair.site, appliance(number), engine, line)
+    }
+
+    /// How many services of a director have a server.
+    fn has(&self, number: u8, server: IpAddr) -> Result<usize, LabError> {
+        let status = self.engines()?[usize::from(number)].status()?;
+        Ok(self.services.iter().filter(|service| find_server(&status, service, server).is_some()).count())
+    }
+
     /// One command takes a server out at both directors, one puts it back.
     fn by_hand(&mut self) -> Result<Step, LabError> {
         let server = self.pair.site.servers[0].clone();
@@ -350,8 +456,8 @@ impl Stage {
             millis(out),
             millis(back)
         );
-        let what = "one command takes a server out by hand, one puts it back, at both directors";
-        Ok(Step { what, there: "`ipvsadm -d` and `-a`, on one director", here, good })
+        let what = "and on both, from one command each";
+        Ok(Step { what, there: "no: on one director", here, good })
     }
 
     fn server_command(&self, action: &str, server: &str) -> Result<(), LabError> {
@@ -374,10 +480,10 @@ impl Stage {
     /// Flows since start at a director: UDP of each server, then TCP of each.
     fn counts(&self, number: usize) -> Result<Vec<u64>, LabError> {
         let status = self.engines()?[number].status()?;
-        let count = |service, server: &crate::lab::site::SiteServer| {
+        let count = |service: &str, server: &crate::lab::site::SiteServer| {
             find_server(&status, service, server.address(FAMILY)).and_then(|found| found["connections"].as_u64())
         };
-        let all = SERVICES.iter().flat_map(|(name, _)| self.pair.site.servers.iter().map(|server| count(name, server)));
+        let all = self.services.iter().flat_map(|name| self.pair.site.servers.iter().map(|server| count(name, server)));
         Ok(all.map(Option::unwrap_or_default).collect())
     }
 
@@ -397,7 +503,7 @@ impl Stage {
         };
         let servers = &self.pair.site.servers;
         let has = |status: &Json| {
-            SERVICES.iter().all(|(service, _)| {
+            self.services.iter().all(|service| {
                 servers.iter().zip(weights).all(|(server, weight)| {
                     let found = find_server(status, service, server.address(FAMILY));
                     found.is_some_and(|found| found["weight"].as_u64() == Some(weight))
@@ -441,49 +547,48 @@ fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// Both services, each server with the check that it has at the site.
-fn configuration(site: &Site, options: &RunOptions, pace: Pace) -> EngineConfig {
-    let mut config = base_config(site, FAMILY);
+/// The site's own configuration. One client stands for many: it uses its ports again sooner than they would.
+fn configuration(site: &Site, options: &RunOptions) -> Result<EngineConfig, LabError> {
+    let mut config = imported::keepalived(site, &options.program, "dns-dsr")?;
     if let Some(mode) = options.mode {
         config.set("engine", "mode", vec![mode.name()]);
     }
-    let servers: Vec<_> = site.servers.iter().map(|server| (server.address(FAMILY), 1)).collect();
-    for (name, protocol) in SERVICES {
-        config.service(name, site.vip(FAMILY), protocol, &PORT.to_string(), "rr", &servers);
-        for (place, (address, _)) in servers.iter().enumerate() {
-            config.change_server(name, *address, "check", check(place, pace));
-            config.change_server(name, *address, "on_failure", "inhibit");
+    config.each("service", |service| {
+        let timeouts = service.entry("timeouts").or_insert_with(|| Table::new().into());
+        if let Some(timeouts) = timeouts.as_table_mut() {
+            timeouts.insert("udp".into(), 5.into());
         }
-        // One client stands for many: it uses its ports again sooner than they would.
-        let mut timeouts = Table::new();
-        timeouts.insert("udp".into(), 5.into());
-        config.change_service(name, "timeouts", timeouts);
+    });
+    Ok(config)
+}
+
+/// The imported configuration with checks at another pace than the site's.
+fn paced(imported: &EngineConfig, pace: Pace) -> EngineConfig {
+    let mut config = imported.clone();
+    if pace.check != Pace::SITE.check {
+        config.each("service", |service| {
+            imported::each_check(service, |check| {
+                let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
+                set("interval", pace.check.as_secs_f64().into());
+                set("timeout", pace.check.as_secs_f64().into());
+                set("retries", i64::from(pace.retries).into());
+                set("retry_delay", pace.retry_delay.as_secs_f64().into());
+            });
+        });
     }
     config
 }
 
-/// DNS_CHECK at the first server, TCP_CHECK at the second.
-fn check(place: usize, pace: Pace) -> Vec<Value> {
-    let mut check = Table::new();
-    let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
-    set("type", if place == 0 { "dns" } else { "tcp" }.into());
-    set("port", i64::from(PORT).into());
-    set("interval", pace.check.as_secs_f64().into());
-    set("timeout", pace.check.as_secs_f64().into());
-    set("retries", i64::from(pace.retries).into());
-    set("retry_delay", pace.retry_delay.as_secs_f64().into());
-    set("rise", 1.into());
-    set("fall", 1.into());
-    vec![check.into()]
-}
-
-fn plan(site: &Site, priority: u8, pace: Pace) -> VrrpPlan {
-    let mut router = RouterPlan::new(ROUTER, "eth0", 51, &[Cidr::new(site.vip(FAMILY), 23)]);
-    if pace.advert < Duration::from_secs(1) {
-        router = router.fast(pace.advert);
+/// A director's part of the imported routers, which are the first one's.
+fn part(imported: &VrrpPlan, number: u8, pace: Pace) -> VrrpPlan {
+    let mut plan = imported.clone();
+    for router in &mut plan.routers {
+        if pace.advert != Pace::SITE.advert {
+            *router = router.clone().fast(pace.advert);
+        }
+        if number == 1 {
+            router.priority = 50;
+        }
     }
-    router.interval = pace.advert;
-    router.priority = priority;
-    router.preempt = false;
-    VrrpPlan::one(router)
+    plan
 }

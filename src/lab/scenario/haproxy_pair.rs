@@ -7,20 +7,21 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use serde_json::Value as Json;
+use toml::Table;
+
 use super::pairs::{Pair, SLACK};
 use super::report::{Report, Row, millis};
-use super::{HTTP, RunOptions, START};
+use super::{HTTP, RunOptions, START, imported};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::pulse::Pulse;
-use crate::lab::engine::EngineConfig;
 use crate::lab::error::LabError;
 use crate::lab::netlink::Cidr;
 use crate::lab::process::Process;
-use crate::lab::router::{RouterPlan, VrrpPlan};
+use crate::lab::router::VrrpPlan;
 use crate::lab::server::haproxy::{self, STATISTICS, STATISTICS_USER};
 use crate::lab::server::{nginx, udp};
-use crate::lab::site::{CLIENT, Family, Plan, Reach, Site, SiteOptions, USUAL, appliance};
-use crate::model::Place;
+use crate::lab::site::{CLIENT, Family, Network, Plan, Reach, Site, SiteOptions, USUAL, appliance};
 
 /// Its network: the addresses and interface names of the site's own configuration, inside the lab's namespaces.
 pub const SITE: SiteOptions = SiteOptions {
@@ -33,6 +34,8 @@ pub const SITE: SiteOptions = SiteOptions {
 
 const ROUTER: &str = "VI_1";
 const ECHO: u16 = 7;
+/// The address from which the first box asks the second one; the next is the second box's.
+const LOCALS: u8 = 60;
 const STEADY: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,7 +45,11 @@ pub const CHECKS: Duration = Duration::from_secs(2);
 /// A pair of boxes with their HAProxy.
 pub struct Stage {
     pair: Pair,
+    imported: VrrpPlan,
+    /// The imported services, which are in force at the end alone.
+    services: Vec<Table>,
     checks: Duration,
+    proxies: Vec<Process>,
     web: Vec<Process>,
 }
 
@@ -52,19 +59,23 @@ impl Stage {
         let mut site = Pair::site(SITE)?;
         let web = nginx::start_all(&site, HTTP)?;
         let vip = site.vip(Family::V4);
+        let mut proxies = Vec::new();
         for number in 0..2 {
             let node = appliance(number);
             site.lab.setting(node, "net/ipv4/ip_nonlocal_bind", "1")?;
             // A box with a proxy is no router: what is for an address that it has no more is not handed on.
             site.lab.setting(node, "net/ipv4/ip_forward", "0")?;
-            haproxy::balance(&site, node, site.address_of(number, Family::V4), checks)?;
+            proxies.push(haproxy::balance(&site, node, site.address_of(number, Family::V4), checks)?);
             udp::start(&mut site, node, vip, ECHO)?;
         }
-        let plans = [plan(&site, 0, true), plan(&site, 1, true)];
-        let mut pair = Pair::new(site, &options.program, &EngineConfig::new(), plans)?;
+        let mut config = imported::keepalived(&site, &options.program, "haproxy-pair")?;
+        let plan = imported::routers(&mut config)?;
+        let plans = [part(&plan, 0, true), part(&plan, 1, true)];
+        let services = config.take("service");
+        let mut pair = Pair::new(site, &options.program, &config, plans)?;
         pair.start()?;
         pair.await_master(0, ROUTER, START)?;
-        Ok(Stage { pair, checks, web })
+        Ok(Stage { pair, imported: plan, services, checks, proxies, web })
     }
 
     /// Its network.
@@ -106,6 +117,7 @@ impl Stage {
             report.rows.push(Row { what, there, here });
         }
         self.statistics(&mut report)?;
+        self.virtual_server(&mut report)?;
         Ok(report)
     }
 
@@ -132,7 +144,7 @@ impl Stage {
     /// Without preemption the address stays where it is when the first box is back; a word to the other one brings it back.
     fn by_hand(&mut self) -> Result<String, LabError> {
         for number in [0, 1] {
-            let plan = plan(&self.pair.site, number, false);
+            let plan = part(&self.imported, number, false);
             self.pair.speakers[usize::from(number)].tell(plan)?;
         }
         let away = self.shut_down()?;
@@ -140,7 +152,7 @@ impl Stage {
         let down = self.pair.speakers[0].plan().routers[0].master_down();
         std::thread::sleep(down + Duration::from_millis(500));
         let stays =
-            self.pair.watch.masters(plan(&self.pair.site, 0, false).routers[0].vrid, Duration::from_millis(1500));
+            self.pair.watch.masters(part(&self.imported, 0, false).routers[0].vrid, Duration::from_millis(1500));
         if stays != [1] {
             return Err(LabError::Unexpected(format!("without preemption {stays:?} are master, [1] expected")));
         }
@@ -148,7 +160,7 @@ impl Stage {
             stage.pair.speakers[1].ask_to_end().and_then(|()| stage.pair.speakers[1].await_end())
         })?;
         for number in [0, 1] {
-            let plan = plan(&self.pair.site, number, true);
+            let plan = part(&self.imported, number, true);
             self.pair.speakers[usize::from(number)].tell(plan)?;
         }
         self.pair.start_one(1)?;
@@ -213,6 +225,68 @@ impl Stage {
         }
     }
 
+    /// The file's `virtual_server`, with the two HAProxies as its servers: the engine is before them now.
+    fn virtual_server(&mut self, report: &mut Report) -> Result<(), LabError> {
+        let vip = self.pair.site.vip(Family::V4);
+        for number in 0..2 {
+            let node = appliance(number);
+            // Where a server is the director itself, the kernel has the address, and keeps silent about it.
+            for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
+                self.pair.site.lab.setting(node, &format!("net/ipv4/conf/all/{key}"), value)?;
+            }
+            let local = self.pair.site.options.plan.v4(Network::Front, LOCALS + number).to_string();
+            let services = self.services.iter().map(|service| served(service.clone(), &local, self.checks));
+            let services: Vec<_> = services.collect();
+            let mut plan = part(&self.imported, number, true);
+            for router in &mut plan.routers {
+                router.more.insert("place".into(), "engine".into());
+            }
+            let speaker = &mut self.pair.speakers[usize::from(number)];
+            speaker.tell(plan)?;
+            speaker.change(|config| {
+                for service in services {
+                    config.push("service", service);
+                }
+            })?;
+            self.pair.site.lab.address(node, "lo", Cidr::host(vip))?;
+        }
+        self.pair.await_master(0, ROUTER, START)?;
+        let Some(engine) = self.pair.speakers[0].engine() else {
+            return Err(LabError::Unexpected("the first box does not run".into()));
+        };
+        let second = self.pair.site.address_of(1, Family::V4).to_string();
+        let await_state = |wanted: &str| -> Result<Duration, LabError> {
+            let start = Instant::now();
+            let is = |status: &Json| {
+                let servers = status["services"][0]["servers"].as_array().cloned().unwrap_or_default();
+                let second = servers.iter().find(|server| server["address"] == second.as_str());
+                servers.len() == 2 && second.is_some_and(|server| server["state"] == wanted)
+            };
+            engine.await_status(START * 2, &format!("the second HAProxy is {wanted}"), is)?;
+            Ok(start.elapsed())
+        };
+        let client = self.pair.site.lab.node(CLIENT)?;
+        let asked = LoadPlan::new(self.pair.site.vip_port(Family::V4, HTTP));
+        await_state("up")?;
+        let mut tally = requests(client, &asked, 10)?;
+        self.proxies[1].stop();
+        let out = await_state("down")?;
+        tally.add(&requests(client, &asked, 10)?);
+        let own = self.pair.site.address_of(1, Family::V4);
+        self.proxies[1] = haproxy::balance(&self.pair.site, appliance(1), own, self.checks)?;
+        let back = await_state("up")?;
+        tally.add(&requests(client, &asked, 10)?);
+        let good = tally.failures == 0 && tally.answered() == 30;
+        let seen = format!("{} of 30 answers {}", tally.answered(), tally.reasons.join("; "));
+        report.check("the imported virtual server takes requests, whichever HAProxy runs", good, &seen);
+        report.rows.push(Row {
+            what: "HTTP_GET of both HAProxies: a stopped one is out; back",
+            there: "yes, every 2 s, retry 5",
+            here: format!("out after {:.1} s, back after {:.1} s", out.as_secs_f64(), back.as_secs_f64()),
+        });
+        Ok(())
+    }
+
     fn statistics(&self, report: &mut Report) -> Result<(), LabError> {
         let target = self.pair.site.vip_port(Family::V4, STATISTICS);
         let client = self.pair.site.lab.node(CLIENT)?;
@@ -238,13 +312,35 @@ pub fn run(options: &RunOptions, checks: Duration) -> Result<Report, LabError> {
     Stage::set(options, checks)?.run()
 }
 
-fn plan(site: &Site, number: u8, preempt: bool) -> VrrpPlan {
-    let mut router = RouterPlan::new(ROUTER, "eth0", 51, &[Cidr::new(site.vip(Family::V4), 24)]);
-    router.priority = if number == 0 { 200 } else { 100 };
-    router.password = Some("7388".into());
-    router.place = Place::Kernel;
-    router.preempt = preempt;
-    VrrpPlan::one(router)
+/// A box's part of the imported routers, which are the first box's. HAProxy listens on the address itself: it is the kernel's.
+fn part(imported: &VrrpPlan, number: u8, preempt: bool) -> VrrpPlan {
+    let mut plan = imported.clone();
+    for router in &mut plan.routers {
+        router.more.insert("place".into(), "kernel".into());
+        router.preempt = preempt;
+        // Who begins as master takes over at once.
+        router.starts_as_master &= preempt;
+        if number == 1 {
+            router.priority = 100;
+            router.starts_as_master = false;
+        }
+    }
+    plan
+}
+
+/// An imported service for one box. Clients are in the servers' network, and would not understand what a server by plain NAT
+/// answers them directly: the engine asks from an address of its own.
+fn served(mut service: Table, local: &str, checks: Duration) -> Table {
+    service.insert("method".into(), "full-nat".into());
+    service.insert("local_addresses".into(), vec![local].into());
+    if checks != CHECKS {
+        imported::each_check(&mut service, |check| {
+            for key in ["interval", "retry_delay"] {
+                check.insert(key.into(), checks.as_secs_f64().into());
+            }
+        });
+    }
+    service
 }
 
 /// A page whose length is where its connection ends, head and all.

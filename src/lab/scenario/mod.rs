@@ -9,12 +9,15 @@ pub mod failover;
 pub mod flood;
 pub mod forward;
 pub mod haproxy_pair;
+pub mod imported;
+pub mod ipvsadm;
 pub mod outage;
 pub mod pairs;
 pub mod proxy_pair;
 pub mod report;
 pub mod tour;
 pub mod traffic;
+pub mod web_dr;
 pub mod web_nat;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +57,8 @@ pub enum Traffic {
     Workers,
     /// The rows of the deployment `web-nat`.
     WebNat,
+    /// The rows of the deployment `web-dr`.
+    WebDr,
     /// Web traffic through a flood.
     Flood(Packets),
     /// The rows of a deployment with two appliances.
@@ -97,7 +102,7 @@ const fn web(name: &'static str, summary: &'static str, site: SiteOptions, metho
 }
 
 /// All scenarios.
-pub const SCENARIOS: [Scenario; 22] = [
+pub const SCENARIOS: [Scenario; 23] = [
     web(
         "web-dr-one-arm",
         "HTTP by direct routing; client, appliance and three nginx servers share one segment",
@@ -194,6 +199,15 @@ pub const SCENARIOS: [Scenario; 22] = [
             "a site's set-up with the classic tools, and what was done to it there",
             web_nat::SITE,
             Method::Nat,
+        )
+    },
+    Scenario {
+        traffic: Traffic::WebDr,
+        ..web(
+            "web-dr",
+            "one director by direct routing, driven by `ipvsadm`; what was done to such a site with LVS",
+            web_dr::SITE,
+            Method::Dr,
         )
     },
     Scenario {
@@ -308,22 +322,25 @@ impl Stage {
     /// Builds the network and its configuration, and starts nothing.
     pub fn prepare(scenario: &'static Scenario, options: &RunOptions) -> Result<(Site, EngineConfig), LabError> {
         let mut site = Site::build(scenario.site)?;
+        if scenario.traffic == Traffic::WebNat {
+            let config = web_nat::configuration(&site, options)?;
+            return Ok((site, config));
+        }
         let mut config = base_config(&site, scenario.family);
         if let Some(mode) = options.mode {
             config.set("engine", "mode", vec![mode.name()]);
         }
         let servers: Vec<_> = site.servers.iter().map(|server| (server.address(scenario.family), 1)).collect();
         let vip = site.vip(scenario.family);
-        let balanced =
-            if scenario.traffic == Traffic::WebNat || scenario.site.reach == Reach::Mixed { "wrr" } else { "rr" };
+        let balanced = if scenario.site.reach == Reach::Mixed { "wrr" } else { "rr" };
         let services: &[_] = match scenario.traffic {
             Traffic::Web | Traffic::WebNat => {
                 &[("web", Protocol::Tcp, HTTP, balanced), ("transfer", Protocol::Tcp, TRANSFER, "rr")]
             }
             Traffic::Udp | Traffic::Fragments => &[("echo", Protocol::Udp, UDP, "rr")],
             Traffic::Workers => &[("transfer", Protocol::Tcp, TRANSFER, "rr")],
-            // The kernel has the addresses: there is no service.
-            Traffic::Pair(_) => &[],
+            // The kernel has the addresses, or `ipvsadm` brings the services.
+            Traffic::Pair(_) | Traffic::WebDr => &[],
             Traffic::Flood(_) => &[
                 ("web", Protocol::Tcp, HTTP, "wlc"),
                 ("transfer", Protocol::Tcp, TRANSFER, "wlc"),
@@ -354,9 +371,10 @@ pub fn start_servers(scenario: &Scenario, site: &mut Site, program: &Path) -> Re
     decap::start_all(site, program)?;
     let mut web = Vec::new();
     match scenario.traffic {
+        Traffic::WebDr => web = nginx::start_all(site, HTTP)?,
         Traffic::Web | Traffic::WebNat | Traffic::Flood(_) => {
             for server in &site.servers {
-                let inside = matches!(server.reach, Reach::Nat | Reach::FullNat);
+                let inside = matches!(server.reach, Reach::Nat | Reach::FullNat) && scenario.traffic != Traffic::WebNat;
                 let port = if inside { HTTP_INSIDE } else { HTTP };
                 web.extend(nginx::start_on(site, std::slice::from_ref(server), port, false)?);
             }

@@ -34,12 +34,15 @@ pub struct Pair {
 impl Pair {
     /// A pair on a built site: both with the same configuration, each with its own plan. Nothing runs yet.
     pub fn new(site: Site, program: &Path, config: &EngineConfig, plans: [VrrpPlan; 2]) -> Result<Self, LabError> {
+        Pair::of(site, program, [config.clone(), config.clone()], plans)
+    }
+
+    /// The same, each with its own configuration.
+    pub fn of(site: Site, program: &Path, configs: [EngineConfig; 2], plans: [VrrpPlan; 2]) -> Result<Self, LabError> {
         let watch = Watch::start(&site, site.options.plan.arms[0])?;
-        let mut number = 0;
-        let speakers = plans.map(|plan| {
-            number += 1;
-            Speaker::new(number - 1, evenkeel(program, config), plan)
-        });
+        let [first, second] = plans;
+        let [one, two] = configs.map(|config| evenkeel(program, &config));
+        let speakers = [Speaker::new(0, one, first), Speaker::new(1, two, second)];
         Ok(Pair { speakers, watch, site })
     }
 

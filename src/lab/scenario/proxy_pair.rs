@@ -12,18 +12,17 @@ use std::time::{Duration, Instant};
 
 use super::pairs::{Pair, SLACK, await_text};
 use super::report::{Report, Row, millis};
-use super::{HTTP, RunOptions, START};
+use super::{HTTP, RunOptions, START, imported};
 use crate::lab::client::load::{Load, LoadPlan, Tally, requests};
 use crate::lab::client::pulse::Pulse;
 use crate::lab::engine::EngineConfig;
 use crate::lab::error::{Doing, LabError};
 use crate::lab::netlink::Cidr;
-use crate::lab::router::{Owned, RouterPlan, ScriptPlan, VrrpPlan};
+use crate::lab::router::VrrpPlan;
 use crate::lab::server::squid::{self, Squid};
 use crate::lab::server::{nginx, udp};
 use crate::lab::site::links::SIDE_INTERFACE;
 use crate::lab::site::{APPLIANCE, CLIENT, Family, Plan, Reach, Site, SiteOptions, USUAL, appliance};
-use crate::model::Place;
 
 /// Its network: the addresses and interface names of the site's own configuration, inside the lab's namespaces.
 pub const SITE: SiteOptions = SiteOptions {
@@ -36,7 +35,6 @@ pub const SITE: SiteOptions = SiteOptions {
 
 /// The routers; each box is master of the one with its own number.
 const ROUTERS: [(&str, u8, &str); 2] = [("proxy_ip1", 1, "192.168.2.101/24"), ("proxy_ip2", 2, "192.168.2.102/24")];
-const SCRIPT: &str = "chk_squid_service";
 /// The port of an echo beside the proxy, which shows where the address is and how long it is away.
 const ECHO: u16 = 7;
 /// Requests after a move, and after the return.
@@ -80,8 +78,10 @@ impl Stage {
                 udp::start(&mut site, node, cidr(address)?.address, ECHO)?;
             }
         }
-        let plans = [plan(&site, 0, &squids[0], pace)?, plan(&site, 1, &squids[1], pace)?];
-        let mut pair = Pair::new(site, &options.program, &EngineConfig::new(), plans)?;
+        let imported = imported::keepalived(&site, &options.program, "proxy-pair")?;
+        let (first, second) =
+            (part(&site, 0, &squids[0], pace, &imported)?, part(&site, 1, &squids[1], pace, &imported)?);
+        let mut pair = Pair::of(site, &options.program, [first.0, second.0], [first.1, second.1])?;
         pair.start()?;
         for (number, (name, _, _)) in [0, 1].into_iter().zip(ROUTERS) {
             pair.await_master(number, name, START + pace.script * 3)?;
@@ -247,38 +247,48 @@ pub fn run(options: &RunOptions, pace: Pace) -> Result<Report, LabError> {
     Stage::set(options, pace)?.run(pace)
 }
 
-fn plan(site: &Site, number: u8, squid: &Squid, pace: Pace) -> Result<VrrpPlan, LabError> {
+/// A box's part of the imported configuration, which is the first box's. The programs are the lab's; the second box has the
+/// other address as its own, and speaks to the first one.
+fn part(
+    site: &Site,
+    number: u8,
+    squid: &Squid,
+    pace: Pace,
+    imported: &EngineConfig,
+) -> Result<(EngineConfig, VrrpPlan), LabError> {
     let notify = site.lab.path(&format!("{}-proxy-state", appliance(number)));
     let script = format!("#!/bin/sh\necho \"$@\" >> {}\n", notes(site, number).display());
     let write =
         || fs::write(&notify, script).and_then(|()| fs::set_permissions(&notify, Permissions::from_mode(0o755)));
     write().doing(|| format!("writing {}", notify.display()))?;
-    let mut routers = Vec::new();
-    for (place, (name, vrid, address)) in [0u8, 1].into_iter().zip(ROUTERS) {
-        let mut router = RouterPlan::new(name, "eth0", vrid, &[]);
-        let label = Some(format!("eth0:{vrid}"));
-        router.addresses = vec![Owned { cidr: cidr(address)?, label }];
-        router.priority = if place == number { 255 } else { 100 };
-        router.starts_as_master = place == number;
-        router.place = Place::Kernel;
-        router.track_interfaces = vec![SIDE_INTERFACE.into()];
-        router.track_scripts = vec![SCRIPT.into()];
-        router.notify = Some(notify.display().to_string());
-        if vrid == 2 {
-            router.source = Some(site.address_of(number, Family::V4));
-            router.peers = vec![site.address_of(1 - number, Family::V4)];
+    let mut config = imported.clone();
+    config.each("track_script", |script| {
+        script.insert("script".into(), squid.check().into());
+        if pace.script != Pace::SITE.script {
+            script.insert("interval".into(), pace.script.as_secs_f64().into());
+            script.insert("timeout".into(), (pace.script * 2 / 3).as_secs_f64().into());
         }
-        routers.push(router);
+    });
+    let mut plan = imported::routers(&mut config)?;
+    if plan.routers.len() != ROUTERS.len() {
+        return Err(LabError::Unexpected(format!("{} routers were imported", plan.routers.len())));
     }
-    let script = ScriptPlan {
-        name: SCRIPT.into(),
-        command: squid.check(),
-        interval: pace.script,
-        timeout: pace.script * 2 / 3,
-        rise: 2,
-        fall: 2,
-    };
-    Ok(VrrpPlan { routers, scripts: vec![script], groups: Vec::new() })
+    for router in &mut plan.routers {
+        if let Some(program) = router.more.get_mut("notify") {
+            *program = notify.display().to_string().into();
+        }
+        if number == 1 {
+            let own = router.priority != 255;
+            router.priority = if own { 255 } else { 100 };
+            router.starts_as_master = own;
+            if router.more.contains_key("peers") {
+                let address = |number| site.address_of(number, Family::V4).to_string();
+                router.more.insert("source".into(), address(1).into());
+                router.more.insert("peers".into(), vec![address(0)].into());
+            }
+        }
+    }
+    Ok((config, plan))
 }
 
 fn notes(site: &Site, number: u8) -> PathBuf {

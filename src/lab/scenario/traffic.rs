@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::report::Report;
-use super::{HTTP, Stage, TRANSFER, Traffic, UDP, flood, web_nat};
+use super::{HTTP, Stage, TRANSFER, Traffic, UDP, flood, web_dr, web_nat};
 use crate::lab::bytes::Bytes;
 use crate::lab::client::load::{Load, LoadPlan, Tally};
 use crate::lab::client::stream::{Speech, Streams};
@@ -28,6 +28,7 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         Traffic::Fragments => fragments(stage, duration)?,
         Traffic::Workers => workers(stage, duration)?,
         Traffic::WebNat => web_nat::run(stage, duration)?,
+        Traffic::WebDr => web_dr::run(stage)?,
         Traffic::Flood(packets) => flood::run(stage, packets, duration)?,
         Traffic::Pair(_) => return Err(LabError::Unexpected("a pair has a stage of its own".into())),
     };

@@ -3,19 +3,22 @@
 //!
 //! Owns the rows of its table.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
-use toml::{Table, Value};
 
 use super::report::{Report, Row, millis};
-use super::{HTTP, HTTP_INSIDE, START, Stage, directors, traffic};
+use super::{HTTP, RunOptions, START, Stage, TRANSFER, directors, forward, imported, traffic};
 use crate::lab::client::load::{LoadPlan, requests};
-use crate::lab::engine::find_server;
+use crate::lab::engine::{EngineConfig, find_server};
 use crate::lab::error::LabError;
 use crate::lab::netlink::Wire;
 use crate::lab::server::nginx;
-use crate::lab::site::{CLIENT, Plan, Reach, Shape, SiteOptions, USUAL};
+use crate::lab::site::{CLIENT, Family, Plan, Reach, Shape, Site, SiteOptions, USUAL};
+use crate::model::{Method, Protocol};
+
+const FAMILY: Family = Family::V4;
 
 /// Its network: the addresses and interface names of the site's own configuration, inside the lab's namespaces.
 pub const SITE: SiteOptions = SiteOptions {
@@ -36,8 +39,44 @@ pub const SITE: SiteOptions = SiteOptions {
     ..SiteOptions::USUAL
 };
 
+/// The site's own configuration, and a service for large transfers beside it. One client stands for many: those of the site's
+/// persistence are asked for where it is looked at.
+pub fn configuration(site: &Site, options: &RunOptions) -> Result<EngineConfig, LabError> {
+    let mut config = imported(site, &options.program)?;
+    if let Some(mode) = options.mode {
+        config.set("engine", "mode", vec![mode.name()]);
+    }
+    config.each("service", |service| service.retain(|key, _| !key.starts_with("persistence")));
+    Ok(config)
+}
+
+/// The same, with persistence.
+pub fn imported(site: &Site, program: &Path) -> Result<EngineConfig, LabError> {
+    let mut config = imported::keepalived(site, program, "web-nat")?;
+    let servers: Vec<_> = site.servers.iter().map(|server| (server.address(FAMILY), 1)).collect();
+    config.service("transfer", site.vip(FAMILY), Protocol::Tcp, &TRANSFER.to_string(), "rr", &servers);
+    forward::by(&mut config, site, FAMILY, "transfer", Method::Nat);
+    Ok(config)
+}
+
+/// The name that the import gave to the service.
+fn service(stage: &Stage) -> Result<String, LabError> {
+    imported::service(&stage.config, stage.site.vip(FAMILY), Protocol::Tcp, HTTP)
+}
+
+/// Waits until the director, which is alone, is master of both routers.
+fn await_mastery(stage: &Stage) -> Result<(), LabError> {
+    let is_master = |status: &Json| {
+        let routers = status["vrrp"]["routers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        routers.len() == 2 && routers.iter().all(|router| router["state"] == "MASTER")
+    };
+    stage.engine.await_status(START, "the director is master of both routers", is_master).map(drop)
+}
+
 /// Sends the traffic, judges it and fills the table.
 pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
+    await_mastery(stage)?;
+    let web = service(stage)?;
     let mut report = traffic::web(stage, duration)?;
     let client = stage.site.lab.node(CLIENT)?;
     let plan = LoadPlan::new(stage.site.vip_port(stage.scenario.family, HTTP));
@@ -58,7 +97,7 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
     let mut change = |second| -> Result<Duration, LabError> {
         let start = Instant::now();
         for (address, weight) in weights(second) {
-            config.change_server("web", address, "weight", i64::from(weight));
+            config.change_server(&web, address, "weight", i64::from(weight));
         }
         stage.engine.reload(&config)?;
         Ok(start.elapsed())
@@ -86,9 +125,7 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
         there: "not measured",
         here: format!("{}, {}", micros(report.latency_p50_us), micros(report.latency_max_us)),
     });
-    let mut config = stage.config.clone();
-    config.change_service("web", "persistence", 50);
-    stage.engine.reload(&config)?;
+    stage.engine.reload(&imported(&stage.site, stage.engine.program())?)?;
     let tally = requests(client, &plan, 20)?;
     let kept = tally.failures == 0 && tally.answers.len() == 1 && tally.answered() == 20;
     report.check("with persistence a client keeps its server", kept, format!("{:?}", tally.answers));
@@ -106,19 +143,11 @@ pub fn run(stage: &Stage, duration: Duration) -> Result<Report, LabError> {
 /// The site's check, `TCP_CHECK` every 6 s: a web server stops, and starts again.
 fn checks(stage: &Stage, report: &mut Report, rows: &mut Vec<Row>) -> Result<(), LabError> {
     let family = stage.scenario.family;
-    let mut config = stage.config.clone();
-    let mut check = Table::new();
-    let mut set = |key: &str, value: Value| drop(check.insert(key.into(), value));
-    set("type", "tcp".into());
-    set("interval", 6.into());
-    set("timeout", 3.into());
-    set("rise", 1.into());
-    set("fall", 1.into());
-    config.change_service("web", "check", vec![Value::from(check)]);
-    stage.engine.reload(&config)?;
+    stage.engine.reload(&stage.config)?;
+    let name = service(stage)?;
     let server = &stage.site.servers[1];
     let is = |status: &Json, wanted: &str| {
-        find_server(status, "web", server.address(family)).is_some_and(|found| found["state"] == wanted)
+        find_server(status, &name, server.address(family)).is_some_and(|found| found["state"] == wanted)
     };
     let await_state = |wanted: &str| -> Result<Duration, LabError> {
         let start = Instant::now();
@@ -136,7 +165,7 @@ fn checks(stage: &Stage, report: &mut Report, rows: &mut Vec<Row>) -> Result<(),
     let tally = requests(client, &plan, 20)?;
     let none = tally.failures == 0 && tally.of(&server.name) == 0;
     report.check("a stopped web server gets no request", none, format!("{:?} {:?}", tally.answers, tally.reasons));
-    let _again = nginx::start_on(&stage.site, std::slice::from_ref(server), HTTP_INSIDE, false)?;
+    let _again = nginx::start_on(&stage.site, std::slice::from_ref(server), HTTP, false)?;
     let back = await_state("up")?;
     let tally = requests(client, &plan, 20)?;
     let both = tally.failures == 0 && tally.of(&server.name) > 0;
@@ -147,7 +176,7 @@ fn checks(stage: &Stage, report: &mut Report, rows: &mut Vec<Row>) -> Result<(),
     ] {
         rows.push(Row { what, there, here: format!("after {:.2} s", took.as_secs_f64()) });
     }
-    stage.engine.reload(&stage.config).map(drop)
+    Ok(())
 }
 
 fn micros(count: u64) -> String {

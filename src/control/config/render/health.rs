@@ -6,12 +6,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::super::value::decimals;
-use super::{table, text};
+use super::{Keys, table, text};
 use crate::model::{
     BodyMatch, Check, CheckKind, FirstState, Health, HttpCheck, HttpRequest, NoServer, OnFailure, Server, TlsCheck,
 };
-
-type Keys = Vec<(&'static str, String)>;
 
 /// The keys of a service.
 pub(super) fn of_service(health: &Health) -> Keys {
@@ -72,7 +70,8 @@ pub(super) fn checks(out: &mut String, server: &Server) {
     }
 }
 
-fn keys(check: &Check) -> Keys {
+/// The keys of a check, without its requests.
+pub(in crate::control) fn keys(check: &Check) -> Keys {
     let (pace, target) = (&check.pace, &check.target);
     let mut keys = vec![
         ("type", text(check.kind.name())),
@@ -147,7 +146,8 @@ fn tls(tls: &TlsCheck) -> Keys {
     keys
 }
 
-fn request(request: &HttpRequest) -> Keys {
+/// The keys of a request of a check.
+pub(in crate::control) fn request(request: &HttpRequest) -> Keys {
     let range = |(first, last): &(u16, u16)| match first == last {
         true => first.to_string(),
         false => text(&format!("{first}-{last}")),

@@ -5,48 +5,54 @@
 use std::time::Duration;
 
 use super::super::value::decimals;
-use super::{addresses, table, text};
+use super::{Keys, addresses, table, text};
 use crate::model::{
-    Notify, Place, SyncGroup, Track, Tracked, VirtualAddress, VirtualRouter, Vrrp, VrrpChecksum, VrrpSettings,
-    VrrpVersion,
+    Notify, Place, SyncGroup, Track, TrackFile, TrackProcess, TrackScript, Tracked, VirtualAddress, VirtualRouter,
+    Vrrp, VrrpChecksum, VrrpSettings, VrrpVersion,
 };
-
-type Keys = Vec<(&'static str, String)>;
 
 /// All tables of VRRP, the settings always.
 pub(super) fn vrrp(out: &mut String, vrrp: &Vrrp) {
-    settings(out, &vrrp.settings);
-    for script in &vrrp.scripts {
-        let mut keys = vec![
-            ("name", text(&script.name)),
-            ("script", texts(&script.command)),
-            ("interval", seconds(script.interval)),
-            ("timeout", seconds(script.timeout)),
-            ("rise", script.rise.to_string()),
-            ("fall", script.fall.to_string()),
-            ("starts_good", script.starts_good.to_string()),
-        ];
-        keys.extend(script.user.as_deref().map(|user| ("user", text(user))));
-        table(out, "[[track_script]]", &keys);
-    }
-    for file in &vrrp.files {
-        let keys = [("name", text(&file.name)), ("path", text(&file.path.to_string_lossy()))];
-        table(out, "[[track_file]]", &keys);
-    }
-    for process in &vrrp.processes {
-        let keys = [
-            ("name", text(&process.name)),
-            ("process", text(&process.process)),
-            ("quorum", process.quorum.to_string()),
-            ("delay", seconds(process.delay)),
-        ];
-        table(out, "[[track_process]]", &keys);
-    }
-    vrrp.routers.iter().for_each(|one| router(out, one));
-    vrrp.groups.iter().for_each(|one| group(out, one));
+    table(out, "[vrrp]", &settings(&vrrp.settings));
+    vrrp.scripts.iter().for_each(|one| table(out, "[[track_script]]", &script(one)));
+    vrrp.files.iter().for_each(|one| table(out, "[[track_file]]", &file(one)));
+    vrrp.processes.iter().for_each(|one| table(out, "[[track_process]]", &process(one)));
+    vrrp.routers.iter().for_each(|one| table(out, "[[virtual_router]]", &router(one)));
+    vrrp.groups.iter().for_each(|one| table(out, "[[sync_group]]", &group(one)));
 }
 
-fn settings(out: &mut String, settings: &VrrpSettings) {
+/// The keys of a `[[track_script]]`.
+pub(in crate::control) fn script(script: &TrackScript) -> Keys {
+    let mut keys = vec![
+        ("name", text(&script.name)),
+        ("script", texts(&script.command)),
+        ("interval", seconds(script.interval)),
+        ("timeout", seconds(script.timeout)),
+        ("rise", script.rise.to_string()),
+        ("fall", script.fall.to_string()),
+        ("starts_good", script.starts_good.to_string()),
+    ];
+    keys.extend(script.user.as_deref().map(|user| ("user", text(user))));
+    keys
+}
+
+/// The keys of a `[[track_file]]`.
+pub(in crate::control) fn file(file: &TrackFile) -> Keys {
+    vec![("name", text(&file.name)), ("path", text(&file.path.to_string_lossy()))]
+}
+
+/// The keys of a `[[track_process]]`.
+pub(in crate::control) fn process(process: &TrackProcess) -> Keys {
+    vec![
+        ("name", text(&process.name)),
+        ("process", text(&process.process)),
+        ("quorum", process.quorum.to_string()),
+        ("delay", seconds(process.delay)),
+    ]
+}
+
+/// The keys of `[vrrp]`.
+pub(in crate::control) fn settings(settings: &VrrpSettings) -> Keys {
     let mut keys = vec![
         ("realtime", settings.realtime.to_string()),
         ("stall", seconds(settings.stall)),
@@ -54,10 +60,11 @@ fn settings(out: &mut String, settings: &VrrpSettings) {
     ];
     keys.extend(settings.fifo.as_ref().map(|path| ("fifo", text(&path.to_string_lossy()))));
     keys.extend(settings.notify_user.as_deref().map(|user| ("notify_user", text(user))));
-    table(out, "[vrrp]", &keys);
+    keys
 }
 
-fn router(out: &mut String, router: &VirtualRouter) {
+/// The keys of a `[[virtual_router]]`.
+pub(in crate::control) fn router(router: &VirtualRouter) -> Keys {
     let mut keys = vec![
         ("name", text(&router.name)),
         ("interface", text(&router.interface)),
@@ -99,14 +106,15 @@ fn router(out: &mut String, router: &VirtualRouter) {
     ]);
     keys.extend(tracks(&router.tracks));
     keys.extend(notify(&router.notify));
-    table(out, "[[virtual_router]]", &keys);
+    keys
 }
 
-fn group(out: &mut String, group: &SyncGroup) {
+/// The keys of a `[[sync_group]]`.
+pub(in crate::control) fn group(group: &SyncGroup) -> Keys {
     let mut keys = vec![("name", text(&group.name)), ("routers", texts(&group.routers))];
     keys.extend(tracks(&group.tracks));
     keys.extend(notify(&group.notify));
-    table(out, "[[sync_group]]", &keys);
+    keys
 }
 
 fn virtual_addresses(all: &[VirtualAddress]) -> String {

@@ -1,9 +1,9 @@
 //! The file that remembers what people decided about servers (`state` in `[control]`): one JSON object.
 //!
-//! Owns its form, and that it is always whole: written under another name, to the disk, and renamed. Never decides anything.
+//! Owns its form. Never decides anything.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Book, Decision};
 use crate::control::health::Admin;
+use crate::control::whole_file::{self, with_suffix};
 use crate::model::{PortRange, Protocol, ServerKey, ServiceKey};
 
 /// Version of the form.
@@ -116,12 +117,6 @@ pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// Writes it; when this returns, it is on the disk.
 pub(super) fn write(path: &Path, book: &Book) -> Result<(), FileError> {
     let servers = book.iter().map(|(key, decision)| Entry {
@@ -138,20 +133,6 @@ pub(super) fn write(path: &Path, book: &Book) -> Result<(), FileError> {
     let failed = |doing| move |source| FileError::System { doing, path: path.to_owned(), source };
     let mut text = serde_json::to_vec_pretty(&form).map_err(|error| failed("write")(error.into()))?;
     text.push(b'\n');
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed("make the folder of"))?;
-    let draft = with_suffix(path, ".new");
-    let _ = fs::remove_file(&draft);
-    let written = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&draft, path))
-        .and_then(|()| File::open(folder)?.sync_all());
-    written.map_err(|error| {
-        let _ = fs::remove_file(&draft);
-        failed("write")(error)
-    })
+    fs::create_dir_all(whole_file::folder(path)).map_err(failed("make the folder of"))?;
+    whole_file::replace(path, &text, None).map_err(failed("write"))
 }
