@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use evenkeel::control::config;
+use evenkeel::control::import::keepalived::keywords::CONTEXTS;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/import")
@@ -167,6 +168,21 @@ fn keepalived_itself_takes_the_deployments() {
         let said = [text(&out.stdout), text(&out.stderr)].concat();
         for complaint in ["Unknown keyword", "Extra '}'", "missing '}'", "Unexpected"] {
             assert!(!said.contains(complaint), "{name}: {said}");
+        }
+    }
+}
+
+#[test]
+fn migration_names_every_keyword_that_is_translated() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migration.md")).expect("page");
+    for context in CONTEXTS {
+        let head = format!("| {} | ", context.name());
+        let row = page.lines().find(|line| line.starts_with(&head)).unwrap_or_else(|| panic!("no row `{head}`"));
+        for keyword in context.translated() {
+            assert!(row.contains(&format!("`{keyword}`")), "{}: `{keyword}` is not in the row", context.name());
+        }
+        for other in context.all().filter(|word| !context.translated().contains(word)) {
+            assert!(!row.contains(&format!("`{other}`")), "{}: `{other}` is not translated", context.name());
         }
     }
 }
