@@ -115,9 +115,8 @@ pub fn main(args: ImportArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for note in &made.report {
-        eprintln!("{note}");
-    }
+    // In one piece: the standard error has no buffer.
+    eprint!("{}", made.report.iter().map(|note| format!("{note}\n")).collect::<String>());
     let left_out = made.left_out();
     if args.strict && left_out > 0 {
         eprintln!("{name}: refused: {}, and `--strict` is given", counted(left_out));

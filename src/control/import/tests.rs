@@ -233,13 +233,28 @@ fn what_the_configuration_refuses_is_left_out_with_its_reason() {
 }
 
 #[test]
-fn nothing_at_all_is_refused_or_empty() {
-    // Neither a service nor a router: the file says so itself.
-    let broken = import("global_defs {\n}\n").map(|made| taken(&made).services.len());
-    assert!(
-        matches!(&broken, Err(broken) if broken.message.contains("no configuration of Evenkeel"))
-            || matches!(broken, Ok(0))
-    );
+fn a_file_of_which_nothing_is_left_is_one_to_begin_with() {
+    for text in [
+        "",
+        "global_defs {\n}\n",
+        "virtual_server fwmark 3 {\n real_server 10.0.0.11 80 {\n}\n}\n",
+        "vrrp_instance A {\n}\n",
+    ] {
+        let (desired, _) = sound(text);
+        assert!(desired.services.is_empty() && desired.vrrp.routers.is_empty());
+        assert_eq!(desired.interfaces[0].name, "eth0");
+    }
+}
+
+#[test]
+fn notes_about_what_is_in_a_part_that_goes_stay_in_the_file() {
+    let text = SERVICE.replace("10.0.0.11 80 {\n", "127.0.0.1 80 {\n weight 1000000\n fwmark 3\n");
+    let made = import(&text).expect("sound");
+    for note in &made.report {
+        let words = |text: &str| text.split_whitespace().filter(|word| *word != "#").collect::<Vec<_>>().join(" ");
+        assert!(words(&made.text).contains(&words(&note.to_string())), "{note}\n{}", made.text);
+    }
+    assert_eq!(made.left_out(), 3, "{:?}", made.report);
 }
 
 /// Every keyword of keepalived.conf(5), each in its place.
@@ -333,7 +348,7 @@ fn each_line_that_is_taken_matters() {
     let mut tried = 0;
     for (index, one) in statements.iter().enumerate().filter(|(_, one)| one.taken) {
         let leaf = statements.get(index + 1).is_none_or(|next| next.depth <= one.depth);
-        let alone = lines[one.at.line - 1].trim().split_whitespace().collect::<Vec<_>>().join(" ");
+        let alone = lines[one.at.line - 1].split_whitespace().collect::<Vec<_>>().join(" ");
         if !leaf || alone.replace('"', "") != one.words {
             continue;
         }
