@@ -109,6 +109,11 @@ fn write_all() {
         let text = fs::read(entry.path()).expect("config");
         write("config", &entry.file_name().to_string_lossy(), &text);
     }
+    let imports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/import");
+    for entry in fs::read_dir(imports).expect("imports").flatten().filter(|entry| entry.path().is_file()) {
+        let text = fs::read(entry.path()).expect("import");
+        write("import", &entry.file_name().to_string_lossy(), &text);
+    }
     write("config", "replay.toml", include_bytes!("../replay.toml"));
     for (name, line) in [
         ("status", r#"{"version":1,"command":"status"}"#),

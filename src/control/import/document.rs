@@ -110,6 +110,11 @@ impl Table {
         }
     }
 
+    /// The number of tables that it is, with those in it.
+    pub fn size(&self) -> usize {
+        1 + self.tables.iter().map(Table::size).sum::<usize>()
+    }
+
     /// The value of a key.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.keys.iter().find(|key| key.name == name).map(|key| &key.value)
@@ -136,7 +141,7 @@ pub struct Document {
 }
 
 /// What a line of the TOML belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// Indices of the table and those that it is in, the outermost first.
     pub table: Vec<usize>,

@@ -3,7 +3,7 @@
 //! Owns the promise that what an import prints is taken by `evenkeel check`. The parts of the import know most rules
 //! themselves; this is for the others, and for those that two parts of a file break together. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::document::{Document, Owner, Table, Value};
 use super::report::{Broken, Note, Place, Weight};
@@ -46,7 +46,11 @@ pub fn fit(document: &mut Document, source: &Place, report: &mut Vec<Note>) -> R
         }
         let refused = refused(&outcome, &written.owners, document);
         if refused.is_empty() {
-            return Err(unfit(&outcome, source));
+            // Where nothing is left, the file is one to begin with.
+            if document.tables.iter().any(|table| table.name == "interface") {
+                return Err(unfit(&outcome, source));
+            }
+            document.tables.insert(0, super::unknown_interface(source));
         }
         // From the end, so that indices stay true.
         for (owner, problem) in refused.into_iter().rev() {
@@ -69,20 +73,38 @@ fn refused(outcome: &Outcome, owners: &[Option<Owner>], document: &mut Document)
     for problem in outcome.errors() {
         let Some(Some(owner)) = problem.line.checked_sub(1).and_then(|line| owners.get(line)) else { continue };
         let owner = widened(owner, document);
-        found.entry(owner).or_insert_with(|| problem.clone());
+        found.entry(owner).or_insert_with(|| {
+            let mut problem = problem.clone();
+            problem.message = placed(&problem.message, owners, document);
+            problem.help = problem.help.map(|help| placed(&help, owners, document));
+            problem
+        });
     }
-    // What goes with its table need not go by itself.
-    let tables: Vec<Vec<usize>> = found.keys().filter(|o| o.key.is_none()).map(|o| o.table.clone()).collect();
+    // What goes with its table, or with its key, need not go by itself.
+    let whole: HashSet<Owner> = found.keys().filter(|owner| owner.item.is_none()).cloned().collect();
     found.retain(|owner, _| {
-        !tables
-            .iter()
-            .any(|table| owner.table.starts_with(table) && (owner.table.len() > table.len() || owner.key.is_some()))
-    });
-    let keys: Vec<Owner> = found.keys().filter(|o| o.key.is_some() && o.item.is_none()).cloned().collect();
-    found.retain(|owner, _| {
-        owner.item.is_none() || !keys.iter().any(|key| key.table == owner.table && key.key == owner.key)
+        let depth = owner.table.len();
+        let above = (1..=depth).map(|length| Owner { table: owner.table[..length].to_vec(), key: None, item: None });
+        let with_table = above.filter(|above| above != owner).any(|above| whole.contains(&above));
+        let with_key = owner.item.is_some() && whole.contains(&Owner { item: None, ..owner.clone() });
+        !with_table && !with_key
     });
     found
+}
+
+/// A sentence about the text that was tried, with the lines of the imported file in the place of those.
+fn placed(sentence: &str, owners: &[Option<Owner>], document: &mut Document) -> String {
+    let mut out = String::new();
+    let mut rest = sentence;
+    while let Some((before, after)) = rest.split_once("on line ") {
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let owner = after[..digits].parse::<usize>().ok().and_then(|line| owners.get(line.checked_sub(1)?)?.as_ref());
+        let table = owner.and_then(|owner| document.table_mut(&owner.table));
+        out.push_str(before);
+        out.push_str(&table.map_or_else(|| "above".to_owned(), |table| format!("at {}", table.at)));
+        rest = &after[digits..];
+    }
+    out + rest
 }
 
 /// The whole table, where a key is refused without which it says nothing.
@@ -105,9 +127,11 @@ fn take_out(document: &mut Document, owner: &Owner, problem: &Problem, report: &
         None => format!("Evenkeel would refuse it: {}", problem.message),
     };
     let left_out = |at: &Place, what: String| Note { weight: Weight::LeftOut, at: at.clone(), what, reason };
+    let mut inherited = Vec::new();
     let (note, above) = match owner.key {
         None => {
-            let Some(table) = document.remove(&owner.table) else { return };
+            let Some(mut table) = document.remove(&owner.table) else { return };
+            inherited = notes_of(&mut table);
             let title = if table.title.is_empty() { format!("[[{}]]", table.name) } else { table.title };
             let above = owner.table.split_last().map_or(&[][..], |(_, above)| above);
             (left_out(&table.at, title), above)
@@ -131,11 +155,22 @@ fn take_out(document: &mut Document, owner: &Owner, problem: &Problem, report: &
     report.push(note.clone());
     match document.table_mut(above) {
         Some(table) => {
+            table.notes.extend(inherited);
             table.notes.push(note);
             without_checks(table);
         }
-        None => document.notes.push(note),
+        None => {
+            document.notes.extend(inherited);
+            document.notes.push(note);
+        }
     }
+}
+
+/// The notes of a table and of those in it: they are still true when it is gone.
+fn notes_of(table: &mut Table) -> Vec<Note> {
+    let mut notes = std::mem::take(&mut table.notes);
+    notes.extend(table.tables.iter_mut().flat_map(notes_of));
+    notes
 }
 
 /// A server whose checks all went would get the usual one, which nobody asked for.

@@ -115,12 +115,11 @@ pub fn main(args: ImportArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for note in &made.report {
-        eprintln!("{note}");
-    }
+    // In one piece: the standard error has no buffer.
+    eprint!("{}", made.report.iter().map(|note| format!("{note}\n")).collect::<String>());
     let left_out = made.left_out();
     if args.strict && left_out > 0 {
-        eprintln!("{name}: refused: {left_out} parts have no counterpart, and `--strict` is given");
+        eprintln!("{name}: refused: {}, and `--strict` is given", counted(left_out));
         return ExitCode::FAILURE;
     }
     match &args.output {
@@ -132,8 +131,16 @@ pub fn main(args: ImportArgs) -> ExitCode {
             }
         }
     }
-    eprintln!("{name}: imported; {left_out} parts have no counterpart: next `evenkeel check`");
+    eprintln!("{name}: imported; {}: next `evenkeel check`", counted(left_out));
     ExitCode::SUCCESS
+}
+
+fn counted(left_out: usize) -> String {
+    match left_out {
+        0 => "everything has a counterpart".to_owned(),
+        1 => "1 part has no counterpart".to_owned(),
+        some => format!("{some} parts have no counterpart"),
+    }
 }
 
 /// Writes a file that is not there yet: nothing that somebody wrote by hand is lost.

@@ -14,6 +14,9 @@ use crate::control::import::report::{Note, Place, Weight};
 /// Longest name in a configuration.
 const MOST_NAME: usize = 64;
 
+/// Words that are no keywords of which the near one is named: a file with more is of another program.
+const MOST_STRANGERS: usize = 200;
+
 /// A program as it is written in keepalived's file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -30,6 +33,8 @@ pub struct Desk {
     pub report: Vec<Note>,
     /// Names of keepalived that had to be changed, and what they are now.
     names: HashMap<String, String>,
+    /// Words that are no keywords.
+    strangers: usize,
 }
 
 impl Desk {
@@ -62,7 +67,10 @@ impl Desk {
     /// A keyword that no part translates: one of keepalived's without a counterpart, or a stranger.
     pub fn other(&mut self, statement: &Statement, context: Context, notes: &mut Vec<Note>) {
         let reason = context.reason(statement.keyword()).map(str::to_owned);
-        let reason = reason.unwrap_or_else(|| context.unknown(statement.keyword()));
+        let reason = reason.unwrap_or_else(|| {
+            self.strangers += 1;
+            context.unknown(statement.keyword(), self.strangers <= MOST_STRANGERS)
+        });
         self.left_out(statement, reason, notes);
     }
 

@@ -286,13 +286,16 @@ impl Context {
         self.translated().iter().copied().chain(without)
     }
 
-    /// What to say of a word that is no keyword of this context.
-    pub fn unknown(self, keyword: &str) -> String {
+    /// What to say of a word that is no keyword of this context. `near`: with the keyword that is near, which takes time.
+    pub fn unknown(self, keyword: &str, near: bool) -> String {
+        if keyword.starts_with('$') {
+            return "nothing above defines it".to_owned();
+        }
         if let Some(other) = CONTEXTS.into_iter().find(|other| other.all().any(|known| known == keyword)) {
             let here = self.name();
             return format!("this keyword belongs in {}, and keepalived does not know it in {here}", other.name());
         }
-        let near = nearest(keyword, self.all());
+        let near = near.then(|| nearest(keyword, self.all())).flatten();
         let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         format!("it is not a keyword of keepalived in {}{near}", self.name())
     }
@@ -479,9 +482,9 @@ mod tests {
 
     #[test]
     fn strangers_are_told_apart_from_slips_and_from_words_in_the_wrong_place() {
-        let unknown = Context::Instance.unknown("virtual_ipadress");
+        let unknown = Context::Instance.unknown("virtual_ipadress", true);
         assert_eq!(unknown, "it is not a keyword of keepalived in vrrp_instance; did you mean `virtual_ipaddress`?");
-        assert!(Context::Global.unknown("advert_int").starts_with("this keyword belongs in vrrp_instance"));
-        assert!(Context::Top.unknown("qwertz").ends_with("in the file itself"));
+        assert!(Context::Global.unknown("advert_int", true).starts_with("this keyword belongs in vrrp_instance"));
+        assert!(Context::Top.unknown("qwertz", true).ends_with("in the file itself"));
     }
 }

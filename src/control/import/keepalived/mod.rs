@@ -41,8 +41,21 @@ pub struct Imported {
     pub document: Document,
     /// What was said about the way.
     pub report: Vec<Note>,
-    /// What became of each statement: its place, its words, and whether the new file says it.
-    pub statements: Vec<(Place, String, bool)>,
+    /// What became of each statement, in the order of the file.
+    pub statements: Vec<Became>,
+}
+
+/// What became of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Became {
+    /// Where it is.
+    pub at: Place,
+    /// Its words.
+    pub words: String,
+    /// The number of blocks that it is in.
+    pub depth: usize,
+    /// Whether the new file says it; else the report has it, or a block that it is in.
+    pub taken: bool,
 }
 
 /// Imports a file with what it includes.
@@ -57,8 +70,11 @@ pub fn import(path: &Path, wishes: &Wishes, disk: Disk<'_>) -> Result<Imported, 
     document.head = head(&lines, wishes);
     let mut known = Vec::new();
     for statement in &statements {
-        let mut look = |one: &Statement| known.push((one.at.clone(), one.written(), one.fate() == Fate::Taken));
-        statement.each(&mut look);
+        let mut look = |one: &Statement, depth: usize| {
+            let taken = one.fate() == Fate::Taken;
+            known.push(Became { at: one.at.clone(), words: one.written(), depth, taken });
+        };
+        statement.each(0, &mut look);
     }
     Ok(Imported { document, report: desk.report, statements: known })
 }
@@ -113,27 +129,22 @@ fn translate(statements: &[Statement], wishes: &Wishes, document: &mut Document,
         server::site::group(block, &mut groups, desk, notes);
     }
     let (mut served, mut nat, mut services) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut room = server::MOST;
     for block in of(statements, &["virtual_server"]) {
         let around = server::Around { groups: &groups, files: &files, global: &global };
-        let found = server::virtual_server(block, &around, desk, notes);
+        let found = server::virtual_server(block, &around, &mut room, desk, notes);
         served.extend(found.addresses);
         nat.extend(found.nat);
         services.extend(found.tables);
     }
     let sync: Vec<&Statement> = of(statements, &["vrrp_sync_group"]).collect();
-    let members: Vec<vrrp::Group> = sync.iter().map(|block| vrrp::membership(block)).collect();
     let serving: HashSet<String> = of(statements, &["vrrp_instance"])
         .filter(|block| vrrp::serves(block, &served))
         .map(|block| block.word(1).to_owned())
         .collect();
-    let around = vrrp::Around {
-        served: &served,
-        nat: &nat,
-        serving: &serving,
-        groups: &members,
-        weights: &weights,
-        interfaces: &wishes.interfaces,
-    };
+    let groups = vrrp::Membership::new(&sync, &serving);
+    let interfaces = &wishes.interfaces;
+    let around = vrrp::Around { served: &served, nat: &nat, groups: &groups, weights: &weights, interfaces };
     let mut routers = Vec::new();
     let mut interfaces: Vec<(String, Place)> = Vec::new();
     for block in of(statements, &["vrrp_instance"]) {
@@ -160,9 +171,10 @@ fn translate(statements: &[Statement], wishes: &Wishes, document: &mut Document,
 fn interfaces(known: &[(String, Place)], wishes: &Wishes, services: bool, statements: &[Statement]) -> Vec<Table> {
     let whole = statements.first().map_or_else(|| Place::new("keepalived.conf", 0), |first| first.at.clone());
     let mut found: Vec<Table> = Vec::new();
+    let mut seen = HashSet::new();
     let mut add = |name: &str, at: &Place, title: &str, note: Option<Note>| {
         let name = name.split_once('.').map_or(name, |(parent, _)| parent);
-        if !name.is_empty() && !found.iter().any(|table| table.get_text("name") == Some(name)) {
+        if !name.is_empty() && seen.insert(name.to_owned()) {
             let mut table = Table::many("interface", at, title);
             table.set("name", Value::text(name), at);
             table.notes.extend(note);

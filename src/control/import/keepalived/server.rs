@@ -24,6 +24,9 @@ use crate::control::import::report::Note;
 pub const SCHEDULERS: [&str; 14] =
     ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "mh", "fo", "ovf", "sed", "nq", "twos"];
 
+/// Most services, servers and checks of a file, in all. Groups of addresses make many of few lines.
+pub const MOST: usize = 60_000;
+
 /// keepalived's default of `persistence_timeout`, in seconds.
 const PERSISTENCE: i64 = 360;
 
@@ -70,9 +73,15 @@ struct Virtual<'v> {
     reals: Vec<Real>,
 }
 
-/// A `virtual_server`.
-pub fn virtual_server(block: &Statement, around: &Around<'_>, desk: &mut Desk, notes: &mut Vec<Note>) -> Services {
-    let sites = match site::sites(block, around.groups) {
+/// A `virtual_server`. `room`: how many more tables there may be.
+pub fn virtual_server(
+    block: &Statement,
+    around: &Around<'_>,
+    room: &mut usize,
+    desk: &mut Desk,
+    notes: &mut Vec<Note>,
+) -> Services {
+    let sites = match site::sites(block, around.groups, *room) {
         Ok(sites) => sites,
         Err(reason) => {
             desk.left_out(block, reason, notes);
@@ -96,6 +105,12 @@ pub fn virtual_server(block: &Statement, around: &Around<'_>, desk: &mut Desk, n
             _ => {}
         }
     }
+    let of_one: usize = server.reals.iter().map(|real| real.table.size()).sum::<usize>() + 1;
+    let Some(left) = of_one.checked_mul(sites.len()).and_then(|all| room.checked_sub(all)) else {
+        desk.left_out(block, format!("there are more than {MOST} services, servers and checks"), notes);
+        return Services::default();
+    };
+    *room = left;
     let mut found = Services::default();
     for (index, site) in sites.iter().enumerate() {
         let table = server.at(site, index == 0, desk);

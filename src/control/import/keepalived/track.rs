@@ -17,8 +17,8 @@ const HEAVIEST: i64 = 253;
 /// Weights that what is tracked gives itself, by list and name.
 pub type Weights = HashMap<(&'static str, String), i64>;
 
-/// The file that each `track_file` names.
-pub type Files = HashMap<String, String>;
+/// The file that each `track_file` names, and its weight.
+pub type Files = HashMap<String, (String, i64)>;
 
 /// The name of a block; reported where it has none.
 fn named(block: &Statement, table: &'static str, desk: &mut Desk, notes: &mut Vec<Note>) -> Option<Table> {
@@ -131,12 +131,7 @@ pub fn file(
     let mut known = 1;
     for statement in block.inner() {
         match statement.keyword() {
-            "file" => {
-                desk.set_word("path", statement, &mut table);
-                if let Some(path) = table.get_text("path") {
-                    files.insert(block.word(1).to_owned(), path.to_owned());
-                }
-            }
+            "file" => desk.set_word("path", statement, &mut table),
             "weight" => {
                 if let Some(weight) = weight(statement, &mut table, desk) {
                     known = weight;
@@ -147,6 +142,9 @@ pub fn file(
         }
     }
     weights.insert(("track_file", block.word(1).to_owned()), known);
+    if let Some(path) = table.get_text("path") {
+        files.insert(block.word(1).to_owned(), (path.to_owned(), known));
+    }
     Some(table)
 }
 

@@ -11,6 +11,10 @@ use crate::control::import::report::{Broken, Place};
 /// Most blocks one in the other. keepalived's own language has four.
 const DEEPEST: usize = 20;
 
+/// Most statements, and most words of one.
+const MOST_STATEMENTS: usize = 200_000;
+const MOST_WORDS: usize = 10_000;
+
 /// What became of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -82,16 +86,17 @@ impl Statement {
         self.words.join(" ")
     }
 
-    /// It and all statements in its block.
-    pub fn each(&self, look: &mut dyn FnMut(&Statement)) {
-        look(self);
-        self.inner().iter().for_each(|inner| inner.each(look));
+    /// It and all statements in its block, each with the number of blocks that it is in.
+    pub fn each(&self, depth: usize, look: &mut dyn FnMut(&Statement, usize)) {
+        look(self, depth);
+        self.inner().iter().for_each(|inner| inner.each(depth + 1, look));
     }
 }
 
 /// Makes statements of lines.
 pub fn parse(lines: &[Line]) -> Result<Vec<Statement>, Broken> {
     let mut open: Vec<Vec<Statement>> = vec![Vec::new()];
+    let mut count = 0;
     for line in lines {
         for token in tokens(&line.text) {
             match token {
@@ -121,6 +126,16 @@ pub fn parse(lines: &[Line]) -> Result<Vec<Statement>, Broken> {
                 }
                 text => {
                     let words = words(text).map_err(|message| Broken::new(&line.at, message, "close the quotes"))?;
+                    count += 1;
+                    if count > MOST_STATEMENTS || words.len() > MOST_WORDS {
+                        let text =
+                            format!("there are more than {MOST_STATEMENTS} statements, or {MOST_WORDS} words in one");
+                        return Err(Broken::new(
+                            &line.at,
+                            text,
+                            "this is more than a configuration: import a part of it",
+                        ));
+                    }
                     if let (Some(list), false) = (open.last_mut(), words.is_empty()) {
                         list.push(Statement::new(words, &line.at));
                     }

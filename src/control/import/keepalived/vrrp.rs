@@ -6,7 +6,7 @@
 mod addresses;
 mod group;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::desk::Desk;
@@ -17,7 +17,7 @@ use super::tree::Statement;
 use crate::control::import::document::{Table, Value};
 use crate::control::import::report::Note;
 
-pub use group::{Group, group, membership};
+pub use group::{Membership, group};
 
 /// Most IPv6 addresses in an advert that fits an Ethernet frame.
 const MOST_IPV6: usize = 90;
@@ -32,10 +32,8 @@ pub struct Around<'a> {
     pub served: &'a BTreeSet<IpAddr>,
     /// The real servers by NAT.
     pub nat: &'a BTreeSet<IpAddr>,
-    /// The instances with an address of a virtual server.
-    pub serving: &'a HashSet<String>,
-    /// The groups.
-    pub groups: &'a [Group],
+    /// Who is in which group.
+    pub groups: &'a Membership,
     /// Weights of what is tracked.
     pub weights: &'a Weights,
     /// Interfaces from the command line.
@@ -76,8 +74,10 @@ pub fn instance(
     let interface = interface(block, around, global, &mut table, desk);
     table.set("interface", Value::text(&interface), at);
     let engine = in_the_engine(block, around, &mut table, desk);
-    let group = around.groups.iter().find(|group| group.members.iter().any(|member| member == block.word(1)));
-    let weightless = group.is_some_and(|group| !group.weighted);
+    if !engine {
+        table.set("place", Value::text("kernel"), at);
+    }
+    let weightless = around.groups.weightless(block.word(1));
     let tracker = Tracker { own: Some(&interface), weightless, weights: around.weights };
     let mut one =
         Instance { table, interface: &interface, interfaces: Vec::new(), engine, tracker, strict: global.strict };
@@ -85,9 +85,7 @@ pub fn instance(
         one.statement(statement, global, desk);
     }
     let Instance { mut table, mut interfaces, strict, .. } = one;
-    if !engine {
-        table.set("place", Value::text("kernel"), at);
-    } else if strict {
+    if engine && strict {
         table.set_unless("accept", Value::Boolean(false), at);
     }
     // Only to know that it was said.
@@ -135,13 +133,12 @@ fn in_the_engine(block: &Statement, around: &Around<'_>, table: &mut Table, desk
     if around.nat.is_empty() || all.is_empty() {
         return false;
     }
-    let mates = around.groups.iter().filter(|group| group.members.iter().any(|member| member == block.word(1)));
-    let with_service = mates.flat_map(|group| &group.members).any(|member| around.serving.contains(member));
+    let with_service = around.groups.beside_service(block.word(1));
     // Without a length that of most networks.
     let near = |address: &IpAddr, length: &Option<u8>| {
         let length = length.filter(|length| *length < if address.is_ipv4() { 31 } else { 127 });
         let length = length.unwrap_or(if address.is_ipv4() { 24 } else { 64 });
-        around.nat.iter().any(|server| addresses::same_network(*address, *server, length))
+        around.nat.range(addresses::network(*address, length)).next().is_some()
     };
     let gateway = all.iter().any(|(address, length)| near(address, length));
     if with_service || gateway {

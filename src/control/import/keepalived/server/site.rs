@@ -10,8 +10,9 @@ use super::super::tree::Statement;
 use crate::control::import::document::Value;
 use crate::control::import::report::{Note, Place};
 
-/// Most addresses of a range: a service is made for each.
+/// Most addresses of a range, and of a group: a service is made for each.
 const MOST: u128 = 1024;
+const MOST_IN_GROUP: usize = 8192;
 
 const MARK: &str = "there are no firewall marks: write a [[service]] for each port that is marked; with persistence, all of them \
                     with the same `group`";
@@ -55,6 +56,11 @@ pub fn group(block: &Statement, groups: &mut Groups, desk: &mut Desk, notes: &mu
             continue;
         }
         match range(statement.keyword()).and_then(|range| Ok((range, ports(statement.word(1))?))) {
+            Ok((addresses, _)) if found.len() + addresses.len() > MOST_IN_GROUP => {
+                let reason =
+                    format!("the group has more than {MOST_IN_GROUP} addresses, and each is a service of its own");
+                desk.left_out(statement, reason, notes);
+            }
             Ok((addresses, ports)) => {
                 desk.taken(statement, 2, notes);
                 found.extend(addresses.into_iter().map(|address| Site { address, ports, at: statement.at.clone() }));
@@ -65,17 +71,19 @@ pub fn group(block: &Statement, groups: &mut Groups, desk: &mut Desk, notes: &mu
     groups.insert(block.word(1).to_owned(), found);
 }
 
-/// What a `virtual_server` is for.
-pub fn sites(block: &Statement, groups: &Groups) -> Result<Vec<Site>, String> {
+/// What a `virtual_server` is for, if that is at most `room`.
+pub fn sites(block: &Statement, groups: &Groups, room: usize) -> Result<Vec<Site>, String> {
     match block.word(1) {
         "fwmark" => Err(MARK.to_owned()),
         "group" => {
             let name = block.word(2);
             let sites = groups.get(name).ok_or_else(|| format!("there is no virtual_server_group `{name}`"))?;
-            if sites.is_empty() {
-                Err(format!("nothing of the virtual_server_group `{name}` can be a service"))
-            } else {
-                Ok(sites.clone())
+            match sites.len() {
+                0 => Err(format!("nothing of the virtual_server_group `{name}` can be a service")),
+                count if count > room => {
+                    Err(format!("there are more than {} services, servers and checks", super::MOST))
+                }
+                _ => Ok(sites.clone()),
             }
         }
         _ => {

@@ -3,6 +3,7 @@
 //! Owns the words behind an address. Pure.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::super::desk::Desk;
 use super::super::tree::Statement;
@@ -50,18 +51,19 @@ fn lists(block: &Statement) -> impl Iterator<Item = &Statement> {
     block.inner().iter().filter(of).flat_map(Statement::inner)
 }
 
-/// Whether two addresses have these leading bits in common.
-pub fn same_network(a: IpAddr, b: IpAddr, length: u8) -> bool {
-    match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            let shift = 32 - u32::from(length.min(32));
-            u32::from(a).checked_shr(shift) == u32::from(b).checked_shr(shift)
+/// The addresses with these leading bits.
+pub fn network(address: IpAddr, length: u8) -> RangeInclusive<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => {
+            let hosts = u32::MAX.checked_shr(length.into()).unwrap_or(0);
+            let first = u32::from(v4) & !hosts;
+            IpAddr::V4(first.into())..=IpAddr::V4((first | hosts).into())
         }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            let shift = 128 - u32::from(length.min(128));
-            u128::from(a).checked_shr(shift) == u128::from(b).checked_shr(shift)
+        IpAddr::V6(v6) => {
+            let hosts = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+            let first = u128::from(v6) & !hosts;
+            IpAddr::V6(first.into())..=IpAddr::V6((first | hosts).into())
         }
-        _ => false,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Owns which instances are in which group. Pure.
 
+use std::collections::{HashMap, HashSet};
+
 use super::super::desk::Desk;
 use super::super::global::Global;
 use super::super::keywords::Context;
@@ -10,22 +12,46 @@ use super::super::tree::Statement;
 use crate::control::import::document::{Table, Value};
 use crate::control::import::report::Note;
 
-/// Who is in a group.
-#[derive(Debug)]
-pub struct Group {
-    /// The instances, by keepalived's names.
-    pub members: Vec<String>,
-    /// Whether the weights of what its members track count.
-    pub weighted: bool,
+/// Who is in which group, before anything is translated.
+#[derive(Debug, Default)]
+pub struct Membership {
+    /// The group of each instance, by keepalived's names.
+    of: HashMap<String, usize>,
+    /// For each group whether the weights of what its members track count, and whether a member has a virtual server's address.
+    groups: Vec<(bool, bool)>,
 }
 
-/// Who is in a group, before anything is translated.
-pub fn membership(block: &Statement) -> Group {
-    let group = block.inner().iter().find(|statement| statement.keyword() == "group");
-    let names = group.into_iter().flat_map(Statement::inner).flat_map(|statement| statement.words.clone());
-    let weighted =
-        |statement: &Statement| ["sync_group_tracking_weight", "global_tracking"].contains(&statement.keyword());
-    Group { members: names.collect(), weighted: block.inner().iter().any(weighted) }
+impl Membership {
+    /// Looks at all groups. `serving`: the instances with an address of a virtual server.
+    pub fn new(blocks: &[&Statement], serving: &HashSet<String>) -> Membership {
+        let mut found = Membership::default();
+        for (index, block) in blocks.iter().enumerate() {
+            let group = block.inner().iter().find(|statement| statement.keyword() == "group");
+            let names: Vec<&String> =
+                group.into_iter().flat_map(Statement::inner).flat_map(|statement| &statement.words).collect();
+            let weighted = |statement: &Statement| statement.keyword() == "sync_group_tracking_weight";
+            let weighted = block.inner().iter().any(weighted);
+            found.groups.push((weighted, names.iter().any(|name| serving.contains(*name))));
+            for name in names {
+                found.of.entry(name.clone()).or_insert(index);
+            }
+        }
+        found
+    }
+
+    fn group(&self, instance: &str) -> Option<(bool, bool)> {
+        self.groups.get(*self.of.get(instance)?).copied()
+    }
+
+    /// Whether keepalived takes the weights of what an instance tracks for 0.
+    pub fn weightless(&self, instance: &str) -> bool {
+        self.group(instance).is_some_and(|(weighted, _)| !weighted)
+    }
+
+    /// Whether an instance is in a group with one that has an address of a virtual server.
+    pub fn beside_service(&self, instance: &str) -> bool {
+        self.group(instance).is_some_and(|(_, serves)| serves)
+    }
 }
 
 /// A `vrrp_sync_group`.

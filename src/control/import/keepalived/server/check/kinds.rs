@@ -93,9 +93,10 @@ impl Kind {
                 }
             }
             ("file", "track_file") => match asked.files.get(statement.word(1)) {
-                Some(path) => {
+                Some((path, weight)) => {
                     desk.taken(statement, 2, &mut table.notes);
                     table.set("file", Value::text(path), at);
+                    table.set_unless("weight", Value::Integer(*weight), at);
                 }
                 None => {
                     let text = format!("there is no track_file `{}` with a `file`", statement.word(1));
