@@ -157,7 +157,7 @@ fn steps(size: Size, rounds: usize) -> Vec<Row> {
         let new = timed(parse, || read(&text));
         let plan = timed(compare, || plan(&old, &new, &Loads::of(&snapshot)));
         assert!(!plan.is_empty());
-        drop(timed(look, || watch.look(&new, Instant::now(), |_, _| Ok(()), |_| {})));
+        drop(timed(look, || watch.look(&new, Instant::now(), |_, _| Ok(hop), |_| {})));
         drop(timed(table, || filter_table(&new, &HashSet::new())));
         let compiled = timed(compile, || registry.compile_at(&new, ports(), Duration::ZERO, |_, _| at));
         (snapshot, old) = (compiled.expect("compiles").snapshot, new);
