@@ -242,9 +242,10 @@ fn on_a_terminal(rig: &Rig, end: &str) {
     let mut top = Reading::start(command.stdin(Stdio::piped()));
     top.await_text(end);
     top.await_text("service / server");
-    top.type_in("3");
+    // With Ctrl-L all of it is drawn, not only the letters that changed.
+    top.type_in("3\u{c}");
     top.await_text("since start");
-    top.type_in("?");
+    top.type_in("?\u{c}");
     top.await_text("Ctrl-L");
     top.type_in("xq");
     let ended = eventually("it ends", || top.child.try_wait().expect("it is ours"));

@@ -197,7 +197,7 @@ pub fn servers(args: ServersArgs) -> ExitCode {
     let question = args.which.question(&[Part::Services]);
     let text = |status: &Status| services::render_servers(&status.services);
     if args.failing {
-        return show_some(&args.common, &question, |status| services::keep_failing(status), Part::Services, text);
+        return show_some(&args.common, &question, services::keep_failing, Part::Services, text);
     }
     show(&args.common, &question, text)
 }
