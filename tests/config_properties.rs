@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use evenkeel::control::config::{parse, render};
+use evenkeel::control::plan::{Loads, plan};
 use evenkeel::dataplane::schedule::SCHEDULERS;
 use evenkeel::model::{
     Access, Desired, EngineSettings, Fate, Fates, HugePages, Interface, IoMode, Judgement, Limits, MacAddr, Method,
@@ -481,5 +482,27 @@ proptest! {
         let outcome = parse(&text, 0);
         prop_assert_eq!(outcome.errors().collect::<Vec<_>>(), Vec::<&evenkeel::control::config::Problem>::new());
         prop_assert_eq!(outcome.desired, Some(desired));
+    }
+
+    /// One part of a configuration is another one's.
+    #[test]
+    fn a_plan_is_empty_if_and_only_if_nothing_differs(old in desired(), other in desired(), part in 0usize..10) {
+        let mut new = old.clone();
+        match part {
+            0 => new.engine = other.engine,
+            1 => new.timeouts = other.timeouts,
+            2 => new.control_socket = other.control_socket,
+            3 => new.state_file = other.state_file,
+            4 => new.roles = other.roles,
+            5 => new.interfaces = other.interfaces,
+            6 => new.neighbors = other.neighbors,
+            7 => new.addresses = other.addresses,
+            8 => new.access = other.access,
+            _ => new.vrrp = other.vrrp,
+        }
+        let none = Loads::default();
+        let plan = plan(&old, &new, &none);
+        prop_assert_eq!(plan.is_empty(), old == new, "{:#?}", plan);
+        prop_assert!(evenkeel::control::plan::plan(&new, &new, &none).is_empty());
     }
 }

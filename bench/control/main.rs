@@ -102,7 +102,8 @@ fn main() {
         all.insert(row.name.to_owned(), serde_json::json!({ "least": least, "median": median, "most": most }));
     }
     if let Some(file) = value("--out") {
-        let row = serde_json::json!({ "services": size.services, "servers": size.servers, "checks": checks, "ms": all });
+        let row =
+            serde_json::json!({ "services": size.services, "servers": size.servers, "checks": checks, "ms": all });
         fs::write(file, row.to_string()).expect("the file of --out can be written");
     }
 }
@@ -147,8 +148,7 @@ fn steps(size: Size, rounds: usize) -> Vec<Row> {
     let read = |text: &str| config::parse(text, 0).desired.expect("is sound");
     let mut old = read(&text(size, 0));
     let mut registry = Registry::default();
-    let mut snapshot =
-        registry.compile_at(&old, ports(), Duration::ZERO, |_, _| at).expect("compiles").snapshot;
+    let mut snapshot = registry.compile_at(&old, ports(), Duration::ZERO, |_, _| at).expect("compiles").snapshot;
     let watch = Watch::new(Instant::now(), Arc::new(|| {}));
     let mut times: [Vec<f64>; 5] = Default::default();
     let [parse, compare, look, table, compile] = &mut times;
@@ -157,7 +157,7 @@ fn steps(size: Size, rounds: usize) -> Vec<Row> {
         let new = timed(parse, || read(&text));
         let plan = timed(compare, || plan(&old, &new, &Loads::of(&snapshot)));
         assert!(!plan.is_empty());
-        drop(timed(look, || watch.look(&new, Instant::now(), |_, _| Ok(()), |_| {})));
+        drop(timed(look, || watch.look(&new, Instant::now(), |_, _| Ok(hop), |_| {})));
         drop(timed(table, || filter_table(&new, &HashSet::new())));
         let compiled = timed(compile, || registry.compile_at(&new, ports(), Duration::ZERO, |_, _| at));
         (snapshot, old) = (compiled.expect("compiles").snapshot, new);

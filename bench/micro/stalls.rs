@@ -381,8 +381,10 @@ pub fn questions(quick: bool, json: bool) -> Vec<serde_json::Value> {
                 "questions {name:<10} a turn takes {middle:+.2} % ({least:+.2} to {most:+.2}), a walk of a million flows {walk:.1} s"
             );
         }
-        rows.push(serde_json::json!({"case": "questions", "what": name, "percent": middle, "least": least, "most": most,
-            "seconds_a_walk": walk}));
+        rows.push(
+            serde_json::json!({"case": "questions", "what": name, "percent": middle, "least": least, "most": most,
+            "seconds_a_walk": walk}),
+        );
     }
     rows
 }

@@ -74,12 +74,14 @@ fn refused(outcome: &Outcome, owners: &[Option<Owner>], document: &mut Document)
     // What goes with its table need not go by itself.
     let tables: Vec<Vec<usize>> = found.keys().filter(|o| o.key.is_none()).map(|o| o.table.clone()).collect();
     found.retain(|owner, _| {
-        !tables.iter().any(|table| {
-            owner.table.starts_with(table) && (owner.table.len() > table.len() || owner.key.is_some())
-        })
+        !tables
+            .iter()
+            .any(|table| owner.table.starts_with(table) && (owner.table.len() > table.len() || owner.key.is_some()))
     });
     let keys: Vec<Owner> = found.keys().filter(|o| o.key.is_some() && o.item.is_none()).cloned().collect();
-    found.retain(|owner, _| owner.item.is_none() || !keys.iter().any(|key| key.table == owner.table && key.key == owner.key));
+    found.retain(|owner, _| {
+        owner.item.is_none() || !keys.iter().any(|key| key.table == owner.table && key.key == owner.key)
+    });
     found
 }
 
@@ -139,7 +141,10 @@ fn take_out(document: &mut Document, owner: &Owner, problem: &Problem, report: &
 /// A server whose checks all went would get the usual one, which nobody asked for.
 fn without_checks(table: &mut Table) {
     let checked = table.get("check").is_some() || table.tables.iter().any(|inner| inner.name == "check");
-    if table.name == "server" && !checked && table.notes.iter().any(|note| note.what.contains("_CHECK") || note.what.contains("_GET")) {
+    if table.name == "server"
+        && !checked
+        && table.notes.iter().any(|note| note.what.contains("_CHECK") || note.what.contains("_GET"))
+    {
         let at = table.at.clone();
         table.set("check", Value::text("none"), &at);
     }

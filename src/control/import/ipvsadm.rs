@@ -51,7 +51,8 @@ pub fn import(bytes: &[u8], name: &str, interfaces: &[String]) -> Result<(Docume
     let head = vec![
         format!("Imported from ipvsadm's rules in {name} by `evenkeel import ipvsadm`."),
         String::new(),
-        "Each part names the line that it comes from. ipvsadm checks no servers, so these services have no checks: add".into(),
+        "Each part names the line that it comes from. ipvsadm checks no servers, so these services have no checks: add"
+            .into(),
         "`[[service.check]]` in the place of `check = \"none\"`. Then: `evenkeel check FILE`.".into(),
     ];
     let mut tables: Vec<Table> = Vec::new();

@@ -86,7 +86,8 @@ fn finish(mut document: Document, mut report: Vec<Note>, source: &Place) -> Resu
 
 /// `[[interface]]` where nothing says which one.
 fn unknown_interface(at: &Place) -> Table {
-    let mut table = Table::many("interface", at, "no interface is named: correct this, or import with `--interface NAME`");
+    let mut table =
+        Table::many("interface", at, "no interface is named: correct this, or import with `--interface NAME`");
     table.set("name", Value::text("eth0"), at);
     table
 }

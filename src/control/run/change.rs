@@ -25,7 +25,7 @@ use crate::control::startup;
 use crate::model::{self, Desired, Service};
 
 /// How long a reload waits for the Ethernet addresses of new servers.
-const RELOAD_RESOLUTION: Duration = Duration::from_millis(250);
+const RELOAD_RESOLUTION: Duration = Duration::from_millis(100);
 
 /// How long a change by command waits for them: whoever makes hundreds, one after the other, must not wait for dead servers.
 const EDIT_RESOLUTION: Duration = Duration::from_millis(20);

@@ -114,7 +114,10 @@ const OPTIONS: &[(char, &str, Takes)] = &[
 ];
 
 fn broken<T>(message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Broken(message.into(), "import what `ipvsadm -S -n` prints, or lines of `ipvsadm` with options".into()))
+    Err(Refusal::Broken(
+        message.into(),
+        "import what `ipvsadm -S -n` prints, or lines of `ipvsadm` with options".into(),
+    ))
 }
 
 /// Reads a line; none where it is empty or a comment.
@@ -134,7 +137,8 @@ pub fn read(line: &str) -> Result<Option<Call>, Refusal> {
     let mut rest = Vec::new();
     while let Some(word) = words.next() {
         if let Some(long) = word.strip_prefix("--") {
-            let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
+            let (name, value) =
+                long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
             let Some((letter, name, takes)) = OPTIONS.iter().find(|(_, known, _)| *known == name) else {
                 return broken(format!("`--{name}` is no option of ipvsadm"));
             };
@@ -143,7 +147,8 @@ pub fn read(line: &str) -> Result<Option<Call>, Refusal> {
         } else if let Some(letters) = word.strip_prefix('-').filter(|letters| !letters.is_empty()) {
             let mut letters = letters.chars();
             while let Some(letter) = letters.next() {
-                let Some((letter, name, takes)) = OPTIONS.iter().find(|(known, ..)| *known == letter && letter != ' ') else {
+                let Some((letter, name, takes)) = OPTIONS.iter().find(|(known, ..)| *known == letter && letter != ' ')
+                else {
                     return broken(format!("`-{letter}` is no option of ipvsadm"));
                 };
                 let attached = letters.as_str();
@@ -183,14 +188,22 @@ fn following(takes: Takes, words: &mut std::iter::Peekable<std::vec::IntoIter<St
     }
 }
 
-fn option(call: &mut Call, letter: char, name: &'static str, takes: Takes, value: Option<String>) -> Result<(), Refusal> {
+fn option(
+    call: &mut Call,
+    letter: char,
+    name: &'static str,
+    takes: Takes,
+    value: Option<String>,
+) -> Result<(), Refusal> {
     let value = match (takes, value) {
         (Value, None) => return broken(format!("`--{name}` has no value")),
         (Nothing, Some(_)) => return broken(format!("`--{name}` takes no value")),
         (_, value) => value.unwrap_or_default(),
     };
     match (letter, name) {
-        ('A' | 'E' | 'D' | 'C' | 'R' | 'S' | 'a' | 'e' | 'd' | 'L' | 'l' | 'Z' | 'h' | 'v', _) if call.command == '\0' => {
+        ('A' | 'E' | 'D' | 'C' | 'R' | 'S' | 'a' | 'e' | 'd' | 'L' | 'l' | 'Z' | 'h' | 'v', _)
+            if call.command == '\0' =>
+        {
             call.command = letter;
         }
         // A letter that no command has.
@@ -202,7 +215,8 @@ fn option(call: &mut Call, letter: char, name: &'static str, takes: Takes, value
         (_, "udp-service") => call.service = Some(named("udp", &value)?),
         (_, "sctp-service") => call.service = Some(named("sctp", &value)?),
         (_, "fwmark-service") => {
-            let text = "there are no firewall marks: write a [[service]] for each port that is marked, with the same `group`";
+            let text =
+                "there are no firewall marks: write a [[service]] for each port that is marked, with the same `group`";
             return Err(Refusal::LeftOut(text.to_owned()));
         }
         (_, "real-server") => call.server = Some(host(&value)?),
@@ -255,7 +269,9 @@ fn words(line: &str) -> Result<Vec<String>, String> {
             (None, '#') if word.is_none() => break,
             (None, c) if c.is_whitespace() => found.extend(word.take()),
             (None, '$' | '`' | ';' | '|' | '&' | '<' | '>') => {
-                return Err(format!("`{c}` needs a shell: run the script, and import what `ipvsadm -S -n` prints then"));
+                return Err(format!(
+                    "`{c}` needs a shell: run the script, and import what `ipvsadm -S -n` prints then"
+                ));
             }
             (None, c) => word.get_or_insert_default().push(c),
         }

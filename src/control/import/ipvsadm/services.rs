@@ -49,7 +49,10 @@ impl Services {
             'A' => {
                 let named = service(call)?;
                 if self.find(&named).is_some() {
-                    return broken("the service is there already", "ipvsadm refuses it, too: use -E, or remove the line");
+                    return broken(
+                        "the service is there already",
+                        "ipvsadm refuses it, too: use -E, or remove the line",
+                    );
                 }
                 let mut known = Known { table: Table::many("service", at, text.trim()), servers: Vec::new(), named };
                 known.edit(call, at, remarks)?;
@@ -87,7 +90,8 @@ impl Services {
 
     /// `--set TCP TCPFIN UDP`: 0 keeps a value.
     fn set(&mut self, call: &Call, at: &Place) -> Result<(), Refusal> {
-        let values: Vec<i64> = call.option("values").unwrap_or_default().split(' ').filter_map(|word| word.parse().ok()).collect();
+        let values: Vec<i64> =
+            call.option("values").unwrap_or_default().split(' ').filter_map(|word| word.parse().ok()).collect();
         let [tcp, fin, udp] = values.as_slice() else {
             return broken("`--set` has three numbers of seconds", "write it as `--set 900 120 300`");
         };
@@ -141,7 +145,10 @@ impl Known {
         table.set("port", port, at);
         let scheduler = call.option("scheduler").unwrap_or("wlc");
         if !SCHEDULERS.contains(&scheduler) {
-            return broken(format!("IPVS has no scheduler `{scheduler}`"), "correct it: `evenkeel check --reference` names all");
+            return broken(
+                format!("IPVS has no scheduler `{scheduler}`"),
+                "correct it: `evenkeel check --reference` names all",
+            );
         }
         table.set("scheduler", Value::text(scheduler), at);
         for flag in call.option("sched-flags").unwrap_or_default().split(',').filter(|flag| !flag.is_empty()) {
@@ -153,7 +160,11 @@ impl Known {
             table.push("scheduler_flags", Value::Text(flag), at);
         }
         if let Some(seconds) = call.option("persistent") {
-            let seconds = if seconds.is_empty() { PERSISTENCE } else { number(call, "persistent", 1_000_000)?.unwrap_or(PERSISTENCE) };
+            let seconds = if seconds.is_empty() {
+                PERSISTENCE
+            } else {
+                number(call, "persistent", 1_000_000)?.unwrap_or(PERSISTENCE)
+            };
             table.set("persistence", Value::Integer(seconds), at);
         }
         if let Some(text) = call.option("netmask") {
@@ -189,8 +200,12 @@ impl Known {
         let port = port.unwrap_or(self.named.port);
         let index = self.servers.iter().position(|(known, at, _)| (*known, *at) == (address, port));
         match (call.command, index) {
-            ('a', Some(_)) => return broken("the server is there already", "ipvsadm refuses it, too: use -e, or remove the line"),
-            ('e' | 'd', None) => return broken("there is no such server above", "add it first: `-a` with the same `-r`"),
+            ('a', Some(_)) => {
+                return broken("the server is there already", "ipvsadm refuses it, too: use -e, or remove the line");
+            }
+            ('e' | 'd', None) => {
+                return broken("there is no such server above", "add it first: `-a` with the same `-r`");
+            }
             ('d', Some(index)) => {
                 self.servers.remove(index);
                 return Ok(());
@@ -202,7 +217,9 @@ impl Known {
             (_, Some(_), None | Some("ipip")) => "ipip",
             (_, Some(_), Some("gue")) => "gue",
             (_, Some(_), Some("gre")) => "gre",
-            (_, Some(_), Some(other)) => return broken(format!("there is no tunnel `{other}`"), "there are ipip, gue and gre"),
+            (_, Some(_), Some(other)) => {
+                return broken(format!("there is no tunnel `{other}`"), "there are ipip, gue and gre");
+            }
             _ => "dr",
         };
         let mut table = Table::many("server", at, text.trim());

@@ -180,7 +180,10 @@ impl Desk {
         if parts[0].starts_with('/') {
             statement.taken();
         } else {
-            let text = format!("keepalived looks for `{}` in PATH, and so does /usr/bin/env: its full path is better", parts[0]);
+            let text = format!(
+                "keepalived looks for `{}` in PATH, and so does /usr/bin/env: its full path is better",
+                parts[0]
+            );
             self.remark(statement, text, notes);
         }
         if statement.words.len() > 3 {
@@ -207,7 +210,9 @@ impl Desk {
         let plain: String = name.chars().take(40).map(|c| if fine(c) { c } else { '_' }).collect();
         let new = format!("{plain}-{}", self.names.len() + 1);
         self.names.insert(name.to_owned(), new.clone());
-        let reason = format!("a name has 1 to {MOST_NAME} letters, digits and the characters `. _ - : / @ + [ ]`: it is `{new}` now");
+        let reason = format!(
+            "a name has 1 to {MOST_NAME} letters, digits and the characters `. _ - : / @ + [ ]`: it is `{new}` now"
+        );
         let note = Note { weight: Weight::Remark, at: at.clone(), what: name.to_owned(), reason };
         self.report.push(note.clone());
         notes.push(note);
@@ -279,7 +284,9 @@ mod tests {
 
     #[test]
     fn numbers_are_digits() {
-        for (text, expected) in [("6", Some(6.0)), ("0.25", Some(0.25)), ("1e3", None), ("inf", None), ("", None), (".", None)] {
+        for (text, expected) in
+            [("6", Some(6.0)), ("0.25", Some(0.25)), ("1e3", None), ("inf", None), ("", None), (".", None)]
+        {
             assert_eq!(decimal(text), expected, "{text}");
         }
     }

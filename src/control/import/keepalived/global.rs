@@ -100,7 +100,9 @@ fn one(statement: &Statement, global: &mut Global, desk: &mut Desk, notes: &mut 
         "vrrp_check_unicast_src" => {
             desk.flag(statement, notes);
         }
-        "default_interface" => global.default_interface = desk.word(statement, notes).or(global.default_interface.take()),
+        "default_interface" => {
+            global.default_interface = desk.word(statement, notes).or(global.default_interface.take())
+        }
         "vrrp_rt_priority" => {
             if let Some(priority) = desk.integer(statement, 0..=99, notes) {
                 global.vrrp(at).set("realtime", Value::Integer(priority), at);
@@ -124,7 +126,8 @@ fn one(statement: &Statement, global: &mut Global, desk: &mut Desk, notes: &mut 
 /// What strict routers do here.
 pub fn explain_strict(statement: &Statement, strict: bool, desk: &mut Desk, notes: &mut Vec<Note>) {
     if strict {
-        let text = "the addresses do not answer ping (`accept = false`); the other rules of strict mode are not looked at";
+        let text =
+            "the addresses do not answer ping (`accept = false`); the other rules of strict mode are not looked at";
         desk.remark(statement, text, notes);
     }
 }
@@ -167,7 +170,8 @@ fn timeouts(statement: &Statement, global: &mut Global, desk: &mut Desk, notes: 
             "udp" => Some("udp"),
             _ => None,
         };
-        let seconds = pair.get(1).and_then(|seconds| seconds.parse::<i64>().ok()).filter(|s| (1..=2_000_000).contains(s));
+        let seconds =
+            pair.get(1).and_then(|seconds| seconds.parse::<i64>().ok()).filter(|s| (1..=2_000_000).contains(s));
         match (key, seconds) {
             (Some(key), Some(seconds)) => table.set(key, Value::Integer(seconds), at),
             _ => desk.drop_words(at, pair.join(" "), "it is none of `tcp`, `tcpfin` and `udp` with seconds", notes),

@@ -173,7 +173,11 @@ impl Reader<'_> {
                 None => (text, at),
             };
             if text.len() > MOST_LINE {
-                return Err(Broken::new(&at, "the line goes on for too long", format!("the most is {MOST_LINE} bytes")));
+                return Err(Broken::new(
+                    &at,
+                    "the line goes on for too long",
+                    format!("the most is {MOST_LINE} bytes"),
+                ));
             }
             if more && !self.begins_definition(&text) {
                 joined = Some((text, at));

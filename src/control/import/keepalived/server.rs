@@ -102,7 +102,12 @@ pub fn virtual_server(block: &Statement, around: &Around<'_>, desk: &mut Desk, n
         found.tables.push(table);
         found.addresses.insert(site.address);
     }
-    found.nat = server.reals.iter().filter(|real| real.nat).filter_map(|real| real.table.get_text("address")?.parse().ok()).collect();
+    found.nat = server
+        .reals
+        .iter()
+        .filter(|real| real.nat)
+        .filter_map(|real| real.table.get_text("address")?.parse().ok())
+        .collect();
     found
 }
 
@@ -291,7 +296,12 @@ impl<'v> Virtual<'v> {
             table.set("method", Value::text(method.name), &block.at);
             if method.gue_port.is_some() && method.gue_port != self.method.gue_port {
                 let what = format!("port {}", method.gue_port.unwrap_or_default());
-                desk.drop_words(&block.at, what, "the port of GUE is that of the service: `gue_port`", &mut table.notes);
+                desk.drop_words(
+                    &block.at,
+                    what,
+                    "the port of GUE is that of the service: `gue_port`",
+                    &mut table.notes,
+                );
             }
         }
         let asked = Asked { files: around.files, global: around.global };
@@ -326,7 +336,8 @@ impl<'v> Virtual<'v> {
     /// The service for one address and port; `first`: the first of several.
     fn at(&self, site: &Site, first: bool, desk: &mut Desk) -> Table {
         let at = &site.at;
-        let mut table = Table { title: self.table.title.clone(), at: self.table.at.clone(), ..Table::many("service", at, "") };
+        let mut table =
+            Table { title: self.table.title.clone(), at: self.table.at.clone(), ..Table::many("service", at, "") };
         table.notes = if first { self.table.notes.clone() } else { Vec::new() };
         table.set("address", Value::text(site.address.to_string()), at);
         table.set("protocol", Value::text(self.protocol), at);
@@ -338,7 +349,8 @@ impl<'v> Virtual<'v> {
         if let Some(sorry) = &self.sorry {
             table.tables.push(placed(sorry, site, first, &mut table.notes, desk));
         }
-        let mut servers: Vec<Table> = self.reals.iter().map(|real| placed(real, site, first, &mut table.notes, desk)).collect();
+        let mut servers: Vec<Table> =
+            self.reals.iter().map(|real| placed(real, site, first, &mut table.notes, desk)).collect();
         for server in servers.iter_mut().filter(|_| !first) {
             server.notes.clear();
             server.tables.iter_mut().for_each(|check| check.notes.clear());
@@ -394,15 +406,24 @@ fn granularity(statement: &Statement, table: &mut Table, desk: &mut Desk) {
     let found = match word.parse::<IpAddr>() {
         Ok(IpAddr::V4(mask)) => {
             let bits = u32::from(mask);
-            (bits.leading_ones() + bits.trailing_zeros() >= 32).then(|| ("persistence_prefix_v4", i64::from(bits.leading_ones())))
+            (bits.leading_ones() + bits.trailing_zeros() >= 32)
+                .then(|| ("persistence_prefix_v4", i64::from(bits.leading_ones())))
         }
-        _ => word.parse::<i64>().ok().filter(|length| (1..=128).contains(length)).map(|length| ("persistence_prefix_v6", length)),
+        _ => word
+            .parse::<i64>()
+            .ok()
+            .filter(|length| (1..=128).contains(length))
+            .map(|length| ("persistence_prefix_v6", length)),
     };
     match found {
         Some((key, length)) => {
             desk.taken(statement, 2, &mut table.notes);
             table.set(key, Value::Integer(length), &statement.at);
         }
-        None => desk.left_out(statement, "it is no mask such as 255.255.255.0, and no length of an IPv6 prefix", &mut table.notes),
+        None => desk.left_out(
+            statement,
+            "it is no mask such as 255.255.255.0, and no length of an IPv6 prefix",
+            &mut table.notes,
+        ),
     }
 }

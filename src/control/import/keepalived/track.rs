@@ -36,7 +36,11 @@ fn named(block: &Statement, table: &'static str, desk: &mut Desk, notes: &mut Ve
 /// A weight; one that is turned around cannot be said.
 fn weight(statement: &Statement, table: &mut Table, desk: &mut Desk) -> Option<i64> {
     if statement.word(2) == "reverse" {
-        desk.left_out(statement, "no weight is turned around: turn the meaning of what is tracked around", &mut table.notes);
+        desk.left_out(
+            statement,
+            "no weight is turned around: turn the meaning of what is tracked around",
+            &mut table.notes,
+        );
         return None;
     }
     let found = statement.word(1).parse::<i64>().ok();
@@ -147,12 +151,7 @@ pub fn file(
 }
 
 /// A `vrrp_track_process`.
-pub fn process(
-    block: &Statement,
-    weights: &mut Weights,
-    desk: &mut Desk,
-    notes: &mut Vec<Note>,
-) -> Option<Table> {
+pub fn process(block: &Statement, weights: &mut Weights, desk: &mut Desk, notes: &mut Vec<Note>) -> Option<Table> {
     let mut table = named(block, "track_process", desk, notes)?;
     for statement in block.inner() {
         let at = &statement.at;
@@ -166,7 +165,13 @@ pub fn process(
                 statement.taken();
                 // The kernel keeps the last part of the path, and 15 bytes of it.
                 let name = path.rsplit('/').next().unwrap_or_default();
-                let name: String = name.chars().scan(0, |sum, c| { *sum += c.len_utf8(); (*sum <= 15).then_some(c) }).collect();
+                let name: String = name
+                    .chars()
+                    .scan(0, |sum, c| {
+                        *sum += c.len_utf8();
+                        (*sum <= 15).then_some(c)
+                    })
+                    .collect();
                 table.set("process", Value::Text(name), at);
                 let more: Vec<String> = words.iter().skip(1).chain(statement.words.iter().skip(2)).cloned().collect();
                 if !more.is_empty() {
@@ -182,7 +187,11 @@ pub fn process(
                     if longer {
                         table.set("delay", Value::Seconds(seconds), at);
                     }
-                    desk.remark(statement, "one `delay` is for the coming and the going of processes: the longer one", &mut table.notes);
+                    desk.remark(
+                        statement,
+                        "one `delay` is for the coming and the going of processes: the longer one",
+                        &mut table.notes,
+                    );
                 }
             }
             "weight" => {

@@ -98,7 +98,11 @@ pub fn parse(lines: &[Line]) -> Result<Vec<Statement>, Broken> {
                 "{" => {
                     if open.len() > DEEPEST {
                         let text = format!("more than {DEEPEST} blocks are one in the other");
-                        return Err(Broken::new(&line.at, text, "keepalived has no such block: look for a missing `}`"));
+                        return Err(Broken::new(
+                            &line.at,
+                            text,
+                            "keepalived has no such block: look for a missing `}`",
+                        ));
                     }
                     let owner = open.last().and_then(|list| list.last());
                     if owner.is_none_or(|owner| owner.block.is_some()) {

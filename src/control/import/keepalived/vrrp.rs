@@ -57,7 +57,13 @@ pub fn serves(block: &Statement, served: &BTreeSet<IpAddr>) -> bool {
 }
 
 /// A `vrrp_instance`.
-pub fn instance(block: &Statement, around: &Around<'_>, global: &mut Global, desk: &mut Desk, notes: &mut Vec<Note>) -> Option<Router> {
+pub fn instance(
+    block: &Statement,
+    around: &Around<'_>,
+    global: &mut Global,
+    desk: &mut Desk,
+    notes: &mut Vec<Note>,
+) -> Option<Router> {
     if block.word(1).is_empty() {
         desk.left_out(block, "it has no name", notes);
         return None;
@@ -73,7 +79,8 @@ pub fn instance(block: &Statement, around: &Around<'_>, global: &mut Global, des
     let group = around.groups.iter().find(|group| group.members.iter().any(|member| member == block.word(1)));
     let weightless = group.is_some_and(|group| !group.weighted);
     let tracker = Tracker { own: Some(&interface), weightless, weights: around.weights };
-    let mut one = Instance { table, interface: &interface, interfaces: Vec::new(), engine, tracker, strict: global.strict };
+    let mut one =
+        Instance { table, interface: &interface, interfaces: Vec::new(), engine, tracker, strict: global.strict };
     for statement in block.inner() {
         one.statement(statement, global, desk);
     }
@@ -218,12 +225,14 @@ impl Instance<'_> {
                 statement.taken();
                 table.set("virtual_mac", Value::Boolean(true), at);
                 if statement.words.len() > 1 {
-                    let (what, reason) = (statement.words[1..].join(" "), "the virtual MAC needs no interface, and is that of the RFC");
+                    let (what, reason) =
+                        (statement.words[1..].join(" "), "the virtual MAC needs no interface, and is that of the RFC");
                     desk.drop_words(at, what, reason, &mut table.notes);
                 }
             }
             "use_vmac" => {
-                let text = "the kernel has these addresses, behind the MAC of their interface: failover is by gratuitous ARP";
+                let text =
+                    "the kernel has these addresses, behind the MAC of their interface: failover is by gratuitous ARP";
                 desk.left_out(statement, text, &mut table.notes);
             }
             "accept" => {
@@ -237,7 +246,8 @@ impl Instance<'_> {
                 table.set("accept", Value::Boolean(false), at);
             }
             "no_accept" => {
-                let text = "the kernel has these addresses, and answers for them: filter there what shall not be answered";
+                let text =
+                    "the kernel has these addresses, and answers for them: filter there what shall not be answered";
                 desk.left_out(statement, text, &mut table.notes);
             }
             "strict_mode" => {
@@ -265,7 +275,9 @@ impl Instance<'_> {
     fn addresses(&mut self, list: &'static str, block: &Statement, desk: &mut Desk) {
         block.taken();
         for statement in block.inner() {
-            let Some(found) = addresses::one(statement, self.engine, self.interface, &mut self.table, desk) else { continue };
+            let Some(found) = addresses::one(statement, self.engine, self.interface, &mut self.table, desk) else {
+                continue;
+            };
             let first = match self.table.get("address") {
                 Some(Value::List(items)) => items.first().map(|item| &item.value),
                 _ => None,

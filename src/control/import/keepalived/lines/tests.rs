@@ -12,7 +12,8 @@ fn read_all(files: &[(&str, &str)], id: &str) -> Result<Vec<String>, String> {
         let names = files.iter().map(|(name, _)| Path::new(name)).filter(|path| path.parent() == Some(folder));
         Ok(names.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     };
-    let lines = read(Path::new(files[0].0), id, Disk { read: &bytes, list: &list }).map_err(|error| error.to_string())?;
+    let lines =
+        read(Path::new(files[0].0), id, Disk { read: &bytes, list: &list }).map_err(|error| error.to_string())?;
     Ok(lines.lines.into_iter().map(|line| format!("{} {}", line.at, line.text)).collect())
 }
 
@@ -76,7 +77,14 @@ fn sequences_and_lists_repeat_their_line() {
     assert_eq!(texts("~SEQ(S, 3, -1, 1) ${S}\n"), ["3", "2", "1"]);
     let text = "~LST({A, B}, {10,1},{20,4}) ~SEQ(C,168,2,170) 192.${C}.${A}.${B}\n";
     assert_eq!(texts(text), ["192.168.10.1", "192.170.10.1", "192.168.20.4", "192.170.20.4"]);
-    for bad in ["~SEQ(A, 1, 0, 5) x", "~SEQ(A, 5, 1, 1) x", "~SEQ(A", "~LST(A) x", "~LST({A,B},{1}) x", "~SEQ(A,1,9999999999) x"] {
+    for bad in [
+        "~SEQ(A, 1, 0, 5) x",
+        "~SEQ(A, 5, 1, 1) x",
+        "~SEQ(A",
+        "~LST(A) x",
+        "~LST({A,B},{1}) x",
+        "~SEQ(A,1,9999999999) x",
+    ] {
         assert!(broken(bad).starts_with("a:1: "), "{bad}");
     }
 }

@@ -32,7 +32,9 @@ impl Defaults {
             "delay_loop" => self.delay_loop = desk.seconds(statement, notes).or(self.delay_loop),
             "connect_timeout" => self.connect_timeout = desk.seconds(statement, notes).or(self.connect_timeout),
             "retry" | "nb_get_retry" => self.retry = desk.integer(statement, 0..=100, notes).or(self.retry),
-            "delay_before_retry" => self.delay_before_retry = desk.seconds(statement, notes).or(self.delay_before_retry),
+            "delay_before_retry" => {
+                self.delay_before_retry = desk.seconds(statement, notes).or(self.delay_before_retry)
+            }
             "warmup" => self.warmup = desk.seconds(statement, notes).or(self.warmup),
             "alpha" => self.alpha = desk.flag(statement, notes).or(self.alpha),
             "virtualhost" => self.virtualhost = desk.word(statement, notes).or(self.virtualhost.take()),
@@ -57,7 +59,13 @@ pub fn has_port(check: &Table) -> bool {
 }
 
 /// The checks of a checker: one, or one for each `host` of an old `SMTP_CHECK`.
-pub fn checks(block: &Statement, defaults: &Defaults, asked: &Asked<'_>, notes: &mut Vec<Note>, desk: &mut Desk) -> Vec<Table> {
+pub fn checks(
+    block: &Statement,
+    defaults: &Defaults,
+    asked: &Asked<'_>,
+    notes: &mut Vec<Note>,
+    desk: &mut Desk,
+) -> Vec<Table> {
     let mut table = Table::many("check", &block.at, block.written());
     let name = match block.keyword() {
         "TCP_CHECK" => "tcp",

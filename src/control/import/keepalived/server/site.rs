@@ -72,7 +72,11 @@ pub fn sites(block: &Statement, groups: &Groups) -> Result<Vec<Site>, String> {
         "group" => {
             let name = block.word(2);
             let sites = groups.get(name).ok_or_else(|| format!("there is no virtual_server_group `{name}`"))?;
-            if sites.is_empty() { Err(format!("nothing of the virtual_server_group `{name}` can be a service")) } else { Ok(sites.clone()) }
+            if sites.is_empty() {
+                Err(format!("nothing of the virtual_server_group `{name}` can be a service"))
+            } else {
+                Ok(sites.clone())
+            }
         }
         _ => {
             let (address, port) = host(block, 1)?;
@@ -134,7 +138,13 @@ fn range(text: &str) -> Result<Vec<IpAddr>, String> {
         let length: u32 = length.parse().ok().filter(|length| *length <= bits).ok_or_else(wrong)?;
         let hosts = 1_u128.checked_shl(bits - length).map_or(u128::MAX, |count| count - 1);
         let first = number(network) & !hosts;
-        let make = |number: u128| if network.is_ipv4() { IpAddr::V4(Ipv4Addr::from(number as u32)) } else { IpAddr::V6(Ipv6Addr::from(number)) };
+        let make = |number: u128| {
+            if network.is_ipv4() {
+                IpAddr::V4(Ipv4Addr::from(number as u32))
+            } else {
+                IpAddr::V6(Ipv6Addr::from(number))
+            }
+        };
         (make(first), make(first | hosts))
     } else {
         let address = text.parse().map_err(|_| wrong())?;
@@ -147,7 +157,9 @@ fn range(text: &str) -> Result<Vec<IpAddr>, String> {
     if high - low >= MOST {
         return Err(format!("the range `{text}` has more than {MOST} addresses, and each is a service of its own"));
     }
-    let make = |number: u128| if first.is_ipv4() { IpAddr::V4(Ipv4Addr::from(number as u32)) } else { IpAddr::V6(Ipv6Addr::from(number)) };
+    let make = |number: u128| {
+        if first.is_ipv4() { IpAddr::V4(Ipv4Addr::from(number as u32)) } else { IpAddr::V6(Ipv6Addr::from(number)) }
+    };
     Ok((low..=high).map(make).collect())
 }
 
@@ -166,7 +178,17 @@ mod tests {
         assert_eq!(of("192.168.202.9/31").expect("range"), ["192.168.202.8", "192.168.202.9"]);
         assert_eq!(of("2001:db8::9-b").expect("range"), ["2001:db8::9", "2001:db8::a", "2001:db8::b"]);
         assert_eq!(of("10.0.0.0/22").expect("range").len(), 1024);
-        for bad in ["10.0.0.0/21", "::/0", "10.0.0.9-1", "10.0.0.1-::1", "10.0.0.1-256", "10.0.0.0/33", "x", "", "255.255.255.255-x"] {
+        for bad in [
+            "10.0.0.0/21",
+            "::/0",
+            "10.0.0.9-1",
+            "10.0.0.1-::1",
+            "10.0.0.1-256",
+            "10.0.0.0/33",
+            "x",
+            "",
+            "255.255.255.255-x",
+        ] {
             assert!(of(bad).is_err(), "{bad}");
         }
         assert_eq!(of("255.255.255.254/31").expect("range").len(), 2);

@@ -45,7 +45,8 @@ pub fn devices(block: &Statement) -> Vec<String> {
 }
 
 fn lists(block: &Statement) -> impl Iterator<Item = &Statement> {
-    let of = |statement: &&Statement| ["virtual_ipaddress", "virtual_ipaddress_excluded"].contains(&statement.keyword());
+    let of =
+        |statement: &&Statement| ["virtual_ipaddress", "virtual_ipaddress_excluded"].contains(&statement.keyword());
     block.inner().iter().filter(of).flat_map(Statement::inner)
 }
 
@@ -91,13 +92,15 @@ pub fn one(statement: &Statement, engine: bool, interface: &str, table: &mut Tab
             ("label", Some(name)) if !engine => label = Some(name.clone()),
             _ => {
                 let what = [Some(word), value].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ");
-                let reason = if engine { "the kernel does not have the address" } else { "the kernel's usual one is taken" };
+                let reason =
+                    if engine { "the kernel does not have the address" } else { "the kernel's usual one is taken" };
                 desk.drop_words(&statement.at, what, reason, &mut table.notes);
             }
         }
     }
     if engine && let Some(other) = device.as_ref().filter(|device| *device != interface) {
-        let text = format!("the engine answers for it on every interface of its own, `{other}` and `{interface}` among them");
+        let text =
+            format!("the engine answers for it on every interface of its own, `{other}` and `{interface}` among them");
         desk.remark(statement, text, &mut table.notes);
     }
     let text = match length {
@@ -106,7 +109,9 @@ pub fn one(statement: &Statement, engine: bool, interface: &str, table: &mut Tab
     };
     let mut keys = vec![("address", Value::text(&text))];
     if !engine {
-        keys.extend(device.clone().filter(|d| d != interface || label.is_some()).map(|device| ("device", Value::Text(device))));
+        keys.extend(
+            device.clone().filter(|d| d != interface || label.is_some()).map(|device| ("device", Value::Text(device))),
+        );
         keys.extend(label.map(|label| ("label", Value::Text(label))));
     }
     let value = if keys.len() == 1 { Value::Text(text) } else { Value::Inline(keys) };
@@ -129,7 +134,8 @@ pub fn peers(block: &Statement, table: &mut Table, desk: &mut Desk) {
                 "max_ttl" => "peers_max_ttl",
                 _ => "",
             };
-            let value = pair.get(1).and_then(|value| value.parse::<i64>().ok()).filter(|value| (0..=255).contains(value));
+            let value =
+                pair.get(1).and_then(|value| value.parse::<i64>().ok()).filter(|value| (0..=255).contains(value));
             let Some(value) = value.filter(|_| !key.is_empty()) else {
                 desk.drop_words(&statement.at, pair.join(" "), "it is no TTL from 0 to 255", &mut table.notes);
                 continue;

@@ -23,12 +23,19 @@ pub struct Group {
 pub fn membership(block: &Statement) -> Group {
     let group = block.inner().iter().find(|statement| statement.keyword() == "group");
     let names = group.into_iter().flat_map(Statement::inner).flat_map(|statement| statement.words.clone());
-    let weighted = |statement: &Statement| ["sync_group_tracking_weight", "global_tracking"].contains(&statement.keyword());
+    let weighted =
+        |statement: &Statement| ["sync_group_tracking_weight", "global_tracking"].contains(&statement.keyword());
     Group { members: names.collect(), weighted: block.inner().iter().any(weighted) }
 }
 
 /// A `vrrp_sync_group`.
-pub fn group(block: &Statement, weights: &Weights, global: &mut Global, desk: &mut Desk, notes: &mut Vec<Note>) -> Option<Table> {
+pub fn group(
+    block: &Statement,
+    weights: &Weights,
+    global: &mut Global,
+    desk: &mut Desk,
+    notes: &mut Vec<Note>,
+) -> Option<Table> {
     if block.word(1).is_empty() {
         desk.left_out(block, "it has no name", notes);
         return None;

@@ -118,7 +118,12 @@ impl Kind {
     }
 
     /// What depends on several keywords. An error is why there is no check.
-    pub fn finish(&mut self, table: &mut Table, virtualhost: Option<&str>, desk: &mut Desk) -> Result<(), &'static str> {
+    pub fn finish(
+        &mut self,
+        table: &mut Table,
+        virtualhost: Option<&str>,
+        desk: &mut Desk,
+    ) -> Result<(), &'static str> {
         let at = table.at.clone();
         match self.name {
             "http" | "https" => {
@@ -141,7 +146,9 @@ impl Kind {
                     }
                 }
                 let mut requests = std::mem::take(&mut self.requests);
-                if requests.len() == 1 && let Some(one) = requests.pop() {
+                if requests.len() == 1
+                    && let Some(one) = requests.pop()
+                {
                     table.keys.extend(one.keys);
                     table.notes.extend(one.notes);
                 }
@@ -152,7 +159,9 @@ impl Kind {
                 table.set_unless("record", Value::text("SOA"), &at);
                 table.set_unless("name", Value::text("."), &at);
             }
-            "script" if table.get("command").is_none() => return Err("it has no `misc_path`: keepalived ignores it, too"),
+            "script" if table.get("command").is_none() => {
+                return Err("it has no `misc_path`: keepalived ignores it, too");
+            }
             "file" if table.get("file").is_none() => return Err("it names no track_file that is there"),
             "udp" if table.get("payload").is_none() => {
                 let text = "without `payload` keepalived sends something at random: this sends an empty datagram";
@@ -198,7 +207,8 @@ fn request(block: &Statement, desk: &mut Desk) -> Table {
                         "extended" => flags.push('x'),
                         "ungreedy" => flags.push('U'),
                         // What they ask for is so anyway.
-                        "utf" | "ucp" | "no_auto_capture" | "no_auto_possess" | "no_start_optimize" | "no_dotstar_anchor" => {}
+                        "utf" | "ucp" | "no_auto_capture" | "no_auto_possess" | "no_start_optimize"
+                        | "no_dotstar_anchor" => {}
                         _ => {
                             let reason = "the regular expressions have no such option";
                             desk.drop_words(at, option.clone(), reason, &mut table.notes);
