@@ -376,7 +376,7 @@ impl Stage {
         let from = Instant::now();
         thread::sleep(Duration::from_millis(500));
         let without = pulse.since(from);
-        let silent = without.answers.get(&server.name).is_none() && without.answers.values().sum::<u64>() > 0;
+        let silent = !without.answers.contains_key(&server.name) && without.answers.values().sum::<u64>() > 0;
         let start = Instant::now();
         self.shell(active, &each("-a", " -g -w 1"))?;
         let back = start.elapsed();

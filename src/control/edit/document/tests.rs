@@ -1,3 +1,5 @@
+//! Edits of a text with comments, and what is refused.
+
 use serde_json::json;
 
 use super::*;
