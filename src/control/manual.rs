@@ -14,6 +14,16 @@ pub const SOCKET_VARIABLE: &str = "EVENKEEL_SOCKET";
 
 /// Each command with a way to use it, and what that does. A test asks for one for each command, and reads them as the shell would.
 pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "capture",
+        &[
+            ("evenkeel capture --reason no-server -o drops.pcapng", "what is dropped for a reason, for Wireshark"),
+            (
+                "evenkeel capture --service web --client 198.51.100.7 --both | tcpdump -nr -",
+                "a client's frames, as they come and leave",
+            ),
+        ],
+    ),
     ("check", &[("evenkeel check /etc/evenkeel/lb.toml", "every mistake of a file, before it is in force")]),
     (
         "checks",
@@ -38,6 +48,13 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("evenkeel events --follow", "what happens to servers and services, as it happens"),
             ("evenkeel events --since 120 --json", "what happened after event 120, for programs"),
+        ],
+    ),
+    (
+        "explain",
+        &[
+            ("evenkeel explain 198.51.100.7 192.0.2.10:80", "where a new flow of this client would go, and why"),
+            ("evenkeel explain 198.51.100.7:4000 --service web", "the same for a flow that may be there"),
         ],
     ),
     (
@@ -73,7 +90,13 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("pktgen", &[("evenkeel pktgen --help", "what it sends is said by its options")]),
     ("realserver", &[("evenkeel realserver decap --help", "on a real server behind a tunnel")]),
-    ("reload", &[("evenkeel reload", "the file as it is now; a bad one changes nothing")]),
+    (
+        "reload",
+        &[
+            ("evenkeel reload --dry-run", "what the file as it is now would change, and how many flows it moves"),
+            ("evenkeel reload", "the file as it is now; a bad one changes nothing"),
+        ],
+    ),
     ("replay", &[("evenkeel replay --help", "what the engine would do to each frame of a capture")]),
     ("run", &[("evenkeel run --config /etc/evenkeel/lb.toml", "until a signal ends it")]),
     (

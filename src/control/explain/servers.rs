@@ -14,6 +14,9 @@ use crate::model::{Server, Service};
 /// How many lots are drawn to say how likely each server is.
 const LOTS: u32 = 1024;
 
+/// How often the pipeline asks for another server.
+const TRIES: usize = 4;
+
 /// How far ahead a sequence is looked at.
 const AHEAD: u32 = 512;
 
@@ -54,6 +57,12 @@ fn lot(number: u32) -> u32 {
     (word ^ (word >> 27)) as u32
 }
 
+/// Whether a new flow is below the upper threshold. Where persistent clients came beyond it, a server is full though it was
+/// never called overloaded.
+fn has_room(member: &Member) -> bool {
+    member.upper == 0 || member.load.total() < member.upper
+}
+
 /// Asks the scheduler for a new flow. `stateless`: a flood goes on, or did a moment ago.
 pub fn choose(service: &ServiceEntry, asked: &Question, now: u32, stateless: bool) -> Choice {
     let scheduler = service.config.scheduler;
@@ -77,14 +86,19 @@ pub fn choose(service: &ServiceEntry, asked: &Question, now: u32, stateless: boo
     if draws || by_port {
         for number in 0..LOTS {
             let port = asked.port.unwrap_or((1024 + number * 63 % 64_512) as u16);
-            if let Some(id) = selector.select(&members, &cursor, &request(port, lot(number))).and_then(id) {
+            let at = selector.select(&members, &cursor, &request(port, lot(number)));
+            if let Some(id) = at.filter(|at| members.get(*at).is_some_and(has_room)).and_then(id) {
                 *choice.shares.entry(id).or_default() += 1.0 / f64::from(LOTS);
             }
         }
         return choice;
     }
     let request = request(asked.port.unwrap_or(0), 0);
-    choice.taken = selector.select(&members, &cursor, &request).and_then(id);
+    // The pipeline asks for another as often where the chosen one has no room after all.
+    choice.taken = (0..TRIES)
+        .map_while(|_| selector.select(&members, &cursor, &request))
+        .find(|at| members.get(*at).is_some_and(has_room))
+        .and_then(id);
     if matches!(how, "rr" | "wrr") {
         for turn in 1..=AHEAD {
             let Some(next) = selector.select(&members, &cursor, &request).and_then(id) else { break };
@@ -114,7 +128,7 @@ fn row(member: &Member, port: u16, why: String) -> ServerRow {
         active: member.load.active(),
         inactive: member.load.inactive(),
         taken: false,
-        available: member.is_available(),
+        available: member.is_available() && has_room(member),
         share: None,
         why,
     }
@@ -173,7 +187,7 @@ fn share_words(before: &str, share: f64, behind: &str) -> String {
 
 /// Why a server takes no new flows; `None`: it does.
 fn out(service: &Service, server: &Server, member: &Member, reached: bool, health: Health<'_>) -> Option<String> {
-    if member.is_available() && reached {
+    if member.is_available() && reached && has_room(member) {
         return None;
     }
     let health = health(service, server);
@@ -187,6 +201,8 @@ fn out(service: &Service, server: &Server, member: &Member, reached: bool, healt
         "it cannot be reached, or is out".to_owned()
     } else if member.weight == 0 {
         "weight 0: no new flows".to_owned()
+    } else if !member.load.is_overloaded() {
+        format!("full: {} flows of {}", member.load.total(), member.upper)
     } else if member.lower == 0 {
         format!("overloaded: it had {} flows, and takes more below three quarters of that", member.upper)
     } else {

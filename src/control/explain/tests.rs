@@ -127,8 +127,9 @@ fn every_scheduler_says_whom_it_takes_and_why_not_the_others() {
     let table: &[(&str, u8, &str, u8, &str)] = &[
         ("rr", 3, "its turn", 1, "its turn comes 2 new flows later"),
         ("rr", 3, "its turn", 2, "its turn is the next one"),
-        ("wrr", 2, "its turn", 3, "its turn is the next one"),
-        ("wrr", 2, "its turn", 1, "its turn comes 3 new flows later"),
+        // The first one alone had weight 1, and the limit of the pass stays when others are added (`ip_vs_wrr_dest_changed`).
+        ("wrr", 3, "its turn", 2, "its turn is the next one"),
+        ("wrr", 3, "its turn", 1, "its turn comes 2 new flows later"),
         ("lc", 3, "the least: 261 (256 x 1 + 5)", 2, "512 (256 x 2 + 0), more"),
         ("wlc", 2, "the least: 256.00 ((256 x 2 + 0) / 2)", 3, "261.00 ((256 x 1 + 5) / 1), more"),
         ("sed", 2, "the least: 1.50 ((2 + 1) / 2)", 1, "3.00 ((2 + 1) / 1), more"),
@@ -197,6 +198,14 @@ fn servers_that_take_no_new_flows_say_why() {
         assert!(told.why(last).starts_with(why), "{last}: {}", told.why(last));
     }
     assert_eq!(told.servers.iter().filter(|row| row.available).count(), 1);
+    // Persistent clients come whatever the threshold: then it is full, though nobody has called it overloaded.
+    let mut beyond = web(Scheduler::RR, &[(1, 1)]);
+    beyond.servers[0].upper = Some(2);
+    let site = Site::with(beyond);
+    (0..2).for_each(|_| site.snapshot.services[0].members[0].load.open(true));
+    let told = site.new_flow();
+    assert_eq!((told.server.as_deref(), told.reason.as_deref()), (None, Some("no-server")), "{told:?}");
+    assert!(told.why(1).starts_with("full: 2 flows of 2"), "{told:?}");
     // Nobody is left: the client is told, or not.
     let mut none = web(Scheduler::RR, &[(2, 0)]);
     let answered = Site::with(none.clone()).new_flow();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::options::{Asked, Command, Forward, Mask, Stop, Tag, Target, TunnelType};
 use super::values;
 use crate::control::edit::Edit;
-use crate::model::{PortRange, Protocol, ServiceKey};
+use crate::model::{GUE_PORT, PortRange, Protocol, ServiceKey};
 
 /// Seconds of a time that the engine cannot hold: the longest is 1 000 000.
 const MOST_PERSISTENT: u32 = 1_000_000;
@@ -161,7 +161,12 @@ fn servers(asked: &Asked) -> Result<Vec<Edit>, Stop> {
     set("lower_threshold", json!(some(asked.lower)));
     let mut edits = Vec::new();
     if method == "gue" {
-        let keys = Map::from_iter([("gue_port".to_owned(), json!(asked.tunnel_port))]);
+        let port = asked.tunnel_port.filter(|port| *port != GUE_PORT);
+        let mut keys = Map::from_iter([("gue_port".to_owned(), json!(port))]);
+        if port.is_some() {
+            // The port may stand there after its last server has gone.
+            keys.insert("method".to_owned(), json!(method));
+        }
         edits.push(Edit::EditService { service: service.clone(), keys });
     }
     edits.push(match asked.command {
@@ -176,5 +181,73 @@ pub fn is_no_unicast(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast() || v4.octets()[0] == 0,
         IpAddr::V6(v6) => v6.is_unspecified() || v6.is_multicast() || v6.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ipvsadm::values::Lookup;
+
+    fn of(line: &str) -> Value {
+        let args: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let asked = Asked::read(&args, &Lookup { host: &|_| None, port: &|_, _| None }).expect("is read");
+        json!(edits(&asked).map_err(|stop| stop.text))["Ok"].take()
+    }
+
+    #[test]
+    fn commands_become_edits() {
+        let web = "tcp 192.0.2.10:80";
+        for (line, expected) in [
+            ("-C", json!([{ "do": "remove-services" }])),
+            (
+                "-A -t 192.0.2.10:80",
+                json!([{ "do": "add-service", "keys":
+                    { "address": "192.0.2.10", "protocol": "tcp", "port": 80, "scheduler": "wlc", "check": "none" } }]),
+            ),
+            (
+                "-A -u [2001:db8::1]:0 -s sh -b sh-port -p 60 -M 64 -o",
+                json!([{ "do": "add-service", "keys": {
+                    "address": "2001:db8::1", "protocol": "udp", "port": "any", "scheduler": "sh",
+                    "scheduler_flags": ["sh-port"], "persistence": 60, "persistence_prefix_v6": 64, "one_packet": true,
+                    "check": "none" } }]),
+            ),
+            // What is not given is taken away.
+            (
+                "-E -t 192.0.2.10:80 -p 60 -M 255.255.255.255",
+                json!([{ "do": "edit-service", "service": web, "keys": {
+                    "scheduler": "wlc", "scheduler_flags": null, "persistence": 60, "persistence_prefix_v4": null,
+                    "persistence_prefix_v6": null, "persistence_by": null, "one_packet": null } }]),
+            ),
+            ("-D -t 192.0.2.10:80", json!([{ "do": "remove-service", "service": web }])),
+            (
+                "-a -t 192.0.2.10:80 -r 10.0.0.1:8080 -m -x 9",
+                json!([{ "do": "add-server", "service": web, "keys": {
+                    "address": "10.0.0.1", "port": 8080, "weight": 1, "method": "nat", "upper_threshold": 9 } }]),
+            ),
+            // Only NAT has another port.
+            (
+                "-e -t 192.0.2.10:80 -r 10.0.0.1:8080 -w 0",
+                json!([{ "do": "edit-server", "service": web, "server": "10.0.0.1:80", "keys": {
+                    "weight": 0, "method": "dr", "upper_threshold": null, "lower_threshold": null } }]),
+            ),
+            (
+                "-d -t 192.0.2.10:0 -r 10.0.0.1",
+                json!([{ "do": "remove-server", "service": "tcp 192.0.2.10:any", "server": "10.0.0.1" }]),
+            ),
+            (
+                "-a -t 192.0.2.10:80 -r 10.0.0.1 -i --tun-type gue --tun-port 6081",
+                json!([
+                    { "do": "edit-service", "service": web, "keys": { "gue_port": 6081, "method": "gue" } },
+                    { "do": "add-server", "service": web, "keys": {
+                        "address": "10.0.0.1", "weight": 1, "method": "gue" } },
+                ]),
+            ),
+            ("--set 0 7 0", json!([{ "do": "edit-table", "table": "timeouts", "keys": { "tcp_fin_wait": 7 } }])),
+            ("--set 0 0 0", json!([])),
+            ("-Z", Value::Null),
+        ] {
+            assert_eq!(of(line), expected, "{line}");
+        }
     }
 }

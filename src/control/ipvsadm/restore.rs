@@ -7,10 +7,11 @@ use std::io::BufRead as _;
 
 use super::names::{self, Names};
 use super::options::{Asked, Command, Stop};
-use super::session::Session;
+use super::session::{self, Session};
 use super::values::Lookup;
 use super::{run as run_line, say};
 use crate::control::edit::{Edit, MOST_EDITS};
+use crate::control::socket::MAX_LINE;
 
 /// The words of a line; `ipvsadm` in front of them is no argument.
 fn words(line: &str) -> Vec<String> {
@@ -21,17 +22,26 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
+/// Most bytes of edits in one request, so that it stays shorter than the engine reads.
+const MOST_BYTES: usize = MAX_LINE - 4096;
+
 /// Lines whose edits wait.
 #[derive(Debug, Default)]
 struct Batch {
     lines: Vec<(Asked, Vec<Edit>)>,
     edits: usize,
+    bytes: usize,
 }
 
 impl Batch {
+    /// Whether these edits and what waits are too much for one request.
+    fn overflows(&self, edits: usize, bytes: usize) -> bool {
+        self.edits + edits > MOST_EDITS || self.bytes + bytes > MOST_BYTES
+    }
+
     /// Sends all of it. What became of the last line.
     fn send(&mut self, session: &mut Session) -> Result<(), Stop> {
-        self.edits = 0;
+        (self.edits, self.bytes) = (0, 0);
         let lines = std::mem::take(&mut self.lines);
         send(&lines, session)
     }
@@ -80,7 +90,16 @@ pub fn run_lines(
         if let Err(stop) = std::mem::replace(&mut outcome, Ok(())) {
             say(&stop);
         }
-        let edits = match Asked::read(&args, &lookup) {
+        let read = Asked::read(&args, &lookup);
+        if read.as_ref().is_ok_and(session::asks_first)
+            && let Err(stop) = batch.send(session)
+        {
+            if stop.ends {
+                return Err(stop);
+            }
+            say(&stop);
+        }
+        let edits = match read {
             Ok(asked) if !matches!(asked.command, Command::List | Command::Save | Command::Zero) => {
                 session.as_edits(&asked).map(|edits| edits.map(|edits| (asked, edits)))
             }
@@ -89,7 +108,8 @@ pub fn run_lines(
         };
         match edits {
             Ok(Some((asked, edits))) => {
-                if batch.edits + edits.len() > MOST_EDITS
+                let bytes = edits.iter().map(|edit| serde_json::to_string(edit).map_or(0, |text| text.len() + 1)).sum();
+                if batch.overflows(edits.len(), bytes)
                     && let Err(stop) = batch.send(session)
                 {
                     if stop.ends {
@@ -97,6 +117,7 @@ pub fn run_lines(
                     }
                     say(&stop);
                 }
+                batch.bytes += bytes;
                 batch.edits += edits.len();
                 batch.lines.push((asked, edits));
             }

@@ -32,6 +32,20 @@ pub struct Session {
     socket: PathBuf,
 }
 
+/// Whether the engine has no such scheduler, or no such way to tell clients apart.
+fn is_unknown(asked: &Asked) -> bool {
+    !SCHEDULERS.contains(&asked.scheduler.as_str()) || asked.engine.as_deref().is_some_and(|engine| engine != "sip")
+}
+
+/// Whether what becomes of a command depends on what is in force, beyond what the engine looks at.
+pub fn asks_first(asked: &Asked) -> bool {
+    match asked.command {
+        Command::Add | Command::Edit => is_unknown(asked),
+        Command::AddServer | Command::EditServer => asked.lower > asked.upper || asked.tunnel_port.is_some(),
+        _ => false,
+    }
+}
+
 /// Reads an answer.
 fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, Stop> {
     serde_json::from_value(answer).map_err(|error| {
@@ -101,8 +115,7 @@ impl Session {
 
     /// What the kernel does not take though the program does; it says first whether the service is there.
     fn kernel_refuses(&self, asked: &Asked) -> Result<Option<Stop>, Stop> {
-        let unknown = !SCHEDULERS.contains(&asked.scheduler.as_str())
-            || asked.engine.as_deref().is_some_and(|engine| engine != "sip");
+        let unknown = is_unknown(asked);
         let (text, exists) = match asked.command {
             Command::Add if unknown => ("Scheduler or persistence engine not found", Some("Service already exists")),
             Command::Edit if unknown => ("Scheduler or persistence engine not found", None),

@@ -280,8 +280,8 @@ fn list(screen: &Screen, sample: &Sample, from: usize, most: usize, width: usize
 
 /// A line of the list of services; the head where there is no entry.
 fn entry_line(entry: Option<(&Entry, bool)>, width: usize) -> String {
-    // Bits where there is room for them, then names.
-    let wide = width >= 100;
+    // Bits and schedulers where there is room for them.
+    let wide = width >= 120;
     let cells: Vec<String> = match entry {
         None => {
             let mut names = vec!["weight", "active", "inact", "new/s", "in/s", "out/s"];
@@ -309,8 +309,9 @@ fn entry_line(entry: Option<(&Entry, bool)>, width: usize) -> String {
     let numbers: String = cells.iter().zip(widths).map(|(cell, width)| format!(" {}", right(cell, width))).collect();
     let first = match entry {
         None => "service / server".to_owned(),
-        Some((entry, true)) => format!("{}  {}", entry.end, entry.name),
-        Some((entry, false)) => format!("  {}  {}", entry.end, entry.name),
+        Some((entry, true)) if wide => format!("{}  {}  {}", entry.name, entry.end, entry.more),
+        Some((entry, true)) => format!("{}  {}", entry.name, entry.end),
+        Some((entry, false)) => format!("  {}  {}", entry.end, entry.more),
     };
     let room = width.saturating_sub(numbers.chars().count() + 13).max(16);
     format!("{} {}{numbers}", left(&first, room), left(state, 12))

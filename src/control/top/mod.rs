@@ -138,11 +138,16 @@ impl Tty {
         let viewport = if knows { Viewport::Fullscreen } else { Viewport::Fixed(SERIAL) };
         // Raw mode, and a hook that gives the terminal back after a panic.
         let terminal = ratatui::try_init_with_options(TerminalOptions { viewport })?;
-        let mut tty = Tty(terminal);
-        execute!(stdout(), terminal::EnterAlternateScreen)?;
-        tty.0.hide_cursor()?;
-        tty.0.clear()?;
+        let tty = Tty(terminal);
+        execute!(stdout(), terminal::EnterAlternateScreen, terminal::Clear(terminal::ClearType::All))?;
         Ok(tty)
+    }
+
+    /// Forgets what is on the screen. `Terminal::clear` would ask where the cursor is, and not every console answers.
+    fn clear(&mut self) -> io::Result<()> {
+        let area = self.0.get_frame().area();
+        execute!(stdout(), terminal::Clear(terminal::ClearType::All))?;
+        self.0.resize(area)
     }
 }
 
@@ -224,7 +229,7 @@ fn watch(args: &TopArgs) -> Result<(), TopError> {
             let (page, lines) = (draw::page_of(&seen.sample, &around, height), draw::count(&screen, &seen.sample));
             match screen.on_key(key.code, key.modifiers, page, lines) {
                 Wish::Draw => {}
-                Wish::Redraw => tty.0.clear()?,
+                Wish::Redraw => tty.clear()?,
                 Wish::Quit => break,
             }
         }

@@ -28,8 +28,10 @@ pub struct Rates {
 pub struct Entry {
     /// Address and port; for a service with its protocol.
     pub end: String,
-    /// A service's name and scheduler; nothing for a server.
+    /// A service's name; nothing for a server.
     pub name: String,
+    /// A service's scheduler, or that a server is the sorry server.
+    pub more: String,
     /// How it is, in a word.
     pub state: String,
     /// Whether that is as it should be.
@@ -205,7 +207,8 @@ fn sum(all: impl Iterator<Item = Option<Rates>>) -> Option<Rates> {
 fn server_entry(service: &ServiceStatus, server: &ServerStatus, sorry: bool, rates: Option<Rates>) -> Entry {
     Entry {
         end: server_end(service, server),
-        name: if sorry { "sorry server" } else { "" }.to_owned(),
+        name: String::new(),
+        more: if sorry { "sorry server" } else { "" }.to_owned(),
         state: server_state(server),
         good: sorry || serves(server),
         weight: server.weight.to_string(),
@@ -226,7 +229,8 @@ fn service_entry(service: &ServiceStatus, servers: &[Entry]) -> Entry {
     };
     Entry {
         end: format!("{} {}", service.protocol, with_port(&service.address, &service.port)),
-        name: format!("{} {}", service.name, service.scheduler),
+        name: service.name.clone(),
+        more: service.scheduler.clone(),
         state: state.to_owned(),
         good,
         weight: format!("{serving}/{}", service.servers.len()),

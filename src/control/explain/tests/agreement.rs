@@ -8,7 +8,8 @@ use super::*;
 use crate::dataplane::io::memory::MemoryIo;
 use crate::dataplane::io::{BATCH, Frame, PacketIo};
 use crate::dataplane::pipeline::Pipeline;
-use crate::dataplane::verdict::{Outcome, Verdict};
+use crate::dataplane::schedule::Member;
+use crate::dataplane::verdict::{DropReason, Outcome, Verdict};
 use crate::dataplane::worker;
 
 /// Servers of a service: its weight, whether it can be reached, its upper threshold.
@@ -85,6 +86,9 @@ impl Rig {
     /// Explains a new flow, opens it, and compares.
     fn agrees(&mut self, client: u8, port: u16) -> Result<(), TestCaseError> {
         let told = self.explain(client, port);
+        // A lot may fall to a server that persistent clients have filled beyond its threshold.
+        let is_full = |member: &Member| member.upper != 0 && member.load.total() >= member.upper;
+        let may_fail = self.snapshot.services[0].members.iter().any(|m| m.is_available() && is_full(m));
         let outcome = self.run(client, port, true);
         let name = self.desired.services[0].scheduler.name;
         match outcome.verdict {
@@ -99,6 +103,7 @@ impl Rig {
                 }
                 prop_assert!(told.by == Some(By::Lot) || row.taken);
             }
+            Verdict::Drop(DropReason::NoServer) if told.by == Some(By::Lot) && may_fail => {}
             Verdict::Drop(reason) => {
                 prop_assert_eq!(told.reason.as_deref(), Some(reason.name()), "{}: {:?}", name, told);
             }

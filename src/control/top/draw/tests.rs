@@ -40,10 +40,10 @@ in     1003 packets/s, 512k bit/s   out 500 packets/s, 0 bit/s   drops 4/s
 vrrp   VI_1 MASTER
 warning (5 shows 1 more): server 10.0.0.13 is UNREACHABLE: no route to it
 service / server          state        weight active  inact  new/s   in/s  out/s
-tcp 192.0.2.10:80  web wl up              1/2     24      6     10   1003    500
+web  tcp 192.0.2.10:80    up              1/2     24      6     10   1003    500
   10.0.0.11:8080          UP                2     12      3     10   1000    500
   10.0.0.12:8080          DOWN              0     12      3      0      3      0
-tcp 192.0.2.10:80  mail w NO SERVER       0/1     12      3      0      0      0
+mail  tcp 192.0.2.10:80   NO SERVER       0/1     12      3      0      0      0
   10.0.0.13:8080          DOWN              0     12      3      0      0      0
 
 
@@ -88,7 +88,7 @@ fn every_size_is_filled_and_not_overrun() {
 #[test]
 fn a_wide_screen_has_bits_and_names() {
     let text = text_of(&drawn(&mut Screen::default(), 120, 24));
-    assert!(text.contains("tcp 192.0.2.10:80  web wlc ") && text.contains("in bit/s"), "{text}");
+    assert!(text.contains("web  tcp 192.0.2.10:80  wlc ") && text.contains("in bit/s"), "{text}");
     assert!(text.contains("     512k         0\n"), "{text}");
 }
 
