@@ -81,7 +81,7 @@ fn reloads_of_two_hundred_other_services_lose_nothing_and_move_nothing() {
             // A tenth has another port each round, a tenth other weights, a tenth another scheduler.
             let port = 10_000 + number + if number % 10 == 0 { 1000 * (round % 5) } else { 0 };
             let weight = if number % 10 == 1 { 1 + round % 5 } else { 1 };
-            let scheduler = if number % 10 == 2 && round % 2 == 0 { "rr" } else { "wlc" };
+            let scheduler = if number % 10 == 2 && round.is_multiple_of(2) { "rr" } else { "wlc" };
             let list: Vec<(IpAddr, u16)> = all.iter().map(|(address, _)| (*address, weight)).collect();
             config.service(&format!("other-{number}"), vip, Protocol::Tcp, &port.to_string(), scheduler, &list);
         }
