@@ -1,3 +1,5 @@
+//! Edits of texts: what they change, what they leave, and what they refuse.
+
 use serde_json::json;
 
 use super::*;
