@@ -1,4 +1,4 @@
-//! Edits of a text with comments, and what is refused.
+//! Edits of texts: what they change, what they leave, and what they refuse.
 
 use serde_json::json;
 
