@@ -25,6 +25,9 @@ use self::tree::{Fate, Statement};
 use super::document::{Document, Table, Value};
 use super::report::{Broken, Note, Place};
 
+/// Most notes of one import: what has more is of another program.
+const MOST_NOTES: usize = 10_000;
+
 /// What keepalived's file does not say.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
@@ -67,6 +70,10 @@ pub fn import(path: &Path, wishes: &Wishes, disk: Disk<'_>) -> Result<Imported, 
     let mut document = Document { head: Vec::new(), notes: lines.notes.clone(), tables: Vec::new() };
     translate(&statements, wishes, &mut document, &mut desk);
     desk.sweep(&statements, &mut document.notes);
+    if let Some(note) = desk.report.get(MOST_NOTES) {
+        let text = format!("more than {MOST_NOTES} parts have no counterpart");
+        return Err(Broken::new(&note.at, text, "this is perhaps no file of keepalived; else import a part of it"));
+    }
     document.head = head(&lines, wishes);
     let mut known = Vec::new();
     for statement in &statements {
