@@ -16,7 +16,7 @@ use crate::dataplane::snapshot::ServiceEntry;
 /// Whether a service is the one of this name.
 fn is_named(service: &ServiceEntry, name: &str) -> bool {
     let key = service.key();
-    service.config.name == name || key.to_string() == name || default_name(&key) == name
+    service.config.name == name || key.to_string() == name || default_name(key) == name
 }
 
 impl Engine {
