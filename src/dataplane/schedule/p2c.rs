@@ -11,11 +11,11 @@ use super::{Cursor, Description, Member, Request, Schedule, cost, draw};
 pub(super) const DESCRIPTION: Description = Description {
     draws: true,
     ..Description::new(
-    "p2c",
-    "power of two choices: of two different servers, drawn at random by weight, the one with fewer connections for its \
+        "p2c",
+        "power of two choices: of two different servers, drawn at random by weight, the one with fewer connections for its \
      weight. As even as `wlc` in practice, and fast with thousands of servers; not of IPVS",
-    |_, members| Arc::new(TwoChoices::new(members)),
-)
+        |_, members| Arc::new(TwoChoices::new(members)),
+    )
 };
 
 #[derive(Debug)]

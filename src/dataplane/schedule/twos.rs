@@ -11,10 +11,10 @@ use super::{Cursor, Description, Member, Request, Schedule, cost, draw};
 pub(super) const DESCRIPTION: Description = Description {
     draws: true,
     ..Description::new(
-    "twos",
-    "two servers drawn at random by weight, and of these the one with fewer connections for its weight; `p2c` does better",
-    |_, _| Arc::new(Twos),
-)
+        "twos",
+        "two servers drawn at random by weight, and of these the one with fewer connections for its weight; `p2c` does better",
+        |_, _| Arc::new(Twos),
+    )
 };
 
 #[derive(Debug)]
