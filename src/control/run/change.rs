@@ -2,7 +2,7 @@
 //!
 //! Owns the one way of a new configuration into force, and what is said of it. Never judges a configuration.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -62,7 +62,7 @@ impl Engine {
                 return Answer::Refused { error: refusal(&name, &problems), code: Code::Invalid, problems };
             }
         };
-        let plan = self.plan(&desired);
+        let plan = self.plan_of_file(&desired);
         let warnings: Vec<String> =
             warnings.iter().map(|warning| warning.render(&name).trim_end().to_owned()).collect();
         Answer::Done(json!({ "dry_run": true, "summary": plan::summary(&plan), "plan": plan, "warnings": warnings }))
@@ -72,12 +72,23 @@ impl Engine {
     fn plan(&self, desired: &Desired) -> Plan {
         let snapshot = self.shared.snapshot.load();
         let mut plan = plan::plan(&self.desired, desired, &Loads::of(&snapshot));
-        for lost in &mut plan.forgotten {
-            let unit = snapshot.services.iter().find(|service| Some(*service.key()) == lost.service);
-            let now = self.shared.clock(Instant::now());
-            let all = || self.workers.director.templates.list(now);
-            lost.clients = unit.map(|known| all().filter(|template| template.unit == known.unit).count() as u64);
+        if !plan.forgotten.is_empty() {
+            let mut clients: HashMap<_, u64> = HashMap::new();
+            for template in self.workers.director.templates.list(self.shared.clock(Instant::now())) {
+                *clients.entry(template.unit).or_default() += 1;
+            }
+            let units: HashMap<_, _> = snapshot.services.iter().map(|known| (*known.key(), known.unit)).collect();
+            for lost in &mut plan.forgotten {
+                let unit = lost.service.and_then(|key| units.get(&key));
+                lost.clients = unit.map(|unit| clients.get(unit).copied().unwrap_or_default());
+            }
         }
+        plan
+    }
+
+    /// What the file would change, and which changes by command it would undo.
+    fn plan_of_file(&self, desired: &Desired) -> Plan {
+        let mut plan = self.plan(desired);
         if self.running.unsaved() > 0
             && let Some(mut file) = config::load_text(self.running.file()).desired
         {
@@ -99,7 +110,7 @@ impl Engine {
                 return Answer::Refused { error: text, code: Code::Invalid, problems };
             }
         };
-        let plan = self.plan(&desired);
+        let plan = self.plan_of_file(&desired);
         let generation = match self.take(desired, RELOAD_RESOLUTION, now) {
             Ok(generation) => generation,
             Err(why) => {
