@@ -7,6 +7,7 @@ pub mod sample;
 pub mod screen;
 
 use std::io::{self, IsTerminal, Stdout, stdout};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::backend::CrosstermBackend;
 use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
@@ -194,6 +197,46 @@ impl Seen {
     }
 }
 
+/// What the terminal has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    None,
+    Some,
+    /// It is closed at its other end.
+    Gone,
+}
+
+/// Waits for keys. The library would read the end of a terminal that is gone, over and over.
+fn key_waits(within: Duration) -> io::Result<Keys> {
+    keys_of(&io::stdin(), within, || event::poll(Duration::ZERO))
+}
+
+fn keys_of(terminal: &impl AsFd, within: Duration, kept: impl FnOnce() -> io::Result<bool>) -> io::Result<Keys> {
+    let ask = |timeout: PollTimeout| {
+        let mut ends = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ends, timeout) {
+            // A signal: that the size is another one, for example.
+            Err(Errno::EINTR) => Ok(PollFlags::empty()),
+            asked => asked.map(|_| ends[0].revents().unwrap_or(PollFlags::POLLERR)).map_err(io::Error::from),
+        }
+    };
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    let now = ask(PollTimeout::ZERO)?;
+    if now.intersects(gone) {
+        return Ok(Keys::Gone);
+    }
+    // Keys that came together, and what the library was told by signals.
+    if now.contains(PollFlags::POLLIN) || kept()? {
+        return Ok(Keys::Some);
+    }
+    let then = ask(PollTimeout::try_from(within).unwrap_or(PollTimeout::ZERO))?;
+    Ok(match then {
+        then if then.intersects(gone) => Keys::Gone,
+        then if then.contains(PollFlags::POLLIN) => Keys::Some,
+        _ => Keys::None,
+    })
+}
+
 fn watch(args: &TopArgs) -> Result<(), TopError> {
     if !stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(TopError::NoTerminal);
@@ -211,7 +254,7 @@ fn watch(args: &TopArgs) -> Result<(), TopError> {
     }
     let (ask, told) = asker(args.socket.clone(), question);
     let mut tty = Tty::open()?;
-    let mut waiting = false;
+    let (mut waiting, mut pressed) = (false, None);
     while !ended.load(Relaxed) {
         let around = Around { every: args.interval, trouble: seen.trouble.clone() };
         tty.0.draw(|frame| {
@@ -221,8 +264,13 @@ fn watch(args: &TopArgs) -> Result<(), TopError> {
         })?;
         let until =
             if waiting || screen.paused { KEY } else { next.saturating_duration_since(Instant::now()).min(KEY) };
-        if event::poll(until)?
-            && let Event::Key(key) = event::read()?
+        match key_waits(until)? {
+            // Nobody looks any more, and no signal came: the terminal alone went.
+            Keys::Gone => break,
+            Keys::None => {}
+            Keys::Some => pressed = event::poll(Duration::ZERO)?.then(event::read).transpose()?,
+        }
+        if let Some(Event::Key(key)) = pressed.take()
             && key.kind != KeyEventKind::Release
         {
             let height = tty.0.get_frame().area().height;
@@ -287,6 +335,18 @@ mod tests {
         assert!(painted(&mut terminal).contains("at least 40x8"));
         terminal.backend_mut().resize(132, 50);
         assert!(painted(&mut terminal).contains("out bit/s"));
+    }
+
+    #[test]
+    fn a_terminal_that_is_gone_is_noticed() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(keys_of(&ours, Duration::ZERO, || Ok(false)).unwrap(), Keys::None);
+        assert_eq!(keys_of(&ours, Duration::ZERO, || Ok(true)).unwrap(), Keys::Some, "keys that were read before");
+        io::Write::write_all(&mut &theirs, b"q").unwrap();
+        assert_eq!(keys_of(&ours, Duration::from_secs(9), || Ok(false)).unwrap(), Keys::Some);
+        drop(theirs);
+        let asked = || panic!("the library must not read what is gone");
+        assert_eq!(keys_of(&ours, Duration::from_secs(9), asked).unwrap(), Keys::Gone);
     }
 
     #[test]
