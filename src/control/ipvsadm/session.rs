@@ -13,8 +13,9 @@ use super::{change, layout, view};
 use crate::control::edit::Edit;
 use crate::control::flows::FlowRow;
 use crate::control::persistence::{Listing, Row};
-use crate::control::socket::client::{ClientError, ask, ask_with};
+use crate::control::socket::client::{ClientError, ask_with};
 use crate::control::socket::{Code, Command as Question};
+use crate::control::status::parts::Part;
 use crate::control::status::{SettingsStatus, Status};
 use crate::model::Protocol;
 use layout::{Format, View};
@@ -77,9 +78,7 @@ impl Session {
 
     /// Asks the engine. `command`: for its words.
     fn ask(&self, command: Command, question: Question, options: &Value) -> Result<Value, Stop> {
-        let answer =
-            if options.is_null() { ask(&self.socket, question) } else { ask_with(&self.socket, question, options) };
-        answer.map_err(|error| match error {
+        ask_with(&self.socket, question, options).map_err(|error| match error {
             ClientError::Refused { error, code, .. } => {
                 // The sentence about a file that is refused says of which, and a line of ipvsadm has no file.
                 Stop::failed(words(command, code, &error))
@@ -95,7 +94,8 @@ impl Session {
     }
 
     fn status(&self, command: Command) -> Result<Status, Stop> {
-        read(self.ask(command, Question::Status, &Value::Null)?)
+        let parts = json!({ "parts": [Part::Services, Part::Workers, Part::Timeouts] });
+        read(self.ask(command, Question::Status, &parts)?)
     }
 
     /// The edits of a command that edits; `None` for another one.
@@ -233,7 +233,7 @@ impl Session {
             return self.connections(has(Tag::PersistentConn), end);
         }
         if has(Tag::Daemon) {
-            return self.ask(Command::List, Question::Status, &Value::Null).map(drop);
+            return self.ask(Command::List, Question::Status, &json!({ "parts": [Part::Engine] })).map(drop);
         }
         let status = self.status(Command::List)?;
         if has(Tag::Timeout) {

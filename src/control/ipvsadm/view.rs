@@ -40,12 +40,15 @@ fn of_service(service: &ServiceStatus, saved: bool, clients: &Clients<'_>) -> Op
         IpAddr::V6(_) => known.prefix.to_string(),
     });
     let engine = settings.persistence.as_ref().map(|known| known.by.as_str());
+    // By their bits: fallback, then port.
+    let mut flags = service.flags.clone();
+    flags.sort_unstable();
     Some(Service {
         protocol: service.protocol,
         address,
         port: port(&service.port),
         scheduler: service.scheduler.clone(),
-        flags: service.flags.clone(),
+        flags,
         persistent: settings.persistence.as_ref().map(|known| known.seconds),
         mask,
         engine: engine.filter(|by| *by == "sip-call-id").map(|_| "sip".to_owned()),
@@ -70,14 +73,13 @@ fn of_server(service: &ServiceStatus, server: &ServerStatus, saved: bool, client
         "local" => Way::Local,
         _ => Way::Route,
     };
-    let configured = server.health.as_ref().map(|health| health.configured_weight).filter(|_| saved);
     let end = SocketAddr::new(address, port).to_string();
     let of = |server: &str| clients.get(&(service.name.as_str(), server)).copied().unwrap_or(0);
     Some(Server {
         address,
         port,
         way,
-        weight: u32::from(configured.unwrap_or(server.weight)),
+        weight: u32::from(weight(server, saved)),
         upper: server.upper_threshold.unwrap_or(0),
         lower: server.lower_threshold.unwrap_or(0),
         active: server.active,
@@ -86,6 +88,17 @@ fn of_server(service: &ServiceStatus, server: &ServerStatus, saved: bool, client
         stats: [server.connections, server.packets, server.out_packets, server.bytes, server.out_bytes],
         rates: server.rates.counts(),
     })
+}
+
+/// The weight to show: as it is configured in rules, and in listings where nothing but a missing next hop keeps the server from
+/// serving, of which IPVS takes no notice; else as checks and people left it.
+fn weight(server: &ServerStatus, saved: bool) -> u16 {
+    let Some(health) = &server.health else { return server.weight };
+    let decided = ["draining", "maintenance", "ejected", "held", "standby"].contains(&health.state.as_str());
+    match saved || server.weight == 0 && health.checks.is_empty() && health.admin == "ready" && !decided {
+        true => health.configured_weight,
+        false => server.weight,
+    }
 }
 
 /// Why a service cannot be said in rules of ipvsadm; `None` where it can.
