@@ -116,7 +116,7 @@ fn captures_end_by_time_by_hand_and_when_nobody_asks() {
     assert!(matches!(twice, Reply::Now(Answer::Refused { error, .. }) if error.contains("somebody else waits")));
     assert_eq!(turn(&mut catching, &shared, after(100), true), []);
     let empty = Page { frames: Vec::new(), missed: 0, ended: None };
-    assert_eq!(turn(&mut catching, &shared, after(600), true), [empty.clone()]);
+    assert_eq!(turn(&mut catching, &shared, after(600), true), std::slice::from_ref(&empty));
     // Its time is over, and it says so once.
     assert_eq!(ask(&mut catching, &shared, after(1900), next(1)), Reply::Later);
     assert_eq!(turn(&mut catching, &shared, after(2000), true), []);

@@ -222,7 +222,7 @@ fn known_flow(told: &mut Explanation, asked: &Question, known: &Known<'_>, servi
         step(told, "flow", format!("{says}; its server {end} is gone: the next packet is scheduled anew"));
         return None;
     };
-    let Some(server) = known.snapshot.server(member.id) else { return None };
+    let server = known.snapshot.server(member.id)?;
     if server.reachable {
         step(told, "flow", format!("{says}; it stays with {end} (a SYN that begins anew in a closed one does not)"));
         told.servers = servers::of_flow(service, member, known.health);
