@@ -11,7 +11,7 @@ use super::session::{self, Session};
 use super::values::Lookup;
 use super::{run as run_line, say};
 use crate::control::edit::{Edit, MOST_EDITS};
-use crate::control::socket::MAX_LINE;
+use crate::control::socket::MAX_ADMIN_LINE;
 
 /// The words of a line; `ipvsadm` in front of them is no argument.
 fn words(line: &str) -> Vec<String> {
@@ -23,7 +23,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Most bytes of edits in one request, so that it stays shorter than the engine reads.
-const MOST_BYTES: usize = MAX_LINE - 4096;
+const MOST_BYTES: usize = MAX_ADMIN_LINE - 4096;
 
 /// Lines whose edits wait.
 #[derive(Debug, Default)]
