@@ -124,9 +124,8 @@ fn a_full_disk_loses_nothing() {
         return;
     }
     let stand = Wish::new(Method::Dr, Family::V4).build();
-    let rig = stand.start();
-    // A file system of its own with no room, in the place of the file's folder.
-    let folder = rig.site.lab.path("full");
+    // A file system of its own, small; the engine has the mounts of the moment when it starts.
+    let folder = std::env::temp_dir().join(format!("evenkeel-full-disk-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let mounted = nix::mount::mount(
         Some("none"),
@@ -140,9 +139,11 @@ fn a_full_disk_loses_nothing() {
     impl Drop for Unmount {
         fn drop(&mut self) {
             let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+            let _ = fs::remove_dir(&self.0);
         }
     }
     let _unmount = Unmount(folder.clone());
+    let rig = stand.start();
     let file = rig.engine.file().to_owned();
     let moved = folder.join("lb.toml");
     let text = fs::read_to_string(&file).unwrap();
