@@ -123,8 +123,7 @@ fn a_full_disk_loses_nothing() {
     if !lab_is_possible() {
         return;
     }
-    let stand = Wish::new(Method::Dr, Family::V4).build();
-    // A file system of its own, small; the engine has the mounts of the moment when it starts.
+    // A file system of its own, small; the engine's node has the mounts of the moment when it is made.
     let folder = std::env::temp_dir().join(format!("evenkeel-full-disk-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let mounted = nix::mount::mount(
@@ -143,7 +142,7 @@ fn a_full_disk_loses_nothing() {
         }
     }
     let _unmount = Unmount(folder.clone());
-    let rig = stand.start();
+    let rig = Wish::new(Method::Dr, Family::V4).build().start();
     let file = rig.engine.file().to_owned();
     let moved = folder.join("lb.toml");
     let text = fs::read_to_string(&file).unwrap();
