@@ -504,6 +504,11 @@ impl Templates {
             return None;
         }
         slot.swap(word, Word(word.0 | Word::LEAVING)).ok()?;
+        // Unless turns came round while this thread was stopped, and another one has just put a client in.
+        if self.prints[at].load(SeqCst) != 0 {
+            slot.word.store(word.0, SeqCst);
+            return None;
+        }
         self.prints[at].store(print, SeqCst);
         self.used.fetch_add(1, Relaxed);
         Some(word)
