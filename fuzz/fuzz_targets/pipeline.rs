@@ -12,14 +12,17 @@
 mod hostile_support;
 
 use evenkeel::dataplane::io::BATCH;
+use evenkeel::model::SynCookies;
 use hostile_support::Random;
 use hostile_support::frames::repaired;
 use hostile_support::rig::Rig;
+use hostile_support::site::Engine;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|script: &[u8]| {
     let Some((&first, mut rest)) = script.split_first() else { return };
-    let mut rig = Rig::team(if first & 1 == 1 { 3 } else { 1 });
+    let workers = if first & 1 == 1 { 3 } else { 1 };
+    let mut rig = Rig::of(Engine { workers, syn_cookies: SynCookies::Flood, roomy: true });
     let mut batch: Vec<(u8, Vec<u8>)> = Vec::new();
     while let Some((&step, more)) = rest.split_first() {
         rest = more;
