@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::control::naming::misread;
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
 use crate::model::{ServiceKey, Timeouts};
 
@@ -43,10 +44,8 @@ impl Question {
     /// # Errors
     /// What is wrong with it.
     pub fn read(options: &Map<String, Value>) -> Result<Question, String> {
-        let question: Question = serde_json::from_value(Value::Object(options.clone())).map_err(|error| {
-            let why: String = error.to_string().chars().take(300).collect();
-            format!("`options` of the command `zero`: {why}")
-        })?;
+        let question: Question =
+            serde_json::from_value(Value::Object(options.clone())).map_err(|error| misread("zero", &error))?;
         match question {
             Question { service: None, server: Some(_) } => {
                 Err("`server` without `service`; say of which service".to_owned())

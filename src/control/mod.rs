@@ -18,6 +18,7 @@ pub mod health;
 pub mod import;
 pub mod ipvsadm;
 pub mod manual;
+pub mod naming;
 pub mod netlink;
 pub mod nexthop;
 pub mod persistence;

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::control::naming::misread;
 use crate::dataplane::director::Director;
 use crate::dataplane::persist::Template;
 use crate::dataplane::snapshot::{ServiceEntry, Snapshot};
@@ -55,10 +56,7 @@ impl Question {
     /// # Errors
     /// What is wrong with it.
     pub fn read(options: &Map<String, Value>) -> Result<Question, String> {
-        serde_json::from_value(Value::Object(options.clone())).map_err(|error| {
-            let why: String = error.to_string().chars().take(300).collect();
-            format!("`options` of the command `persistence`: {why}")
-        })
+        serde_json::from_value(Value::Object(options.clone())).map_err(|error| misread("persistence", &error))
     }
 }
 

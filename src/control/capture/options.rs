@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::control::config::problem::nearest;
-use crate::control::flows::options::{end, flag, prefix, shown, text};
+use crate::control::flows::options::{flag, prefix, shown, text};
+use crate::control::naming::{cut, end, is_key};
 use crate::dataplane::capture::{Decision, MOST_SNAPLEN, Wanted};
 use crate::dataplane::verdict::DropReason;
 use crate::model::{Desired, Service};
@@ -139,10 +140,6 @@ fn number(given: &Map<String, Value>, name: &str, usual: u64, least: u64, most: 
         .ok_or_else(|| format!("`{name}` is {}; expected a number from {least} to {most}", shown(value)))
 }
 
-fn cut(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
 fn near(word: &str, all: &[&str]) -> String {
     nearest(word, all.iter().copied()).map(|word| format!("did you mean {word}? ")).unwrap_or_default()
 }
@@ -152,9 +149,8 @@ fn near(word: &str, all: &[&str]) -> String {
 /// # Errors
 /// There is none such, and which one comes next.
 pub fn service<'d>(wanted: &str, desired: &'d Desired) -> Result<&'d Service, String> {
-    let is_key = |service: &&Service| wanted.eq_ignore_ascii_case(&service.key.to_string());
     let found = desired.services.iter().find(|service| service.name == wanted);
-    found.or_else(|| desired.services.iter().find(is_key)).ok_or_else(|| {
+    found.or_else(|| desired.services.iter().find(|service| is_key(&service.key, wanted))).ok_or_else(|| {
         let names: Vec<&str> = desired.services.iter().map(|service| service.name.as_str()).collect();
         let near = nearest(wanted, names.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
         format!(

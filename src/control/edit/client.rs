@@ -2,7 +2,7 @@
 //!
 //! Owns their arguments and their text. Decides nothing: the engine does.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,6 +13,7 @@ use crate::control::config::problem::nearest;
 use crate::control::config::schema::FILE;
 use crate::control::health::admin::{self, Action};
 use crate::control::health::client::ask_server;
+use crate::control::naming;
 use crate::control::socket::Command;
 use crate::control::socket::client::{ClientError, DEFAULT_SOCKET, ask_with, failed};
 use crate::model::Protocol;
@@ -243,13 +244,9 @@ fn service_edit(args: &ServiceArgs) -> Result<Edit, String> {
 }
 
 fn end(text: &str) -> Result<(IpAddr, Option<u16>), String> {
-    if let Ok(end) = text.parse::<SocketAddr>() {
-        return Ok((end.ip(), Some(end.port())));
-    }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let wrong =
-        |_| format!("{text:?} is no server; expected an address, or an address and a port such as 10.0.0.11:80");
-    Ok((bare.parse().map_err(wrong)?, None))
+    naming::end(text).ok_or_else(|| {
+        format!("{text:?} is no server; expected an address, or an address and a port such as 10.0.0.11:80")
+    })
 }
 
 /// `KEY=VALUE` as the configuration file would have them: numbers, `true`, lists; everything else is text.

@@ -13,6 +13,7 @@ use crate::control::config::problem::nearest;
 use crate::control::config::raw::default_value;
 use crate::control::config::schema::{self, FILE, Presence};
 use crate::control::config::value;
+use crate::control::naming::{self, cut};
 use crate::control::resolve::default_name;
 use crate::control::socket::Code;
 use crate::model::{Protocol, ServiceKey};
@@ -116,7 +117,7 @@ impl Document {
             return Err(EditError::new(Code::ServiceExists, text));
         }
         if self.services.iter().any(|known| !new.name.is_empty() && known.name == new.name) {
-            let text = format!("there is a service `{}` already", shown(&new.name));
+            let text = format!("there is a service `{}` already", cut(&new.name));
             return Err(EditError::new(Code::ServiceExists, text));
         }
         twice(&new.servers)?;
@@ -131,11 +132,11 @@ impl Document {
         let new = known(Some(&*table));
         let others = || self.services.iter().enumerate().filter(|(number, _)| *number != at).map(|(_, known)| known);
         if let Some(there) = others().find(|other| new.key.is_some() && other.key == new.key) {
-            let text = format!("this is what the service `{}` has already", shown(&there.name));
+            let text = format!("this is what the service `{}` has already", cut(&there.name));
             return Err(EditError::new(Code::ServiceExists, text));
         }
         if others().any(|other| other.name == new.name) {
-            let text = format!("there is a service `{}` already", shown(&new.name));
+            let text = format!("there is a service `{}` already", cut(&new.name));
             return Err(EditError::new(Code::ServiceExists, text));
         }
         self.services[at] = new;
@@ -180,7 +181,7 @@ impl Document {
             _ => false,
         };
         if self.services[at].servers.iter().any(same) {
-            let text = format!("the service `{}` has the server {} already", shown(&name), written(new, port));
+            let text = format!("the service `{}` has the server {} already", cut(&name), written(new, port));
             return Err(EditError::new(Code::ServerExists, text));
         }
         let (service, block) = self.service_table(at)?;
@@ -206,7 +207,7 @@ impl Document {
         if !once().any(|known| known == name) {
             let near = nearest(name, once()).map(|word| format!("did you mean `{word}`? ")).unwrap_or_default();
             let all = once().collect::<Vec<_>>().join(", ");
-            let text = format!("`table` is {:?}; {near}it is one of {all}", shown(name));
+            let text = format!("`table` is {:?}; {near}it is one of {all}", cut(name));
             return Err(EditError::new(Code::Invalid, text));
         }
         let root = self.tree.as_table_mut();
@@ -224,14 +225,13 @@ impl Document {
     fn service(&self, meant: &str) -> Result<usize, EditError> {
         let named = self.services.iter().position(|known| known.name == meant);
         let by_key = || {
-            let is =
-                |known: &Known| known.key.is_some_and(|key| key.to_string() == meant || default_name(&key) == meant);
+            let is = |known: &Known| known.key.is_some_and(|key| naming::is_key(&key, meant));
             self.services.iter().position(is)
         };
         named.or_else(by_key).ok_or_else(|| {
             let names = self.services.iter().map(|known| known.name.as_str());
             let near = nearest(meant, names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            EditError::new(Code::NoService, format!("there is no service `{}`{near}", shown(meant)))
+            EditError::new(Code::NoService, format!("there is no service `{}`{near}", cut(meant)))
         })
     }
 
@@ -241,17 +241,12 @@ impl Document {
 
     /// The numbers of the servers that are meant, each after that of its service; later ones of a service first.
     fn servers(&self, service: Option<&str>, meant: &str) -> Result<Vec<(usize, usize)>, EditError> {
-        let bare = meant.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(meant);
-        let (address, port) = match (meant.parse::<SocketAddr>(), bare.parse::<IpAddr>()) {
-            (Ok(end), _) => (end.ip(), Some(end.port())),
-            (_, Ok(address)) => (address, None),
-            _ => {
-                let text = format!(
-                    "`server` is {:?}; expected an address, or an address and a port such as 10.0.0.11:80 or [fd00::11]:80",
-                    shown(meant)
-                );
-                return Err(EditError::new(Code::Invalid, text));
-            }
+        let Some((address, port)) = naming::end(meant) else {
+            let text = format!(
+                "`server` is {:?}; expected an address, or an address and a port such as 10.0.0.11:80 or [fd00::11]:80",
+                cut(meant)
+            );
+            return Err(EditError::new(Code::Invalid, text));
         };
         let services = match service {
             Some(name) => vec![self.service(name)?],
@@ -266,15 +261,15 @@ impl Document {
             let servers = self.services[at].servers.iter().enumerate().rev();
             let all: Vec<usize> = servers.filter(|(_, known)| is(known)).map(|(number, _)| number).collect();
             if all.len() > 1 {
-                let name = shown(&self.services[at].name);
+                let name = cut(&self.services[at].name);
                 let text = format!("the service `{name}` has {address} on {} ports; say which", all.len());
                 return Err(EditError::new(Code::Invalid, text));
             }
             found.extend(all.into_iter().map(|number| (at, number)));
         }
         if found.is_empty() {
-            let place = service.map_or("any service".to_owned(), |name| format!("the service `{}`", shown(name)));
-            return Err(EditError::new(Code::NoServer, format!("there is no server {} in {place}", shown(meant))));
+            let place = service.map_or("any service".to_owned(), |name| format!("the service `{}`", cut(name)));
+            return Err(EditError::new(Code::NoServer, format!("there is no server {} in {place}", cut(meant))));
         }
         Ok(found)
     }
@@ -287,11 +282,6 @@ impl Document {
             .map(|table| (table, block))
             .ok_or_else(|| EditError::new(Code::Invalid, "this service is written as no table"))
     }
-}
-
-/// Text of a client, cut to what a sentence can hold.
-fn shown(text: &str) -> String {
-    text.chars().take(60).collect()
 }
 
 fn written(end: Option<End>, port: Option<u16>) -> String {
@@ -503,7 +493,7 @@ fn item(json: &Json, block: bool, what: &str, key: &str) -> Result<Item, EditErr
 
 fn plain(json: &Json, what: &str, key: &str) -> Result<Value, EditError> {
     let wrong = |why: &str| {
-        EditError::new(Code::Invalid, format!("{what}: `{}` is {why}, which no configuration can have", shown(key)))
+        EditError::new(Code::Invalid, format!("{what}: `{}` is {why}, which no configuration can have", cut(key)))
     };
     Ok(match json {
         Json::Null => return Err(wrong("null inside a list")),

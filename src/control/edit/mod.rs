@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::config::Problem;
+use super::naming::misread;
 use super::socket::Code;
 pub use document::Document;
 pub use running::Running;
@@ -120,10 +121,8 @@ impl Question {
     /// # Errors
     /// What is wrong with it.
     pub fn read(options: &Map<String, Value>) -> Result<Question, String> {
-        let question: Question = serde_json::from_value(Value::Object(options.clone())).map_err(|error| {
-            let why: String = error.to_string().chars().take(300).collect();
-            format!("`options` of the command `edit`: {why}")
-        })?;
+        let question: Question =
+            serde_json::from_value(Value::Object(options.clone())).map_err(|error| misread("edit", &error))?;
         match question.edits.len() {
             0 => Err("`edits` is empty; expected at least one change".to_owned()),
             1..=MOST_EDITS => Ok(question),

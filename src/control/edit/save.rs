@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::control::naming::misread;
 use crate::control::whole_file;
 
 /// The names of a [`Question`]'s members.
@@ -30,10 +31,7 @@ impl Question {
     /// # Errors
     /// What is wrong with it.
     pub fn read(options: &Map<String, Value>) -> Result<Question, String> {
-        serde_json::from_value(Value::Object(options.clone())).map_err(|error| {
-            let why: String = error.to_string().chars().take(300).collect();
-            format!("`options` of the command `save`: {why}")
-        })
+        serde_json::from_value(Value::Object(options.clone())).map_err(|error| misread("save", &error))
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::capture::service;
 use super::flows::options::text;
+use super::naming::{cut, end};
 use crate::model::{Desired, Protocol};
 pub use render::render;
 
@@ -41,18 +42,13 @@ impl Question {
     /// # Errors
     /// What is wrong with it.
     pub fn read(given: &Map<String, Value>, desired: &Desired) -> Result<Question, String> {
-        let cut = |text: &str| text.chars().take(60).collect::<String>();
         let client = text(given, "client")?.ok_or("`client` is missing; expected an address, or one with a port")?;
-        let (client, port) = match (client.parse::<IpAddr>(), client.parse::<SocketAddr>()) {
-            (Ok(address), _) => (address, None),
-            (_, Ok(end)) => (end.ip(), Some(end.port())),
-            _ => {
-                return Err(format!(
-                    "`client` is {:?}; expected an address, or one with a port such as 198.51.100.7:4000 or [2001:db8::7]:4000",
-                    cut(client)
-                ));
-            }
-        };
+        let (client, port) = end(client).ok_or_else(|| {
+            format!(
+                "`client` is {:?}; expected an address, or one with a port such as 198.51.100.7:4000 or [2001:db8::7]:4000",
+                cut(client)
+            )
+        })?;
         let named = text(given, "service")?.map(|name| service(name, desired)).transpose()?;
         let protocol = match text(given, "protocol")? {
             None => named.map(|service| service.key.protocol),

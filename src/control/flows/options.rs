@@ -2,11 +2,12 @@
 //!
 //! Owns the names and the sentences about what is wrong with them. Pure.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
 use crate::control::config::problem::nearest;
+use crate::control::naming::{cut, end};
 use crate::dataplane::flow::state::{STATES, State};
 use crate::dataplane::query::{Filter, Prefix, Wish};
 use crate::model::{Desired, Protocol};
@@ -93,7 +94,6 @@ pub(in crate::control) fn text<'g>(given: &'g Map<String, Value>, name: &str) ->
 }
 
 fn filter(given: &Map<String, Value>, desired: &Desired) -> Result<Filter, String> {
-    let cut = |text: &str| text.chars().take(60).collect::<String>();
     let mut filter = Filter { proven: flag(given, "proven")?, ..Filter::default() };
     if let Some(name) = text(given, "service")? {
         let found = desired.services.iter().find(|service| service.name == name).ok_or_else(|| {
@@ -151,14 +151,6 @@ fn states(wanted: &str) -> Option<u32> {
     let bits =
         names().filter(|(_, name)| name.eq_ignore_ascii_case(wanted)).fold(0, |bits, (state, _)| bits | 1 << state);
     (bits != 0).then_some(bits)
-}
-
-/// An address, or an address with a port.
-pub(in crate::control) fn end(text: &str) -> Option<(IpAddr, Option<u16>)> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some((address, None));
-    }
-    text.parse::<SocketAddr>().ok().map(|end| (end.ip(), Some(end.port())))
 }
 
 /// An address, or an address and the length of its network.

@@ -6,7 +6,7 @@
 mod file;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::{Admin, ServerState};
 use crate::control::config::problem::nearest;
+use crate::control::naming::{self, cut, misread};
 use crate::model::{Desired, ServerKey, Service};
 
 /// What to do.
@@ -66,10 +67,7 @@ impl Question {
     /// # Errors
     /// What is wrong with it.
     pub fn read(options: &Map<String, Value>) -> Result<Question, String> {
-        serde_json::from_value(Value::Object(options.clone())).map_err(|error| {
-            let why: String = error.to_string().chars().take(300).collect();
-            format!("`options` of the command `server`: {why}")
-        })
+        serde_json::from_value(Value::Object(options.clone())).map_err(|error| misread("server", &error))
     }
 }
 
@@ -146,11 +144,7 @@ struct Asked {
 
 impl Asked {
     fn parse(text: &str) -> Option<Asked> {
-        if let Ok(end) = text.parse::<SocketAddr>() {
-            return Some(Asked { address: end.ip(), port: Some(end.port()) });
-        }
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-        bare.parse().ok().map(|address| Asked { address, port: None })
+        naming::end(text).map(|(address, port)| Asked { address, port })
     }
 
     fn is(self, key: &ServerKey) -> bool {
@@ -212,7 +206,7 @@ impl Decisions {
             (None, Action::List) => None,
             (None, _) => return Err("`server` is missing: say which, by its address or address and port".to_owned()),
             (Some(text), _) => Some(Asked::parse(text).ok_or_else(|| {
-                let shown: String = text.chars().take(60).collect();
+                let shown = cut(text);
                 format!("`server` is {shown:?}; expected an address, or an address and a port such as 10.0.0.11:80 or [fd00::11]:80")
             })?),
         };
@@ -230,7 +224,7 @@ impl Decisions {
             let names = desired.services.iter().map(|service| service.name.as_str());
             if !names.clone().any(|name| name == wanted) {
                 let near = nearest(wanted, names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-                let shown: String = wanted.chars().take(60).collect();
+                let shown = cut(wanted);
                 return Err(format!("there is no service `{shown}`{near}"));
             }
         }

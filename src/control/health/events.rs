@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
 use super::{Change, What};
+use crate::control::naming::misread;
 use crate::control::socket::Answer;
 use crate::control::socket::server::{ClientId, Reply};
 use crate::control::status::span;
@@ -42,10 +43,7 @@ pub struct Question {
 
 impl Question {
     fn read(options: &Map<String, Value>) -> Result<Question, String> {
-        serde_json::from_value(Value::Object(options.clone())).map_err(|error| {
-            let why: String = error.to_string().chars().take(300).collect();
-            format!("`options` of the command `events`: {why}")
-        })
+        serde_json::from_value(Value::Object(options.clone())).map_err(|error| misread("events", &error))
     }
 }
 

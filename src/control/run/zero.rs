@@ -2,21 +2,18 @@
 //!
 //! Owns whose counters are meant. What they are is known to [`crate::control::counters`].
 
-use std::net::{IpAddr, SocketAddr};
-
 use serde_json::json;
 
 use super::Engine;
 use crate::control::apply::totals;
 use crate::control::counters::Question;
-use crate::control::resolve::default_name;
+use crate::control::naming::{cut, end, is_key};
 use crate::control::socket::{Answer, Code};
 use crate::dataplane::snapshot::ServiceEntry;
 
 /// Whether a service is the one of this name.
 fn is_named(service: &ServiceEntry, name: &str) -> bool {
-    let key = service.key();
-    service.config.name == name || key.to_string() == name || default_name(key) == name
+    service.config.name == name || is_key(service.key(), name)
 }
 
 impl Engine {
@@ -25,32 +22,27 @@ impl Engine {
         let snapshot = self.shared.snapshot.load_full();
         let (workers, counters) = (&self.workers, &mut self.applied.counters);
         let counted = |id| totals(workers, id);
-        let shown = |text: &str| text.chars().take(60).collect::<String>();
         let Some(name) = &question.service else {
             snapshot.services.iter().for_each(|service| counters.zero_service(service, counted));
             return Answer::Done(json!({ "services": snapshot.services.len() }));
         };
         let Some(service) = snapshot.services.iter().find(|service| is_named(service, name)) else {
-            return Answer::refused_as(Code::NoService, format!("there is no service `{}`", shown(name)));
+            return Answer::refused_as(Code::NoService, format!("there is no service `{}`", cut(name)));
         };
         let Some(server) = &question.server else {
             counters.zero_service(service, counted);
             return Answer::Done(json!({ "services": 1 }));
         };
-        let (address, port) = match (server.parse::<SocketAddr>(), server.parse::<IpAddr>()) {
-            (Ok(end), _) => (end.ip(), Some(end.port())),
-            (_, Ok(address)) => (address, None),
-            _ => {
-                return Answer::refused(format!(
-                    "`server` is {:?}; expected an address, or an address and a port such as 10.0.0.11:80",
-                    shown(server)
-                ));
-            }
+        let Some((address, port)) = end(server) else {
+            return Answer::refused(format!(
+                "`server` is {:?}; expected an address, or an address and a port such as 10.0.0.11:80",
+                cut(server)
+            ));
         };
         let meant = service.members.iter().filter(|m| m.address == address && port.is_none_or(|port| port == m.port));
         let ids: Vec<u32> = meant.map(|member| member.id).collect();
         if ids.is_empty() {
-            let text = format!("there is no server {} in the service `{}`", shown(server), shown(name));
+            let text = format!("there is no server {} in the service `{}`", cut(server), cut(name));
             return Answer::refused_as(Code::NoServer, text);
         }
         ids.iter().for_each(|id| counters.zero_server(*id, counted));

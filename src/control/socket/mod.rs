@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::Problem;
 use super::config::problem::nearest;
+use super::naming::cut;
 
 /// Version of the protocol.
 pub const VERSION: u64 = 1;
@@ -172,11 +173,6 @@ impl Answer {
     }
 }
 
-/// What a client sent, cut to what a sentence can hold.
-fn shortened(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
 /// Reads a request, or says what is wrong with it.
 pub fn parse_request(line: &[u8]) -> Result<Request, String> {
     let expected = "expected one JSON object on a line, such as {\"version\":1,\"command\":\"status\"}";
@@ -185,21 +181,21 @@ pub fn parse_request(line: &[u8]) -> Result<Request, String> {
     match object.get("version") {
         Some(version) if version.as_u64() == Some(VERSION) => {}
         Some(version) => {
-            let version = shortened(&version.to_string());
+            let version = cut(&version.to_string());
             return Err(format!("version {version} is not spoken here; this engine speaks {VERSION}"));
         }
         None => return Err(format!("`version` is missing; {expected}")),
     }
     let names: Vec<&str> = Command::ALL.iter().map(|command| command.name()).collect();
     if let Some(key) = object.keys().find(|key| !matches!(key.as_str(), "version" | "command" | "options")) {
-        return Err(format!("unknown key {:?}; {expected}", shortened(key)));
+        return Err(format!("unknown key {:?}; {expected}", cut(key)));
     }
     let Some(name) = object.get("command").and_then(Value::as_str) else {
         return Err(format!("`command` is missing or no text; it is one of {}", names.join(", ")));
     };
     let command = Command::ALL.into_iter().find(|command| command.name() == name).ok_or_else(|| {
         let near = nearest(name, names.iter().copied()).map(|word| format!("did you mean `{word}`? "));
-        let shown = shortened(name);
+        let shown = cut(name);
         format!("unknown command {shown:?}; {}it is one of {}", near.unwrap_or_default(), names.join(", "))
     })?;
     let options = match object.remove("options") {
@@ -211,7 +207,7 @@ pub fn parse_request(line: &[u8]) -> Result<Request, String> {
     if let Some(key) = options.keys().find(|key| !known.contains(&key.as_str())) {
         let near = nearest(key, known.iter().copied()).map(|word| format!("did you mean `{word}`? "));
         let takes = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let (shown, near) = (shortened(key), near.unwrap_or_default());
+        let (shown, near) = (cut(key), near.unwrap_or_default());
         return Err(format!("unknown option {shown:?}; {near}`{}` takes {takes}", command.name()));
     }
     Ok(Request { command, options })

@@ -2,12 +2,11 @@
 //!
 //! Owns the words and their reading. A part is named as the member of the answer that it brings. Pure.
 
-use std::net::{IpAddr, SocketAddr};
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::control::config::problem::nearest;
+use crate::control::naming::{cut, end, is_key};
 use crate::control::socket::Code;
 use crate::model::{Desired, Server, ServerKey, Service};
 
@@ -89,7 +88,7 @@ impl TryFrom<String> for Part {
         Part::ALL.iter().find(|part| part.name() == name).copied().ok_or_else(|| {
             let near = nearest(&name, names()).map(|word| format!("did you mean `{word}`? ")).unwrap_or_default();
             let all = names().collect::<Vec<_>>().join(", ");
-            format!("there is no part {:?}; {near}it is one of {all}", shortened(&name))
+            format!("there is no part {:?}; {near}it is one of {all}", cut(&name))
         })
     }
 }
@@ -109,11 +108,6 @@ pub struct Question {
     pub server: Option<String>,
 }
 
-/// What a client sent, cut to what a sentence can hold.
-fn shortened(text: &str) -> String {
-    text.chars().take(60).collect()
-}
-
 impl Question {
     /// A question for some parts of everything.
     pub fn parts(parts: &[Part]) -> Question {
@@ -130,7 +124,7 @@ impl Question {
             format!("`options` of the command `status`: {why}")
         })?;
         if let Some(text) = question.server.as_deref().filter(|text| end(text).is_none()) {
-            let shown = shortened(text);
+            let shown = cut(text);
             return Err(format!(
                 "`server` is {shown:?}; expected an address, or an address and a port such as 10.0.0.11:80 or [fd00::11]:80"
             ));
@@ -150,10 +144,7 @@ impl Question {
 
     /// Whether a service is meant, as far as services are named.
     pub fn names(&self, service: &Service) -> bool {
-        self.service.as_ref().is_none_or(|wanted| {
-            let key = service.key.to_string();
-            *wanted == service.name || wanted.eq_ignore_ascii_case(&key)
-        })
+        self.service.as_ref().is_none_or(|wanted| *wanted == service.name || is_key(&service.key, wanted))
     }
 
     /// Whether a server is meant, as far as servers are named.
@@ -177,7 +168,7 @@ impl Question {
         if let Some(wanted) = self.service.as_deref().filter(|_| !desired.services.iter().any(|s| self.names(s))) {
             let near = nearest(wanted, desired.services.iter().map(|service| service.name.as_str()));
             let near = near.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            return Err((Code::NoService, format!("there is no service `{}`{near}", shortened(wanted))));
+            return Err((Code::NoService, format!("there is no service `{}`{near}", cut(wanted))));
         }
         if let Some(wanted) = self.server.as_deref().filter(|_| !desired.services.iter().any(|s| self.concerns(s))) {
             let place = self.service.as_ref().map_or("any service".to_owned(), |name| format!("the service `{name}`"));
@@ -188,15 +179,6 @@ impl Question {
         }
         Ok(())
     }
-}
-
-/// An address, and a port where one is written.
-fn end(text: &str) -> Option<(IpAddr, Option<u16>)> {
-    if let Ok(end) = text.parse::<SocketAddr>() {
-        return Some((end.ip(), Some(end.port())));
-    }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    bare.parse().ok().map(|address| (address, None))
 }
 
 #[cfg(test)]
