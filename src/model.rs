@@ -10,6 +10,7 @@ mod mastery;
 mod roles;
 mod router;
 mod service;
+mod web;
 
 pub use access::{Access, Judgement, Prefix, PrefixError};
 pub use engine::*;
@@ -18,6 +19,7 @@ pub use mastery::{MOST_ROUTERS, Masters, Mastery, RouterSlot};
 pub use roles::{Door, Peer, Role, Roles, Who};
 pub use router::*;
 pub use service::*;
+pub use web::{Web, WebTls, WebUser, WebUsers};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -219,6 +221,8 @@ pub struct Desired {
     pub services: Vec<Service>,
     /// Virtual routers and what they need.
     pub vrrp: Vrrp,
+    /// The web listener, if there is one.
+    pub web: Option<Web>,
 }
 
 impl Desired {
@@ -236,6 +240,7 @@ impl Desired {
             access: Arc::default(),
             services,
             vrrp: Vrrp::default(),
+            web: None,
         }
     }
 

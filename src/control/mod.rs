@@ -32,6 +32,7 @@ pub mod socket;
 pub mod startup;
 pub mod status;
 pub mod top;
+pub mod web;
 pub mod whole_file;
 pub mod workers;
 

@@ -14,6 +14,7 @@ mod scheduler;
 mod services;
 mod track;
 mod vrrp;
+mod web;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -45,6 +46,10 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
     let neighbors = neighbors(file, &interfaces, out);
     let vrrp = vrrp::vrrp(file, &interfaces, &services, out);
     let access = file.tables("access").first().and_then(|entry| access::access(entry, read, out));
+    let web = match file.tables("web").first() {
+        Some(entry) => web::web(entry, read, out).map(Some),
+        None => Some(None),
+    };
     let desired = Desired {
         engine: engine?,
         timeouts: timeouts?,
@@ -57,6 +62,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
         access: Arc::new(access?),
         services,
         vrrp: vrrp?,
+        web: web?,
     };
     if out.problems.iter().all(|problem| problem.severity == Severity::Warning) {
         capacity(&desired, out);

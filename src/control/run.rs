@@ -43,6 +43,7 @@ use super::routers::Routers;
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::startup;
+use super::web::Web;
 use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
 use crate::dataplane::worker::Shared;
@@ -187,6 +188,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         let _ = waker.wake();
     });
     let watch = Watch::new(now, Arc::clone(&wake));
+    let web = Web::new(Arc::clone(&wake));
     let mut people = People::open(&desired.state_file, wake);
     people.look(&desired);
     let reach = |service: &Service, server: &model::Server| tracker.reach(service, server);
@@ -228,6 +230,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         running: Running::new(text),
         saving: None,
         people,
+        web,
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
@@ -317,6 +320,8 @@ struct Engine {
     running: Running,
     /// The file is being written.
     saving: Option<Saving>,
+    /// Metrics and the status page.
+    web: Web,
     // Last: scripts that still run are waited for a little.
     people: People,
 }
@@ -354,6 +359,8 @@ impl Engine {
             }
             self.on_health(now);
             server.set_roles(&self.desired.roles);
+            self.web.configure(self.desired.web.as_ref(), now);
+            self.on_web(&mut server, poll.registry(), now);
             server.turn(poll.registry(), now, |request, client| match request.command {
                 Command::Status => self.status(&request.options).into(),
                 Command::Reload => self.asked_to_reload(&request.options, now).into(),
@@ -414,6 +421,9 @@ impl Engine {
             until = until.min(Instant::now() + SETTLE);
         }
         if let Some(deadline) = self.health_deadline() {
+            until = until.min(deadline);
+        }
+        if let Some(deadline) = self.web.next_deadline() {
             until = until.min(deadline);
         }
         if let Some(deadline) = self.people.events.next_deadline() {

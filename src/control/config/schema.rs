@@ -12,6 +12,7 @@ mod scheduler;
 mod service;
 mod track;
 mod vrrp;
+mod web;
 
 use access::ACCESS;
 use engine::{ENGINE, SERVICE_TIMEOUTS, TIMEOUTS};
@@ -393,6 +394,7 @@ pub static FILE: Table = Table {
         track::TRACK_SCRIPT,
         track::TRACK_FILE,
         track::TRACK_PROCESS,
+        web::WEB,
     ],
     ..Table::ONCE
 };

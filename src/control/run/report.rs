@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
+use mio::Registry;
 use serde_json::{Map, Value, json};
 use tracing::{info, warn};
 
@@ -13,8 +15,10 @@ use super::Engine;
 use crate::control::nexthop::Reason;
 use crate::control::persistence::{self, Action, Question};
 use crate::control::socket::Answer;
+use crate::control::socket::server::Server;
 use crate::control::status::parts::{self, Part};
 use crate::control::status::{CheckStatus, ConfigStatus, EngineStatus, Status};
+use crate::control::web::Asked;
 use crate::control::{collect, counters, startup};
 use crate::model;
 
@@ -104,6 +108,24 @@ impl Engine {
             }
             Ok(other) => Answer::Done(other),
             Err(error) => Answer::refused(error.to_string()),
+        }
+    }
+
+    /// Answers the web listener.
+    pub(super) fn on_web(&mut self, server: &mut Server, registry: &Registry, now: Instant) {
+        while let Some(asked) = self.web.next() {
+            match asked {
+                Asked::Client(stream, role) => server.adopt(stream, role, registry, now),
+                Asked::Picture(to) => {
+                    let picture = self.web.picture(now).unwrap_or_else(|| {
+                        let picture = Arc::new(self.status_of(&parts::Question::default()));
+                        self.web.keep(&picture, now);
+                        picture
+                    });
+                    // Whoever asked may have gone.
+                    let _ = to.send(picture);
+                }
+            }
         }
     }
 

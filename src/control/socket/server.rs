@@ -307,14 +307,14 @@ impl Server {
                     };
                 }
             };
-            self.welcome(stream, registry, now);
+            self.welcome(stream, None, registry, now);
         }
         false
     }
 
-    /// Gives a client a place: another one's, where there is none.
-    fn welcome(&mut self, stream: UnixStream, registry: &Registry, now: Instant) {
-        let Ok(mut client) = Client::new(stream, now) else { return };
+    /// Gives a client a place: another one's, where there is none. `fixed`: its role, whoever it is.
+    fn welcome(&mut self, stream: UnixStream, fixed: Option<Role>, registry: &Registry, now: Instant) {
+        let Ok(mut client) = Client::new(stream, fixed, now) else { return };
         client.judge(&self.roles, self.own);
         if self.clients.len() >= self.most {
             let Some(token) = self.least(client.role) else {
@@ -340,6 +340,13 @@ impl Server {
         let below = |client: &Client| client.role < role || client.role == role && !client.waiting;
         let all = self.clients.iter().filter(|(_, client)| below(client));
         all.min_by_key(|(_, client)| (client.role, client.waiting, client.active)).map(|(token, _)| *token)
+    }
+
+    /// Takes a client that this process let in by another door, with the role that it has there. It counts as the others do.
+    pub fn adopt(&mut self, stream: std::os::unix::net::UnixStream, role: Role, registry: &Registry, now: Instant) {
+        if stream.set_nonblocking(true).is_ok() {
+            self.welcome(UnixStream::from_std(stream), Some(role), registry, now);
+        }
     }
 
     fn close(&mut self, registry: &Registry, token: usize) {

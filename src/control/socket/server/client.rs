@@ -26,6 +26,8 @@ pub(super) struct Client {
     peer: Peer,
     /// What it may do; `None`: nothing, it is told so.
     pub role: Option<Role>,
+    /// Its role was decided elsewhere.
+    fixed: Option<Role>,
     input: Vec<u8>,
     /// Bytes of `input` that have no newline.
     searched: usize,
@@ -52,13 +54,14 @@ pub(super) enum Turn {
 impl Client {
     /// # Errors
     /// The kernel does not say who it is.
-    pub fn new(stream: UnixStream, now: Instant) -> io::Result<Client> {
+    pub fn new(stream: UnixStream, fixed: Option<Role>, now: Instant) -> io::Result<Client> {
         let known = getsockopt(&stream, sockopt::PeerCredentials)?;
         let peer = Peer { uid: known.uid(), gid: known.gid(), pid: known.pid() };
         Ok(Client {
             stream,
             peer,
-            role: None,
+            role: fixed,
+            fixed,
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
@@ -71,7 +74,7 @@ impl Client {
 
     /// Finds out what it may do.
     pub fn judge(&mut self, roles: &Roles, own: u32) {
-        self.role = roles.role(self.peer, own);
+        self.role = self.fixed.or_else(|| roles.role(self.peer, own));
     }
 
     pub const fn stream(&mut self) -> &mut UnixStream {
