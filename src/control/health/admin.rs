@@ -16,7 +16,7 @@ use tracing::{error, warn};
 use super::{Admin, ServerState};
 use crate::control::config::problem::nearest;
 use crate::control::naming::{self, cut, misread};
-use crate::model::{Desired, ServerKey, Service};
+use crate::model::{Desired, ServerKey, Service, ServiceKey};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub struct Question {
     /// `ADDRESS` or `ADDRESS:PORT`; only a listing goes without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// Only the one of the service of this name; else in all services.
+    /// Only the one of the service of this name, or such as `tcp 192.0.2.10:80`; else in all services.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
 }
@@ -210,19 +210,22 @@ impl Decisions {
                 format!("`server` is {shown:?}; expected an address, or an address and a port such as 10.0.0.11:80 or [fd00::11]:80")
             })?),
         };
-        let named = |name: &str| question.service.as_ref().is_none_or(|wanted| wanted == name);
+        let named = |name: &str, key: &ServiceKey| {
+            question.service.as_ref().is_none_or(|wanted| wanted == name || naming::is_key(key, wanted))
+        };
         let is_asked = |key: &ServerKey| asked.is_none_or(|asked| asked.is(key));
         let of = |service: &Service| -> Vec<(ServerKey, String, bool)> {
             let keys = service.servers.iter().map(|server| ServerKey::of(service, server));
             keys.filter(is_asked).map(|key| (key, service.name.clone(), true)).collect()
         };
-        let mut meant: Vec<_> = desired.services.iter().filter(|service| named(&service.name)).flat_map(of).collect();
-        let old = self.book.iter().filter(|(key, decision)| named(&decision.name) && is_asked(key));
+        let mut meant: Vec<_> =
+            desired.services.iter().filter(|service| named(&service.name, &service.key)).flat_map(of).collect();
+        let old = self.book.iter().filter(|(key, decision)| named(&decision.name, &key.service) && is_asked(key));
         let old = old.filter(|(key, _)| !is_configured(desired, key));
         meant.extend(old.map(|(key, decision)| (*key, decision.name.clone(), false)));
         if let Some(wanted) = question.service.as_deref().filter(|_| meant.is_empty()) {
-            let names = desired.services.iter().map(|service| service.name.as_str());
-            if !names.clone().any(|name| name == wanted) {
+            if !desired.services.iter().any(|service| named(&service.name, &service.key)) {
+                let names = desired.services.iter().map(|service| service.name.as_str());
                 let near = nearest(wanted, names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
                 let shown = cut(wanted);
                 return Err(format!("there is no service `{shown}`{near}"));

@@ -3,6 +3,7 @@
 //! Owns what must hold then: no open connection breaks, and 99 of 100 new ones succeed at a hundred times the rate of the
 //! legitimate ones; no open connection breaks at whatever rate the machine gives.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::report::{Report, millis};
@@ -113,7 +114,9 @@ fn endure(stage: &Stage, packets: Packets, rate: u64, lasting: Duration) -> Resu
     let plan = Plan { seed: 17, up: 2 << 20, down: 2 << 20 };
     let mut transfers = Vec::new();
     for outcome in at_once(client, stage.site.vip_port(family, TRANSFER), plan, 2)? {
-        let moved = outcome.map_err(|error| LabError::Unexpected(format!("a transfer in the flood: {error}")))?;
+        let moved = outcome.map_err(|error| {
+            LabError::Unexpected(format!("a transfer in the flood: {error}; {}", where_it_may_be(stage)))
+        })?;
         transfers.push(moved.to_string());
     }
     let sent = flood.ended(lasting + PATIENCE)?;
@@ -134,6 +137,23 @@ fn endure(stage: &Stage, packets: Packets, rate: u64, lasting: Duration) -> Resu
         broken.push(format!("{mute} connections are silent"));
     }
     Ok(Seen { sent, tally, broken, exchanges: open.exchanges(), transfers: transfers.join("; ") })
+}
+
+/// What there is to see when something got lost: the engine's counters, and the client's connections as its kernel sees them.
+fn where_it_may_be(stage: &Stage) -> String {
+    let engine = stage.engine.status().map_or_else(
+        |error| error.to_string(),
+        |status| format!("workers {}, drops {}", status["workers"], status["drops"]),
+    );
+    let shown = |command: &mut Command| match stage.site.lab.node(CLIENT).and_then(|node| node.run(|| command.output()))
+    {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    let sockets = shown(Command::new("ss").args(["--tcp", "--info", "--options", "--numeric"]));
+    let neighbors = shown(Command::new("ip").args(["neighbor", "show"]));
+    format!("{engine}; the client's neighbors:\n{neighbors}its connections:\n{sockets}")
 }
 
 /// Requests when nothing disturbs them.

@@ -95,6 +95,8 @@ fn decisions_reach_the_servers_that_are_meant() {
         ),
         (List, "fd00::11", None, vec!["all fd00::11 maintenance"], 0),
         (List, "", Some("shop"), vec!["shop 10.0.0.11:443 maintenance"], 0),
+        // As the help of `evenkeel server` says.
+        (List, "", Some("tcp 192.0.2.10:443"), vec!["shop 10.0.0.11:443 maintenance"], 0),
     ] {
         let answer = ask(&mut decisions, &desired, &question(action, server, service));
         assert_eq!(
