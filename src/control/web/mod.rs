@@ -5,6 +5,7 @@
 //!
 //! `routes <- thread <- mod <- run`
 
+pub mod metrics;
 pub mod routes;
 mod thread;
 

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use crossbeam::channel::Sender;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::oneshot;
 
+use super::metrics::{self, Format, Wanted};
 use super::{Asked, Wake};
 use crate::control::status::Status;
 use crate::model;
@@ -44,12 +45,27 @@ pub(super) type Body = Full<Bytes>;
 pub(super) async fn answer(site: &Site, request: Request<Incoming>) -> Response<Body> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
+        (&Method::GET, "/metrics") => metrics(site, &request).await,
         (&Method::GET, "/api/status") => match site.picture().await {
             Some(status) => json(&*status),
             None => text(StatusCode::SERVICE_UNAVAILABLE, "the engine ends\n"),
         },
         (&Method::GET, _) => text(StatusCode::NOT_FOUND, "there is no such page\n"),
         _ => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"),
+    }
+}
+
+/// What Prometheus reads.
+async fn metrics(site: &Site, request: &Request<Incoming>) -> Response<Body> {
+    let wanted = match Wanted::read(request.uri().query().unwrap_or("")) {
+        Ok(wanted) => wanted,
+        Err(why) => return text(StatusCode::BAD_REQUEST, why + "\n"),
+    };
+    let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::wanted(&accept.collect::<Vec<_>>().join(","));
+    match site.picture().await {
+        Some(status) => of_type(StatusCode::OK, format.content_type(), metrics::body(&status, &wanted, format).into()),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the engine ends\n"),
     }
 }
 
