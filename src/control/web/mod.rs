@@ -9,6 +9,7 @@ mod api;
 mod auth;
 mod guard;
 mod limits;
+pub mod metrics;
 mod routes;
 mod thread;
 
