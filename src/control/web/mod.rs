@@ -33,6 +33,7 @@ use crate::model::Role;
 use auth::lock;
 use routes::Memory;
 use thread::Wanted;
+pub use thread::speak;
 
 /// Wakes the control loop.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;

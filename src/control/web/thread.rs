@@ -329,6 +329,25 @@ async fn handshake(acceptor: &TlsAcceptor, mut stream: TcpStream) -> Option<TlsS
     acceptor.accept(stream).await.ok()
 }
 
+/// Speaks with one client over any stream, as with those that come by a listener, until one of both ends it.
+pub async fn speak<S>(stream: S, from: IpAddr, web: &model::Web, asks: Sender<Asked>, wake: Wake)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let memory = Arc::<Memory>::default();
+    let site = Arc::new(Site::new(web, asks, wake, Arc::clone(&memory)));
+    let mut connections = Connections::new(1);
+    let Some((_, connection, _)) = connections.admit(from, 0) else { return };
+    let state = Arc::new(State {
+        live: ArcSwapOption::new(Some(Arc::new(Live { site, tls: None }))),
+        connections: Mutex::new(connections),
+        memory,
+        begun: Instant::now(),
+    });
+    let (_open, close) = watch::channel(());
+    converse(&state, stream, from, &connection, close).await;
+}
+
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     state: &Arc<State>,
     stream: S,
