@@ -70,8 +70,6 @@ type Members = BTreeMap<String, Bytes>;
 
 /// What all answers need.
 pub(super) struct Site {
-    /// The configuration.
-    pub web: Arc<model::Web>,
     /// The control loop.
     pub asks: Sender<Asked>,
     /// Wakes it.
@@ -88,10 +86,10 @@ pub(super) struct Site {
 
 impl Site {
     /// For a configuration.
-    pub fn new(web: Arc<model::Web>, asks: Sender<Asked>, wake: Wake, memory: Arc<Memory>) -> Site {
+    pub fn new(web: &model::Web, asks: Sender<Asked>, wake: Wake, memory: Arc<Memory>) -> Site {
         let door = Door::new(web.users.clone());
         let machine = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-        Site { web, asks, wake, door, machine, memory, drawn: Mutex::default() }
+        Site { asks, wake, door, machine, memory, drawn: Mutex::default() }
     }
 
     /// Puts something to the control loop.
@@ -232,10 +230,17 @@ async fn judge(site: &Arc<Site>, from: IpAddr, request: Request<Incoming>) -> Re
 
 /// Whether the process works: its control loop and its workers. Never whether it is master.
 async fn healthz(site: &Site) -> Response<Body> {
-    match site.picture().await {
-        Some(_) => text(StatusCode::OK, "ok\n"),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "the control loop does not answer\n"),
-    }
+    let (to, answer) = oneshot::channel();
+    let why = match site.ask(Asked::Alive(to)) {
+        Err(why) => why,
+        Ok(()) => match timeout(LOOP, answer).await {
+            Ok(Ok(Ok(()))) => return text(StatusCode::OK, "ok\n"),
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(_)) => "the engine ends".to_owned(),
+            Err(_) => format!("the control loop has not answered for {} s", LOOP.as_secs()),
+        },
+    };
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
 }
 
 /// What Prometheus reads.
