@@ -3,8 +3,11 @@
 //! A thread of its own has the listeners and the clients and never touches the engine: it asks the control loop, which answers
 //! when it has time. Owns the loop's side and the words between both. [`thread`] serves, [`routes`] says what there is under which path.
 //!
-//! `routes <- thread <- mod <- run`
+//! [`page`] is the status page.
+//!
+//! `page, routes <- thread <- mod <- run`
 
+mod page;
 pub mod routes;
 mod thread;
 
