@@ -7,8 +7,12 @@
 //!
 //! `page, routes <- thread <- mod <- run`
 
+mod api;
+mod auth;
+mod guard;
+mod limits;
 mod page;
-pub mod routes;
+mod routes;
 mod thread;
 
 use std::io;
@@ -17,7 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -63,13 +67,16 @@ pub struct Web {
     picture: Option<(Instant, Arc<Status>)>,
 }
 
+/// Most questions that wait for the loop.
+const MOST_ASKS: usize = 1024;
+
 /// How long after a failure the listeners are tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
 impl Web {
     /// Serves nothing yet.
     pub fn new(wake: Wake) -> Web {
-        let (asking, asks) = unbounded();
+        let (asking, asks) = bounded(MOST_ASKS);
         Web { wake, thread: None, asks, asking, served: None, again: None, picture: None }
     }
 

@@ -17,7 +17,7 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::routes::{self, Site};
+use super::routes::{self, Memory, Site};
 use super::{Asked, Told, Wake};
 
 /// Most connections at once.
@@ -40,12 +40,13 @@ pub(super) fn start(asks: Sender<Asked>, wake: Wake) -> io::Result<(mpsc::Unboun
 /// Serves until the loop hangs up.
 async fn serve(mut told: mpsc::UnboundedReceiver<Told>, asks: Sender<Asked>, wake: Wake) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let memory = Arc::new(Memory::default());
     let mut listening = JoinSet::new();
     while let Some(told) = told.recv().await {
         // The old listeners are closed before the new ones serve; connections of before end with them.
         listening.shutdown().await;
         let Told::Serve(listeners, web) = told else { continue };
-        let site = Arc::new(Site { web, asks: asks.clone(), wake: Arc::clone(&wake) });
+        let site = Arc::new(Site::new(web, asks.clone(), Arc::clone(&wake), Arc::clone(&memory)));
         for listener in listeners {
             listening.spawn(accept(listener, Arc::clone(&site), Arc::clone(&room)));
         }
@@ -57,8 +58,8 @@ async fn accept(listener: TcpListener, site: Arc<Site>, room: Arc<Semaphore>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip()),
             // No descriptors left, for one.
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -69,7 +70,7 @@ async fn accept(listener: TcpListener, site: Arc<Site>, room: Arc<Semaphore>) {
         connections.spawn(async move {
             let answer = service_fn(|request| {
                 let site = Arc::clone(&site);
-                async move { Ok::<_, Infallible>(routes::answer(&site, request).await) }
+                async move { Ok::<_, Infallible>(routes::answer(&site, from, request).await) }
             });
             // What goes wrong here is the client's affair.
             let _ = http1::Builder::new()

@@ -12,11 +12,13 @@ use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::routes::{Body, Site, json, of_type, text};
+use super::api::{refused, refused_as};
+use super::routes::{Body, Site, of_type};
+use crate::control::socket::Code;
 use query::Query;
 
 /// A file of the page.
@@ -59,15 +61,8 @@ pub fn asset(path: &str, asked: &HeaderMap) -> Option<Response<Body>> {
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(ETAG, tag);
     }
-    for (name, value) in [
-        (CACHE_CONTROL, "no-cache"),
-        (HeaderName::from_static("content-security-policy"), POLICY),
-        (HeaderName::from_static("x-content-type-options"), "nosniff"),
-        (HeaderName::from_static("x-frame-options"), "DENY"),
-        (HeaderName::from_static("referrer-policy"), "no-referrer"),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     Some(response)
 }
 
@@ -83,15 +78,16 @@ struct Whole<'s> {
 pub async fn picture(site: &Site, asked: &str) -> Response<Body> {
     let query = match Query::read(asked) {
         Ok(query) => query,
-        Err(why) => return text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+        Err(why) => return refused(Code::Invalid, &why),
     };
     let Some(status) = site.picture().await else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "the engine ends\n");
+        return refused_as(StatusCode::SERVICE_UNAVAILABLE, Code::Failed, "the control loop does not answer");
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let mut response = json(&Whole { edition: &EDITION, view: view::view(&status, &query, now) });
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    match serde_json::to_vec(&Whole { edition: &EDITION, view: view::view(&status, &query, now) }) {
+        Ok(bytes) => of_type(StatusCode::OK, "application/json", bytes.into()),
+        Err(error) => refused_as(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, &error.to_string()),
+    }
 }
 
 #[cfg(test)]

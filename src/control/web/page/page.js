@@ -15,7 +15,7 @@ function short(n) {
   return value.toFixed(value < 100 ? 1 : 0) + ["", "k", "M", "G", "T"][at];
 }
 const count = (n) => (n < 1e6 ? grouped.format(n) : short(n));
-const bits = (bytes) => short(bytes * 8) + "bit/s";
+const bits = (bytes) => short(bytes * 8).replace(/([kMGT]?)$/, " $1bit/s");
 function span(s) {
   if (!(s >= 0)) return "";
   s = Math.floor(s);
@@ -235,8 +235,17 @@ function toggle(name, open) {
 let timer = 0, asking = null, fails = 0, lostSince = 0, me = null, edition = null, before = null, latest = null;
 async function get(path, signal) {
   const answer = await fetch(path, { signal, cache: "no-store", credentials: "same-origin" });
-  if (!answer.ok) throw Object.assign(new Error((await answer.text()).trim().slice(0, 300)), { status: answer.status });
-  return answer.json();
+  if (answer.ok) return answer.json();
+  throw Object.assign(new Error(refusal(await answer.text()).words), { status: answer.status });
+}
+// What a refusal says: that of the protocol has it as `error`.
+function refusal(text) {
+  try {
+    const told = JSON.parse(text);
+    return { told, words: String(told.error || "").slice(0, 500) };
+  } catch {
+    return { told: null, words: text.trim().slice(0, 500) };
+  }
 }
 async function poll() {
   clearTimeout(timer);
@@ -588,11 +597,9 @@ async function order(command, options) {
     method: "POST", headers: { "Content-Type": "application/json" }, credentials: "same-origin",
     body: JSON.stringify({ version: 1, command, options }),
   });
-  const text = await answer.text();
-  let told = null;
-  try { told = JSON.parse(text); } catch { /* a text then */ }
+  const { told, words } = refusal(await answer.text());
   if (told && told.ok) return told.answer;
-  throw new Error((told && told.error) || text.trim().slice(0, 500) || "HTTP " + answer.status);
+  throw new Error(words || "HTTP " + answer.status);
 }
 let quiet = 0;
 function toast(text) {
