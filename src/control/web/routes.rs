@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crossbeam::channel::Sender;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use super::api::{self, Asking};
 use super::auth::{Door, Refusal, lock};
 use super::guard;
 use super::limits::{Attempts, Noise, Tally};
+use super::metrics::{self, Format, Wanted};
 use super::{Asked, Wake, page};
 use crate::control::socket::{Code, VERSION};
 use crate::control::status::Status;
@@ -69,8 +70,6 @@ type Members = BTreeMap<String, Bytes>;
 
 /// What all answers need.
 pub(super) struct Site {
-    /// The configuration.
-    pub web: Arc<model::Web>,
     /// The control loop.
     pub asks: Sender<Asked>,
     /// Wakes it.
@@ -87,10 +86,10 @@ pub(super) struct Site {
 
 impl Site {
     /// For a configuration.
-    pub fn new(web: Arc<model::Web>, asks: Sender<Asked>, wake: Wake, memory: Arc<Memory>) -> Site {
+    pub fn new(web: &model::Web, asks: Sender<Asked>, wake: Wake, memory: Arc<Memory>) -> Site {
         let door = Door::new(web.users.clone());
         let machine = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-        Site { web, asks, wake, door, machine, memory, drawn: Mutex::default() }
+        Site { asks, wake, door, machine, memory, drawn: Mutex::default() }
     }
 
     /// Puts something to the control loop.
@@ -225,6 +224,7 @@ async fn judge(site: &Arc<Site>, from: IpAddr, request: Request<Incoming>) -> Re
             let rest = path.get("/api/".len()..).unwrap_or_default();
             api::answer(site, &visitor, rest, request).await
         }
+        "/metrics" => metrics(site, &request).await,
         _ => page::asset(&whole, request.headers())
             .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "there is no such page\n")),
     }
@@ -232,9 +232,30 @@ async fn judge(site: &Arc<Site>, from: IpAddr, request: Request<Incoming>) -> Re
 
 /// Whether the process works: its control loop and its workers. Never whether it is master.
 async fn healthz(site: &Site) -> Response<Body> {
+    let (to, answer) = oneshot::channel();
+    let why = match site.ask(Asked::Alive(to)) {
+        Err(why) => why,
+        Ok(()) => match timeout(LOOP, answer).await {
+            Ok(Ok(Ok(()))) => return text(StatusCode::OK, "ok\n"),
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(_)) => "the engine ends".to_owned(),
+            Err(_) => format!("the control loop has not answered for {} s", LOOP.as_secs()),
+        },
+    };
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+/// What Prometheus reads.
+async fn metrics(site: &Site, request: &Request<Incoming>) -> Response<Body> {
+    let wanted = match Wanted::read(request.uri().query().unwrap_or("")) {
+        Ok(wanted) => wanted,
+        Err(why) => return text(StatusCode::BAD_REQUEST, why + "\n"),
+    };
+    let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::wanted(&accept.collect::<Vec<_>>().join(","));
     match site.picture().await {
-        Some(_) => text(StatusCode::OK, "ok\n"),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "the control loop does not answer\n"),
+        Some(status) => of_type(StatusCode::OK, format.content_type(), metrics::body(&status, &wanted, format).into()),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the engine ends\n"),
     }
 }
 

@@ -42,7 +42,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// A name for the files as they are in this program: FNV-1a of all of them.
 static EDITION: LazyLock<String> = LazyLock::new(|| {
     let all = ASSETS.iter().flat_map(|asset| asset.bytes);
-    let hash = all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 });
 
@@ -118,7 +119,9 @@ mod tests {
         for asset in &ASSETS {
             let text = std::str::from_utf8(asset.bytes).expect("UTF-8");
             let text = text.replace("http://www.w3.org/2000/svg", "");
-            for word in ["http:", "https:", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "style=\"", " onclick="] {
+            for word in
+                ["http:", "https:", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "style=\"", " onclick="]
+            {
                 assert!(!text.contains(word), "{}: {word}", asset.path);
             }
         }

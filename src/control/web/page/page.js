@@ -234,7 +234,7 @@ function toggle(name, open) {
 // ---- asking
 let timer = 0, asking = null, fails = 0, lostSince = 0, me = null, edition = null, before = null, latest = null;
 async function get(path, signal) {
-  const answer = await fetch(path, { signal, cache: "no-store", credentials: "same-origin" });
+  const answer = await fetch(location.origin + path, { signal, cache: "no-store", credentials: "same-origin" });
   if (answer.ok) return answer.json();
   throw Object.assign(new Error(refusal(await answer.text()).words), { status: answer.status });
 }
@@ -593,7 +593,7 @@ function draw(picture) {
 
 // ---- what admins do
 async function order(command, options) {
-  const answer = await fetch("/api", {
+  const answer = await fetch(location.origin + "/api", {
     method: "POST", headers: { "Content-Type": "application/json" }, credentials: "same-origin",
     body: JSON.stringify({ version: 1, command, options }),
   });
