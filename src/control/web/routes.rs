@@ -21,7 +21,7 @@ use super::auth::{Door, Refusal, lock};
 use super::guard;
 use super::limits::{Attempts, Noise, Tally};
 use super::metrics::{self, Format, Wanted};
-use super::{Asked, Wake};
+use super::{Asked, Wake, page};
 use crate::control::socket::{Code, VERSION};
 use crate::control::status::Status;
 use crate::control::status::parts::{Part, Question};
@@ -223,12 +223,14 @@ async fn judge(site: &Arc<Site>, from: IpAddr, request: Request<Incoming>) -> Re
         }
     };
     match path {
+        "/api/page" if reads => page::picture(site, request.uri().query().unwrap_or_default()).await,
         _ if is_api => {
             let rest = path.get("/api/".len()..).unwrap_or_default();
             api::answer(site, &visitor, rest, request).await
         }
         "/metrics" => metrics(site, &request).await,
-        _ => text(StatusCode::NOT_FOUND, "there is no such page\n"),
+        _ => page::asset(&whole, request.headers())
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "there is no such page\n")),
     }
 }
 
