@@ -255,6 +255,34 @@ fn described_labels() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 #[test]
+fn a_server_has_few_samples() {
+    let one = |name: &str, servers: usize| {
+        let mut service = everything().services.remove(1);
+        name.clone_into(&mut service.name);
+        let mut server = service.servers.remove(0);
+        server.health = None;
+        "dr".clone_into(&mut server.configured_method);
+        (server.out_packets, server.weight) = (0, 1);
+        service.servers = (0..servers)
+            .map(|n| ServerStatus {
+                address: format!("10.200.0.{n}"),
+                packets: 1 << 40,
+                bytes: 1 << 45,
+                ..server.clone()
+            })
+            .collect();
+        let status = Status { services: vec![service], ..Status::default() };
+        body(&status, &Tally::default(), &Wanted::default(), Format::Plain)
+    };
+    let (few, many) = (one("service-123", 0), one("service-123", 200));
+    let samples = |body: &str| body.lines().filter(|line| line.starts_with("evenkeel_server_")).count();
+    assert_eq!(samples(&many), 200 * 8);
+    // What docs/metrics.md says of a large answer.
+    let each = (many.len() - few.len()) / 200;
+    assert!((560..720).contains(&each), "{each} bytes");
+}
+
+#[test]
 fn nothing_at_all_is_sound_too() {
     let samples = read(&body(&Status::default(), &Tally::default(), &Wanted::default(), Format::Plain));
     assert_eq!(samples.get(&("evenkeel_warnings".to_owned(), Vec::new())), Some(&0.0));
