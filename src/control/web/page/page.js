@@ -627,6 +627,7 @@ function ask(what) {
 }
 $("change-form").addEventListener("input", (event) => {
   if (event.target === $("weight")) $("change-form").elements.what.value = "weight";
+  say($("change-said"), "");
   name();
 });
 $("cancel").addEventListener("click", () => $("change").close());
