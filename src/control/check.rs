@@ -99,7 +99,16 @@ pub fn notes(desired: &Desired) -> Vec<String> {
         let names = names.join(", ");
         Some(format!("{names}: no `[[service.check]]`: {what} every {} s is the check", interval.as_secs_f64()))
     };
-    sorts.into_iter().filter_map(note).collect()
+    let mut all: Vec<String> = sorts.into_iter().filter_map(note).collect();
+    if let Some(web) = desired.web.as_ref().filter(|web| web.users.is_none() && !web.is_local()) {
+        let addresses: Vec<String> = web.listen.iter().map(ToString::to_string).collect();
+        all.push(format!(
+            "[web]: no `users`: whoever reaches {} port {} sees everything, and changes nothing",
+            addresses.join(", "),
+            web.port
+        ));
+    }
+    all
 }
 
 fn counted(number: usize, thing: &str) -> String {

@@ -11,6 +11,7 @@ mod services;
 mod settings;
 pub(in crate::control) mod table;
 mod vrrp;
+mod web;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -28,6 +29,7 @@ pub(in crate::control) use services::with_port;
 pub use settings::{PersistenceSettings, RatesStatus, SettingsStatus, TimeoutsStatus};
 use table::Table;
 pub(in crate::control) use vrrp::{ago, master as master_words};
+pub use web::WebStatus;
 
 /// Everything about the engine, or those parts of it that were asked for; [`parts::Part`] has the members' names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,6 +67,9 @@ pub struct Status {
     /// The same for each worker, in their order; only where asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drops_by_worker: Option<Vec<BTreeMap<String, u64>>>,
+    /// The web listener; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web: Option<WebStatus>,
     /// What someone should look at.
     pub warnings: Vec<String>,
 }

@@ -21,6 +21,13 @@ pub struct Web {
     pub users: Option<WebUsers>,
 }
 
+impl Web {
+    /// Whether only this machine reaches it.
+    pub fn is_local(&self) -> bool {
+        self.listen.iter().all(|address| address.to_canonical().is_loopback())
+    }
+}
+
 /// Certificate and key as they were when the configuration was read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebTls {

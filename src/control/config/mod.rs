@@ -17,7 +17,7 @@ use toml::de::DeTable;
 
 pub use problem::{Problem, Severity, render_all};
 
-use crate::control::resolve;
+use crate::control::{resolve, web};
 use crate::model::Desired;
 
 /// Longest file that is read.
@@ -121,7 +121,7 @@ pub fn parse_with(text: &str, last_core: usize, read: ReadFile<'_>) -> Outcome {
 /// Reads a configuration file.
 pub fn check_file(path: &Path) -> Outcome {
     match read(path) {
-        Ok(text) => parse_with(&text, last_core(), &read_list),
+        Ok(text) => with_doubts(parse_with(&text, last_core(), &read_list)),
         Err(problem) => Outcome { desired: None, problems: vec![*problem] },
     }
 }
@@ -130,9 +130,16 @@ pub fn check_file(path: &Path) -> Outcome {
 pub fn load(path: &Path) -> Result<Loaded, Refused> {
     let file = path.display().to_string();
     match read(path) {
-        Ok(text) => parse_with(&text, last_core(), &read_list).into_result(&file, text),
+        Ok(text) => with_doubts(parse_with(&text, last_core(), &read_list)).into_result(&file, text),
         Err(problem) => Err(Refused { file, problems: vec![*problem] }),
     }
+}
+
+/// With what this machine says of the files that are named.
+fn with_doubts(mut outcome: Outcome) -> Outcome {
+    let web = outcome.desired.as_ref().and_then(|desired| desired.web.as_ref());
+    outcome.problems.extend(web.map(web::disk::doubts).unwrap_or_default());
+    outcome
 }
 
 /// Reads a configuration that is not in its file: every error of it.

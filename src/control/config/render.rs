@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use crate::dataplane::schedule;
 use crate::model::{
     Access, Desired, EngineSettings, Fate, HugePages, Interface, Judgement, Method, Neighbor, PersistBy, Polling,
-    PortRange, Server, Service, SynCookies, Timeouts, VerifyChecksums, Who,
+    PortRange, Role, Server, Service, SynCookies, Timeouts, VerifyChecksums, Web, Who,
 };
 
 /// Keys of a table and their values as TOML.
@@ -48,6 +48,9 @@ pub fn render(desired: &Desired) -> String {
         }
     }
     vrrp::vrrp(&mut out, &desired.vrrp);
+    if let Some(one) = &desired.web {
+        table(&mut out, "[web]", &web(one));
+    }
     out
 }
 
@@ -114,6 +117,23 @@ pub(in crate::control) fn control(desired: &Desired) -> Keys {
         ("readers", people(&desired.roles.readers)),
         ("state", text(&desired.state_file.to_string_lossy())),
     ]
+}
+
+/// The keys of `[web]`. What the files hold is not among them.
+pub(in crate::control) fn web(web: &Web) -> Keys {
+    let addresses: Vec<String> = web.listen.iter().map(|address| text(&address.to_string())).collect();
+    let mut keys = vec![("address", list(&addresses)), ("port", web.port.to_string())];
+    if let Some(tls) = &web.tls {
+        keys.push(("certificate", text(&tls.certificate.to_string_lossy())));
+        keys.push(("key", text(&tls.key.to_string_lossy())));
+    }
+    if let Some(users) = &web.users {
+        keys.push(("users", text(&users.file.to_string_lossy())));
+        let admins = users.list.iter().filter(|user| user.role == Role::Admin);
+        let admins: Vec<String> = admins.map(|user| text(&user.name)).collect();
+        keys.push(("admins", list(&admins)));
+    }
+    keys
 }
 
 /// The keys of an `[[interface]]`.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::{Affected, Change, How, KeyChange, Loads, What};
 use crate::control::compile::identity;
 use crate::control::config::render;
-use crate::model::{Access, CheckKind, Desired, Judgement, Prefix, Server, ServerKey, Service, Who};
+use crate::model::{Access, CheckKind, Desired, Judgement, Prefix, Server, ServerKey, Service, Web, Who};
 
 /// Keys whose values are secret, or may be.
-const SECRET: [&str; 3] = ["password", "headers", "environment"];
+const SECRET: [&str; 4] = ["password", "headers", "environment", "contents"];
 
 /// Most names and prefixes that are named one by one.
 const MOST_NAMED: usize = 5;
@@ -141,6 +141,32 @@ pub(super) fn control(old: &Desired, new: &Desired) -> Vec<Change> {
         (!keys.is_empty()).then(|| Change { keys, restart, ..Change::new(What::Control, How::Changed, "") })
     };
     change(roles, false).into_iter().chain(change(paths, true)).collect()
+}
+
+/// The web listener; a file with other contents is a change, too.
+pub(super) fn web(old: Option<&Web>, new: Option<&Web>) -> Option<Change> {
+    let keys = |web: &Web| {
+        let mut keys = plain(render::web(web));
+        if let Some(tls) = &web.tls {
+            let chain = String::from_utf8_lossy(&tls.chain).into_owned();
+            keys.push(("certificate.contents".to_owned(), chain));
+            keys.push(("key.contents".to_owned(), String::from_utf8_lossy(&tls.secret).into_owned()));
+        }
+        if let Some(users) = &web.users {
+            let lines = users.list.iter().map(|user| format!("{}:{}\n", user.name, user.hash));
+            keys.push(("users.contents".to_owned(), lines.collect()));
+        }
+        keys
+    };
+    match (old, new) {
+        (None, None) => None,
+        (None, Some(_)) => Some(Change::new(What::Web, How::Added, "")),
+        (Some(_), None) => Some(Change::new(What::Web, How::Removed, "")),
+        (Some(old), Some(new)) => {
+            let keys = changed(keys(old), keys(new));
+            (!keys.is_empty()).then(|| Change { keys, ..Change::new(What::Web, How::Changed, "") })
+        }
+    }
 }
 
 /// A service in a few words.

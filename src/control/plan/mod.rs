@@ -65,6 +65,8 @@ pub enum What {
     VirtualRouter,
     /// `[[sync_group]]`.
     SyncGroup,
+    /// `[web]`.
+    Web,
 }
 
 /// How it is changed.
@@ -188,6 +190,7 @@ pub fn plan(old: &Desired, new: &Desired, loads: &Loads) -> Plan {
         many(&mut changes, What::Neighbor, &old.neighbors, &new.neighbors, address, render::neighbor);
         many(&mut changes, What::Address, &old.addresses, &new.addresses, ToString::to_string, |_| Vec::new());
         services(&mut changes, old, new, loads);
+        let web = compare::web(old.web.as_ref(), new.web.as_ref());
         let (old, new) = (&old.vrrp, &new.vrrp);
         let settings = [&old.settings, &new.settings].map(render::vrrp_settings);
         let [before, after] = settings;
@@ -202,6 +205,7 @@ pub fn plan(old: &Desired, new: &Desired, loads: &Loads) -> Plan {
             many(change, What::SyncGroup, &old.groups, &new.groups, |one| one.name.clone(), render::sync_group);
         };
         named(&mut changes);
+        changes.extend(web);
     }
     Plan { changes, flows: Flows::of(old, new, loads), forgotten: flows::forgotten(old, new) }
 }

@@ -26,6 +26,7 @@ impl What {
             What::TrackProcess => "track process",
             What::VirtualRouter => "virtual router",
             What::SyncGroup => "sync group",
+            What::Web => "[web]",
         }
     }
 }

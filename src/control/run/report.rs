@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::Registry;
 use serde_json::{Map, Value, json};
 use tracing::{debug, info, warn};
 
-use super::Engine;
+use super::{Engine, unix_time};
 use crate::control::nexthop::Reason;
 use crate::control::persistence::{self, Action, Question};
 use crate::control::socket::Answer;
@@ -21,6 +21,9 @@ use crate::control::status::{CheckStatus, ConfigStatus, EngineStatus, Status};
 use crate::control::web::Asked;
 use crate::control::{collect, counters, startup};
 use crate::model;
+
+/// How long workers may take to take a change before something is wrong with them.
+const WORKERS_TAKE: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Every server that cannot be reached, and why. One that is this machine is not among them.
@@ -111,6 +114,9 @@ impl Engine {
     pub(super) fn on_web(&mut self, server: &mut Server, registry: &Registry, now: Instant) {
         while let Some(asked) = self.web.next() {
             match asked {
+                Asked::Alive(to) => {
+                    let _ = to.send(self.alive(now));
+                }
                 Asked::Client(stream, role) => server.adopt(stream, role, registry, now),
                 Asked::Picture(to) => {
                     let picture = self.web.picture(now).unwrap_or_else(|| {
@@ -124,6 +130,19 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether the workers take what the control loop tells them; `Err`: why not.
+    fn alive(&self, now: Instant) -> Result<(), String> {
+        if let Some(dead) = self.workers.list.iter().position(|worker| !worker.is_running()) {
+            return Err(format!("worker {dead} died"));
+        }
+        let behind = self.workers.oldest_generation() < self.shared.snapshot.load().generation;
+        let since = now.saturating_duration_since(self.changed);
+        if behind && since > WORKERS_TAKE {
+            return Err(format!("a worker has not taken the last change for {} s", since.as_secs()));
+        }
+        Ok(())
     }
 
     /// The parts that are asked for; the others are empty.
@@ -197,6 +216,9 @@ impl Engine {
         if wants(Part::DropsByWorker) {
             status.drops_by_worker = Some(collect::drops_by_worker(&self.workers));
         }
+        if wants(Part::Web) {
+            status.web = self.web.status();
+        }
         if wants(Part::Warnings) {
             status.warnings = self.warnings(&checks);
         }
@@ -217,6 +239,7 @@ impl Engine {
         warnings.extend(collect::health::warnings(checks));
         warnings.extend(self.alarms.now(&self.workers).into_iter().map(|alarm| alarm.text));
         warnings.extend(self.claim_warnings());
+        warnings.extend(self.web.warnings(unix_time()));
         warnings.extend(self.restart.iter().cloned());
         warnings
     }

@@ -64,6 +64,8 @@ parts! {
     Drops = "drops",
     /// The same, for each worker.
     DropsByWorker = "drops_by_worker",
+    /// The web listener.
+    Web = "web",
     /// What someone should look at.
     Warnings = "warnings",
 }
@@ -263,6 +265,7 @@ mod tests {
             vrrp: Some(Default::default()),
             neighbors: Some(Vec::new()),
             drops_by_worker: Some(Vec::new()),
+            web: Some(Default::default()),
             ..Default::default()
         });
         let members = members.unwrap();

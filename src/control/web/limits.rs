@@ -67,7 +67,7 @@ pub(super) struct Tally {
 }
 
 /// The network that is counted as one client: an IPv6 network has as many addresses as anybody wants.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
         v4 => v4,

@@ -1,31 +1,41 @@
 //! The web listener: metrics, the status page, the control socket's JSON over HTTP.
 //!
 //! A thread of its own has the listeners and the clients and never touches the engine: it asks the control loop, which answers
-//! when it has time. Owns the loop's side and the words between both. [`thread`] serves, [`routes`] says what there is under which path.
+//! when it has time. Owns the loop's side and the words between both. [`thread`] lets clients in, [`routes`] says what there is
+//! under which path.
 //!
-//! `routes <- thread <- mod <- run`
+//! `auth, guard, api, page <- routes <- thread <- mod <- run`
 
 mod api;
 mod auth;
+mod connections;
+pub mod disk;
 mod guard;
 mod limits;
 pub mod metrics;
+mod page;
 mod routes;
+mod stream;
 mod thread;
+pub mod tls;
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
+use tracing::{error, warn};
 
-use super::status::Status;
+use super::status::{Status, WebStatus};
 use crate::model;
 use crate::model::Role;
+use auth::lock;
+use routes::Memory;
+use thread::Wanted;
+pub use thread::speak;
 
 /// Wakes the control loop.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -40,102 +50,104 @@ pub enum Asked {
     Picture(oneshot::Sender<Arc<Status>>),
     /// A client of the control socket: this end of a pair is the loop's, the other one speaks the protocol of the socket.
     Client(std::os::unix::net::UnixStream, Role),
-}
-
-/// What the loop tells the thread.
-#[derive(Debug)]
-enum Told {
-    /// From now on it is so; the listeners are open.
-    Serve(Vec<TcpListener>, Arc<model::Web>),
-    /// Nobody is served any more.
-    Close,
+    /// Whether the process does its work; `Err`: why not.
+    Alive(oneshot::Sender<Result<(), String>>),
 }
 
 /// The loop's side.
 pub struct Web {
     wake: Wake,
     /// The thread, once there was something to serve.
-    thread: Option<(mpsc::UnboundedSender<Told>, JoinHandle<()>)>,
+    thread: Option<(mpsc::UnboundedSender<Wanted>, JoinHandle<()>)>,
     asks: Receiver<Asked>,
     asking: Sender<Asked>,
-    /// What is served now.
+    /// What the thread was told to serve.
     served: Option<model::Web>,
-    /// When opening the listeners is tried again, and why it did not work.
-    again: Option<(Instant, String)>,
+    /// When the thread is started again, where that failed.
+    again: Option<Instant>,
     picture: Option<(Instant, Arc<Status>)>,
+    memory: Arc<Memory>,
 }
 
 /// Most questions that wait for the loop.
 const MOST_ASKS: usize = 1024;
 
-/// How long after a failure the listeners are tried again.
+/// How long after a failure the thread is started again.
 const AGAIN: Duration = Duration::from_secs(5);
 
 impl Web {
     /// Serves nothing yet.
     pub fn new(wake: Wake) -> Web {
         let (asking, asks) = bounded(MOST_ASKS);
-        Web { wake, thread: None, asks, asking, served: None, again: None, picture: None }
+        let memory = Arc::default();
+        Web { wake, thread: None, asks, asking, served: None, again: None, picture: None, memory }
     }
 
-    /// Serves as the configuration says from now on. An address that cannot be had is no reason not to forward: it is said, and
-    /// tried again.
+    /// Serves as the configuration says from now on. An address that cannot be had is no reason not to forward: the thread says
+    /// so, and tries again.
     pub fn configure(&mut self, wanted: Option<&model::Web>, now: Instant) {
-        if self.served.as_ref() == wanted && self.again.is_none() {
+        if self.thread.as_ref().is_some_and(|(_, handle)| handle.is_finished()) {
+            error!("web: the thread died; it is started again");
+            (self.thread, self.served) = (None, None);
+        }
+        if self.served.as_ref() == wanted || self.again.is_some_and(|again| now < again) {
             return;
         }
         self.again = None;
-        // The old listeners first: they may have the same addresses.
-        if self.served.take().is_some() {
-            self.tell(Told::Close);
-        }
-        let Some(wanted) = wanted else { return };
-        match self.open(wanted) {
-            Ok(()) => {
-                self.served = Some(wanted.clone());
-                info!("web: {}", address_line(wanted));
-            }
-            Err(why) => {
-                warn!("web: {why}; tried again in {} s", AGAIN.as_secs());
-                self.again = Some((now + AGAIN, why));
+        if self.thread.is_none() && wanted.is_some() {
+            match thread::start(self.asking.clone(), Arc::clone(&self.wake), Arc::clone(&self.memory)) {
+                Ok(started) => self.thread = Some(started),
+                Err(error) => {
+                    let why = format!("cannot start the thread: {error}");
+                    warn!("web: {why}; tried again in {} s", AGAIN.as_secs());
+                    *lock(&self.memory.trouble) = Some(why);
+                    self.again = Some(now + AGAIN);
+                    return;
+                }
             }
         }
-    }
-
-    fn open(&mut self, wanted: &model::Web) -> Result<(), String> {
-        let listeners = wanted.listen.iter().map(|address| {
-            let address = SocketAddr::new(*address, wanted.port);
-            listen(address).map_err(|error| format!("cannot listen on {address}: {error}"))
-        });
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-        if self.thread.is_none() {
-            let started = thread::start(self.asking.clone(), Arc::clone(&self.wake));
-            self.thread = Some(started.map_err(|error| format!("cannot start the thread: {error}"))?);
-        }
-        self.tell(Told::Serve(listeners, Arc::new(wanted.clone())));
-        Ok(())
-    }
-
-    fn tell(&self, told: Told) {
         if let Some((sender, _)) = &self.thread {
-            // A thread that died is seen by `is_running`.
-            let _ = sender.send(told);
+            // One that just died is seen with the next turn.
+            let _ = sender.send(wanted.cloned().map(Arc::new));
         }
+        self.served = wanted.cloned();
     }
 
     /// When [`Web::configure`] has something to do again.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.again.as_ref().map(|(at, _)| *at)
+    pub const fn next_deadline(&self) -> Option<Instant> {
+        self.again
     }
 
-    /// Why nothing listens that should, if so.
-    pub fn trouble(&self) -> Option<&str> {
-        self.again.as_ref().map(|(_, why)| why.as_str())
+    /// What someone should look at. `now`: Unix time.
+    pub fn warnings(&self, now: u64) -> Vec<String> {
+        let trouble = lock(&self.memory.trouble).clone();
+        let tls = self.served.as_ref().and_then(|web| web.tls.as_ref());
+        let doubt = tls.and_then(|tls| tls::doubt(&tls.chain, i64::try_from(now).unwrap_or(i64::MAX)));
+        let place = tls.map(|tls| tls.certificate.display().to_string()).unwrap_or_default();
+        let doubt = doubt.map(|doubt| format!("{doubt}: {place}; renew it and reload"));
+        trouble.into_iter().chain(doubt).map(|why| format!("web listener: {why}")).collect()
     }
 
-    /// Whether the thread lives, or need not.
-    pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_none_or(|(_, handle)| !handle.is_finished())
+    /// What it says of itself; `None`: there is no listener.
+    pub fn status(&self) -> Option<WebStatus> {
+        let (web, tally) = (self.served.as_ref()?, &self.memory.tally);
+        let address = |address: &std::net::IpAddr| SocketAddr::new(*address, web.port).to_string();
+        Some(WebStatus {
+            addresses: web.listen.iter().map(address).collect(),
+            tls: web.tls.is_some(),
+            users: web.users.as_ref().map(|users| users.list.len()),
+            trouble: lock(&self.memory.trouble).clone(),
+            connections: tally.connections.load(Ordering::Relaxed),
+            accepted: tally.accepted.get(),
+            refused_busy: tally.refused_busy.get(),
+            gave_way: tally.gave_way.get(),
+            requests: tally.requests.get(),
+            bad_requests: tally.bad_requests.get(),
+            wrong_passwords: tally.wrong_passwords.get(),
+            limited: tally.limited.get(),
+            timeouts: tally.timeouts.get(),
+            failed_handshakes: tally.failed_handshakes.get(),
+        })
     }
 
     /// What the thread asks next.
@@ -162,19 +174,6 @@ impl Drop for Web {
             let _ = handle.join();
         }
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    use socket2::{Domain, Protocol, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(128)?;
-    Ok(socket.into())
 }
 
 fn address_line(web: &model::Web) -> String {

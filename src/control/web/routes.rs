@@ -21,7 +21,7 @@ use super::auth::{Door, Refusal, lock};
 use super::guard;
 use super::limits::{Attempts, Noise, Tally};
 use super::metrics::{self, Format, Wanted};
-use super::{Asked, Wake};
+use super::{Asked, Wake, page};
 use crate::control::socket::{Code, VERSION};
 use crate::control::status::Status;
 use crate::control::status::parts::{Part, Question};
@@ -70,8 +70,6 @@ type Members = BTreeMap<String, Bytes>;
 
 /// What all answers need.
 pub(super) struct Site {
-    /// The configuration.
-    pub web: Arc<model::Web>,
     /// The control loop.
     pub asks: Sender<Asked>,
     /// Wakes it.
@@ -88,10 +86,10 @@ pub(super) struct Site {
 
 impl Site {
     /// For a configuration.
-    pub fn new(web: Arc<model::Web>, asks: Sender<Asked>, wake: Wake, memory: Arc<Memory>) -> Site {
+    pub fn new(web: &model::Web, asks: Sender<Asked>, wake: Wake, memory: Arc<Memory>) -> Site {
         let door = Door::new(web.users.clone());
         let machine = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-        Site { web, asks, wake, door, machine, memory, drawn: Mutex::default() }
+        Site { asks, wake, door, machine, memory, drawn: Mutex::default() }
     }
 
     /// Puts something to the control loop.
@@ -225,21 +223,30 @@ async fn judge(site: &Arc<Site>, from: IpAddr, request: Request<Incoming>) -> Re
         }
     };
     match path {
+        "/api/page" if reads => page::picture(site, request.uri().query().unwrap_or_default()).await,
         _ if is_api => {
             let rest = path.get("/api/".len()..).unwrap_or_default();
             api::answer(site, &visitor, rest, request).await
         }
         "/metrics" => metrics(site, &request).await,
-        _ => text(StatusCode::NOT_FOUND, "there is no such page\n"),
+        _ => page::asset(&whole, request.headers())
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "there is no such page\n")),
     }
 }
 
 /// Whether the process works: its control loop and its workers. Never whether it is master.
 async fn healthz(site: &Site) -> Response<Body> {
-    match site.picture().await {
-        Some(_) => text(StatusCode::OK, "ok\n"),
-        None => text(StatusCode::SERVICE_UNAVAILABLE, "the control loop does not answer\n"),
-    }
+    let (to, answer) = oneshot::channel();
+    let why = match site.ask(Asked::Alive(to)) {
+        Err(why) => why,
+        Ok(()) => match timeout(LOOP, answer).await {
+            Ok(Ok(Ok(()))) => return text(StatusCode::OK, "ok\n"),
+            Ok(Ok(Err(why))) => why,
+            Ok(Err(_)) => "the engine ends".to_owned(),
+            Err(_) => format!("the control loop has not answered for {} s", LOOP.as_secs()),
+        },
+    };
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
 }
 
 /// What Prometheus reads.
