@@ -103,6 +103,7 @@ impl Status {
             Part::Vrrp => self.vrrp.is_some(),
             Part::Neighbors => self.neighbors.is_some(),
             Part::DropsByWorker => self.drops_by_worker.is_some(),
+            Part::Web => self.web.is_some(),
             _ => true,
         }
     }
@@ -127,6 +128,7 @@ impl Status {
             Part::Neighbors => serde_json::to_writer(out, &self.neighbors),
             Part::Drops => serde_json::to_writer(out, &self.drops),
             Part::DropsByWorker => serde_json::to_writer(out, &self.drops_by_worker),
+            Part::Web => serde_json::to_writer(out, &self.web),
             Part::Warnings => serde_json::to_writer(out, &self.warnings),
         }
     }
