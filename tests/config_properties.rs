@@ -376,6 +376,7 @@ fn engine_alone() -> impl Strategy<Value = Desired> {
             interfaces,
             addresses: addresses.into_iter().map(|(v6, number)| unicast(v6, number)).collect(),
             access: access.into(),
+            web: None,
             services: services
                 .into_iter()
                 .zip(own)

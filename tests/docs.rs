@@ -83,6 +83,55 @@ fn the_packet_path_names_only_reasons_that_there_are_and_all_that_new_flows_meet
     }
 }
 
+/// Words of each warning, and the file that says it.
+const WARNINGS: [(&str, &str); 24] = [
+    ("is down: ", "dataplane/io/facts.rs"),
+    ("has no carrier", "dataplane/io/facts.rs"),
+    ("(LRO)", "dataplane/io/facts.rs"),
+    ("(GRO)", "dataplane/io/facts.rs"),
+    ("takes VLAN tags off", "dataplane/io/facts.rs"),
+    ("is a veth", "dataplane/io/facts.rs"),
+    ("are used; packets for services on the others", "dataplane/io/open.rs"),
+    ("busy polling was refused", "dataplane/io/open.rs"),
+    ("frames cannot be given back to the kernel", "dataplane/io/open.rs"),
+    ("AF_PACKET: the kernel sees every packet too", "dataplane/io/open.rs"),
+    ("is UNREACHABLE", "control/run/report.rs"),
+    ("the kernel has the address", "control/startup.rs"),
+    ("is this machine: its packets are left to the kernel", "control/startup.rs"),
+    ("could not be run", "control/collect/health.rs"),
+    ("certificate ends", "health/probe/tls.rs"),
+    ("full NAT had no local port", "control/alarms.rs"),
+    ("could not be handed to the worker", "control/alarms.rs"),
+    ("found no room in the directory", "control/alarms.rs"),
+    ("a flood: in the last minute", "control/alarms.rs"),
+    ("brought back a good SYN cookie were refused", "control/alarms.rs"),
+    ("packets with incomplete checksums are dropped", "control/alarms.rs"),
+    ("answers ARP for", "control/claims/mod.rs"),
+    ("restart the engine to have it so", "control/startup.rs"),
+    ("cannot listen on", "control/web/mod.rs"),
+];
+
+#[test]
+fn operations_explains_every_warning() {
+    let rows = table(&read("docs/operations.md"), "| words | mean |");
+    let explained: Vec<&str> =
+        rows.iter().flat_map(|row| row[0].split("`, `")).map(|word| word.trim_matches('`')).collect();
+    assert_eq!(explained, WARNINGS.map(|(words, _)| words));
+    for (words, file) in WARNINGS {
+        let source = read(&format!("src/{file}")).replace("\\\n", "");
+        let source: String = source.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(source.contains(words.trim_end()), "{file} does not say `{words}`");
+    }
+    // A new one needs a row here: this many are made by these files.
+    let made = |file: &str, by: &str| read(&format!("src/{file}")).matches(by).count();
+    let of = |file: &str| WARNINGS.iter().filter(|(_, said_by)| *said_by == file).count();
+    assert_eq!(made("dataplane/io/facts.rs", "warnings.push("), of("dataplane/io/facts.rs"));
+    assert_eq!(
+        made("control/alarms.rs", "\n        alarm(\n") + made("control/alarms.rs", "all.push(Alarm {\n"),
+        of("control/alarms.rs")
+    );
+}
+
 #[test]
 fn operations_explains_every_reason_for_which_a_server_cannot_be_reached() {
     let name = String::new;

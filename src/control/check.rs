@@ -50,6 +50,9 @@ pub fn main(args: CheckArgs) -> ExitCode {
                 let notes = notes(desired).into_iter().map(|note| format!("{file}: note: {note}\n"));
                 let fine = format!("{file}: {}\n", summary(desired, outcome.warnings().count()));
                 super::print(&notes.chain([fine]).collect::<String>());
+                eprintln!(
+                    "next: `evenkeel doctor --config {file}` looks at this machine, `evenkeel run --config {file}` serves"
+                );
             }
             None => eprintln!("{file}: refused: {}", counted(outcome.errors().count(), "error")),
         }

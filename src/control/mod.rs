@@ -23,6 +23,7 @@ pub mod netlink;
 pub mod nexthop;
 pub mod persistence;
 pub mod plan;
+pub mod progress;
 pub mod replay;
 pub mod resolve;
 pub mod routers;

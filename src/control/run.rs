@@ -116,8 +116,9 @@ const HEALTH: Token = Token(3);
 /// From here on tokens are the control socket's.
 const SOCKET: Token = Token(16);
 
-/// How long start-up waits for the servers' Ethernet addresses before it goes on without the rest.
-const FIRST_RESOLUTION: Duration = Duration::from_millis(1500);
+/// How long start-up waits for the servers' Ethernet addresses before it goes on without the rest: those of a segment answer within
+/// milliseconds, and one server that is off must not keep the others' clients waiting.
+const FIRST_RESOLUTION: Duration = Duration::from_millis(500);
 
 /// Least time between two snapshots that only follow next hops.
 const HOPS_PAUSE: Duration = Duration::from_millis(50);
@@ -240,6 +241,7 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     // Not before the packets of a master would be served.
     engine.configure_routers()?;
     info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
+    info!("next: {}", startup::next_steps(&engine.desired));
     let ended = engine.serve(poll, server, &mut pipes);
     engine.routers.stop();
     info!("stopped");

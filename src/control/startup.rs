@@ -5,10 +5,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io::IsTerminal as _;
 use std::net::IpAddr;
+use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing::{info, warn};
 
+use super::socket::client::DEFAULT_SOCKET;
 use crate::dataplane::io::open::IoReport;
 use crate::model::{Desired, IoMode, Method, Place, Server, Service};
 
@@ -88,6 +90,15 @@ pub fn report(report: &IoReport, desired: &Desired) {
         );
     }
     report.warnings.iter().for_each(|warning| warn!("{warning}"));
+}
+
+/// How to look at the engine that runs now.
+pub fn next_steps(desired: &Desired) -> String {
+    let socket = &desired.control_socket;
+    let option =
+        if socket == Path::new(DEFAULT_SOCKET) { String::new() } else { format!(" --socket {}", socket.display()) };
+    let page = if desired.web.is_some() { "" } else { "; a status page and /metrics with `[web]` in the file" };
+    format!("`evenkeel status{option}`, `evenkeel top{option}`{page}")
 }
 
 /// Whether the kernel forwards packets of a family.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::Page;
 use super::file::{CaptureFile, FileError};
+use crate::control::progress;
 use crate::control::socket::Command;
 use crate::control::socket::client::{ClientError, DEFAULT_SOCKET, ask_with, failed};
 
@@ -154,6 +155,7 @@ fn write(args: &CaptureArgs, started: &Started, to_stdout: bool) -> Result<Why, 
     let mut file = CaptureFile::begin(BufWriter::new(out), &started.interfaces, started.snaplen)?;
     file.flush().map_err(wrong)?;
     let mut copies = 0;
+    let progress = progress::counting("frames", !to_stdout);
     let next = json!({ "action": "next", "capture": started.capture });
     loop {
         let answer = ask_with(&args.socket, Command::Capture, &next)?;
@@ -169,11 +171,13 @@ fn write(args: &CaptureArgs, started: &Started, to_stdout: bool) -> Result<Why, 
             written => written?,
         }
         copies += page.frames.len();
+        progress.set_position(copies as u64);
         let why = match page.ended.as_deref() {
             None => continue,
             Some("stopped") => "stopped",
             Some(bound) => &format!("as many {} as were asked for", if bound == "count" { "frames" } else { bound }),
         };
+        progress.finish_and_clear();
         let plural = if copies == 1 { "" } else { "s" };
         return Ok(Why::Engine(format!("{copies} frame{plural} captured, {} missed: {why}", page.missed)));
     }

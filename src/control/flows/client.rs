@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::FlowRow;
 use super::options::MOST_A_PAGE;
+use crate::control::progress;
 use crate::control::socket::Command;
 use crate::control::socket::client::{ClientError, DEFAULT_SOCKET, ask_with, failed};
 
@@ -117,6 +118,7 @@ fn list(args: &FlowsArgs, out: &mut impl Write) -> Result<(), ClientError> {
     if left == 0 {
         return Ok(());
     }
+    let progress = progress::counting("flows", !lists);
     loop {
         if lists {
             options.insert("limit".to_owned(), json!(left.min(MOST_A_PAGE)));
@@ -124,6 +126,7 @@ fn list(args: &FlowsArgs, out: &mut impl Write) -> Result<(), ClientError> {
         let answer = ask_with(&args.socket, Command::Flows, &Value::Object(options.clone()))?;
         let page: Page = serde_json::from_value(answer).map_err(|_| ClientError::Foreign(args.socket.clone()))?;
         matched += page.matched;
+        progress.set_position(matched);
         left = left.saturating_sub(page.flows.len());
         let done = page.next.is_null() || left == 0;
         if lists {
@@ -141,6 +144,7 @@ fn list(args: &FlowsArgs, out: &mut impl Write) -> Result<(), ClientError> {
             }
         }
         if done {
+            progress.finish_and_clear();
             break;
         }
         options.insert("from".to_owned(), page.next);

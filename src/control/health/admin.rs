@@ -223,13 +223,13 @@ impl Decisions {
         let old = self.book.iter().filter(|(key, decision)| named(&decision.name, &key.service) && is_asked(key));
         let old = old.filter(|(key, _)| !is_configured(desired, key));
         meant.extend(old.map(|(key, decision)| (*key, decision.name.clone(), false)));
-        if let Some(wanted) = question.service.as_deref().filter(|_| meant.is_empty()) {
-            if !desired.services.iter().any(|service| named(&service.name, &service.key)) {
-                let names = desired.services.iter().map(|service| service.name.as_str());
-                let near = nearest(wanted, names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-                let shown = cut(wanted);
-                return Err(format!("there is no service `{shown}`{near}"));
-            }
+        if let Some(wanted) = question.service.as_deref().filter(|_| meant.is_empty())
+            && !desired.services.iter().any(|service| named(&service.name, &service.key))
+        {
+            let names = desired.services.iter().map(|service| service.name.as_str());
+            let near = nearest(wanted, names).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            let shown = cut(wanted);
+            return Err(format!("there is no service `{shown}`{near}"));
         }
         match &question.server {
             Some(server) if meant.is_empty() => {

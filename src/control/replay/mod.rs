@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::control::compile::Registry;
-use crate::control::config;
+use crate::control::{config, progress};
 use crate::dataplane::flow::Seeds;
 use crate::dataplane::io::{BATCH, Frame, FrameMemory, PortIndex};
 use crate::dataplane::parse;
@@ -215,7 +215,11 @@ pub fn run(args: &ReplayArgs, out: &mut impl std::io::Write) -> Result<(), Repla
     let mut written = Written { output, report, with_replies: args.with_replies, out };
     let mut memory = Memory::new();
     let mut clock = Clock::new(records.first().map_or(Duration::ZERO, |r| r.time));
+    let progress = progress::towards(records.len(), "frames", false);
     for (number, record) in (1..).zip(&records) {
+        if number % 1024 == 0 {
+            progress.set_position(number as u64);
+        }
         let now = clock.advance(record.time);
         if clock.sweep_is_due() {
             pipeline.sweep(&snapshot, usize::MAX / 2, now);
@@ -237,6 +241,7 @@ pub fn run(args: &ReplayArgs, out: &mut impl std::io::Write) -> Result<(), Repla
         )?;
         written.extra(&mut pipeline, &memory, Some(number), record.time)?;
     }
+    progress.finish_and_clear();
     // What still waits when the capture ends waits in vain.
     let end = clock.now + Duration::from_millis(u64::from(desired.engine.fragment_wait_ms) * 2 + 1000);
     let now = clock.advance(end);

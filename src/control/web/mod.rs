@@ -12,6 +12,7 @@ mod connections;
 pub mod disk;
 mod guard;
 mod limits;
+pub mod metrics;
 mod routes;
 mod stream;
 mod thread;
@@ -179,3 +180,6 @@ fn address_line(web: &model::Web) -> String {
     let all = web.listen.iter().map(|address| format!("{scheme}://{}/", SocketAddr::new(*address, web.port)));
     format!("the status page is at {}", all.collect::<Vec<_>>().join(" and "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crossbeam::channel::Sender;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use super::api::{self, Asking};
 use super::auth::{Door, Refusal, lock};
 use super::guard;
 use super::limits::{Attempts, Noise, Tally};
+use super::metrics::{self, Format, Wanted};
 use super::{Asked, Wake};
 use crate::control::socket::{Code, VERSION};
 use crate::control::status::Status;
@@ -119,7 +120,10 @@ impl Site {
         if asked.is_narrow() || asked.parts.as_ref().is_some_and(|parts| parts.iter().any(rare)) {
             return None;
         }
-        let members = self.members(&self.picture().await?)?;
+        let Some(picture) = self.picture().await else {
+            return Some(api::busy("the control loop does not answer"));
+        };
+        let members = self.members(&picture)?;
         let mut bytes = b"{\"answer\":{".to_vec();
         for (name, value) in members.iter() {
             if !Part::ALL.iter().any(|part| part.name() == name && asked.wants(*part)) {
@@ -222,6 +226,7 @@ async fn judge(site: &Arc<Site>, from: IpAddr, request: Request<Incoming>) -> Re
             let rest = path.get("/api/".len()..).unwrap_or_default();
             api::answer(site, &visitor, rest, request).await
         }
+        "/metrics" => metrics(site, &request).await,
         _ => text(StatusCode::NOT_FOUND, "there is no such page\n"),
     }
 }
@@ -239,6 +244,20 @@ async fn healthz(site: &Site) -> Response<Body> {
         },
     };
     text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+}
+
+/// What Prometheus reads.
+async fn metrics(site: &Site, request: &Request<Incoming>) -> Response<Body> {
+    let wanted = match Wanted::read(request.uri().query().unwrap_or("")) {
+        Ok(wanted) => wanted,
+        Err(why) => return text(StatusCode::BAD_REQUEST, why + "\n"),
+    };
+    let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = Format::wanted(&accept.collect::<Vec<_>>().join(","));
+    match site.picture().await {
+        Some(status) => of_type(StatusCode::OK, format.content_type(), metrics::body(&status, &wanted, format).into()),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "the engine ends\n"),
+    }
 }
 
 /// A plain text.

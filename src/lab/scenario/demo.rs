@@ -88,6 +88,9 @@ pub fn run(options: &RunOptions, short: bool) -> Result<Report, LabError> {
     print!("{report}");
     let word = if report.passed() { "everything held" } else { "SOMETHING WENT WRONG" };
     println!("\n{word}; {:.0} s in all", start.elapsed().as_secs_f64());
+    println!(
+        "next: take the nearest example of configs/ (configs/README.md), then `evenkeel check FILE` and `evenkeel doctor --config FILE`"
+    );
     Ok(report)
 }
 

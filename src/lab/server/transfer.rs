@@ -9,7 +9,7 @@ use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::lab::bytes::Bytes;
 use crate::lab::error::LabError;
@@ -21,8 +21,9 @@ pub const WHOLE: u64 = u64::MAX;
 pub const NAME: usize = 16;
 /// Bytes that are made, sent or compared at a time.
 pub const BLOCK: usize = 64 << 10;
-/// How long one side waits for the other to take or give anything: several times what TCP waits before it sends again.
-pub const STILL: Duration = Duration::from_secs(20);
+/// How long one side waits for the other to take or give anything: several times what TCP waits before it sends again. Counted in
+/// waits of the socket, so that a machine that stood still meanwhile has not used it up.
+pub const STILL: Duration = Duration::from_secs(30);
 
 /// Starts the server on `port`, on every server of the site: on the service address where it has that one, else on its own.
 pub fn start_all(site: &mut Site, family: Family, port: u16) -> Result<(), LabError> {
@@ -93,15 +94,15 @@ pub fn check(connection: &TcpStream, expected: &mut Bytes, count: u64, stop: &At
 /// Fills `buffer`; gives up when nothing comes for [`STILL`], or the lab ends.
 pub fn read_all(mut connection: &TcpStream, buffer: &mut [u8], stop: &AtomicBool) -> io::Result<()> {
     let mut done = 0;
-    let mut moved = Instant::now();
+    let mut waited = Duration::ZERO;
     while done < buffer.len() {
         match connection.read(&mut buffer[done..]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
                 done += count;
-                moved = Instant::now();
+                waited = Duration::ZERO;
             }
-            Err(error) => waits_on(error, moved, stop)?,
+            Err(error) => waits_on(error, connection.read_timeout()?, &mut waited, stop)?,
         }
     }
     Ok(())
@@ -110,28 +111,30 @@ pub fn read_all(mut connection: &TcpStream, buffer: &mut [u8], stop: &AtomicBool
 /// Writes `buffer`; gives up when nothing is taken for [`STILL`], or the lab ends.
 pub fn write_all(mut connection: &TcpStream, buffer: &[u8], stop: &AtomicBool) -> io::Result<()> {
     let mut done = 0;
-    let mut moved = Instant::now();
+    let mut waited = Duration::ZERO;
     while done < buffer.len() {
         match connection.write(&buffer[done..]) {
             Ok(count) => {
                 done += count;
-                moved = Instant::now();
+                waited = Duration::ZERO;
             }
-            Err(error) => waits_on(error, moved, stop)?,
+            Err(error) => waits_on(error, connection.write_timeout()?, &mut waited, stop)?,
         }
     }
     Ok(())
 }
 
-fn waits_on(error: io::Error, moved: Instant, stop: &AtomicBool) -> io::Result<()> {
+/// Whether to go on after a call that brought nothing. `a_wait`: how long the socket waited for it.
+fn waits_on(error: io::Error, a_wait: Option<Duration>, waited: &mut Duration, stop: &AtomicBool) -> io::Result<()> {
     let patient = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    if patient {
+        *waited += a_wait.unwrap_or(STILL);
+    }
     match error.kind() {
         io::ErrorKind::Interrupted => Ok(()),
         _ if !patient => Err(error),
         _ if stop.load(Ordering::Relaxed) => Err(io::Error::other("the lab ends")),
-        _ if moved.elapsed() > STILL => {
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {STILL:?}")))
-        }
+        _ if *waited > STILL => Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {STILL:?}"))),
         _ => Ok(()),
     }
 }
