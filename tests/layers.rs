@@ -56,7 +56,7 @@ fn may_import(file: &str, layer: &str) -> &'static [&'static str] {
         (_, "dataplane") => &["model", "dataplane"],
         (_, "vrrp") => &["model", "programs", "priority", "vrrp"],
         (_, "health") => &["model", "programs", "priority", "health"],
-        (_, "control") => &["model", "programs", "tun", "dataplane", "vrrp", "health", "control"],
+        (_, "control") => &["model", "programs", "priority", "tun", "dataplane", "vrrp", "health", "control"],
         // The lab uses the program from outside, as its users do.
         (_, "lab") => &["model", "lab"],
         // For machines that run no engine.

@@ -208,7 +208,8 @@ pub(super) fn refused_as(status: StatusCode, code: Code, why: &str) -> Response<
     of_type(status, "application/json", Answer::refused_as(code, why).line().into())
 }
 
-fn busy(why: &str) -> Response<Body> {
+/// What the control loop is too busy for, or does not answer.
+pub(super) fn busy(why: &str) -> Response<Body> {
     let mut response = refused(Code::Failed, why);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response

@@ -1,6 +1,6 @@
 //! What bounds the clients of the web listener: how many passwords they may try, how often one is complained of, and counters.
 //!
-//! Owns numbers and tables of a fixed size. Pure but for the counters' atomics: time is a parameter.
+//! Owns numbers and tables of a fixed size. Never reads a clock: time is a parameter.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -181,3 +181,6 @@ fn address_line(web: &model::Web) -> String {
     let all = web.listen.iter().map(|address| format!("{scheme}://{}/", SocketAddr::new(*address, web.port)));
     format!("the status page is at {}", all.collect::<Vec<_>>().join(" and "))
 }
+
+#[cfg(test)]
+mod tests;

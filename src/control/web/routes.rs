@@ -120,7 +120,10 @@ impl Site {
         if asked.is_narrow() || asked.parts.as_ref().is_some_and(|parts| parts.iter().any(rare)) {
             return None;
         }
-        let members = self.members(&self.picture().await?)?;
+        let Some(picture) = self.picture().await else {
+            return Some(api::busy("the control loop does not answer"));
+        };
+        let members = self.members(&picture)?;
         let mut bytes = b"{\"answer\":{".to_vec();
         for (name, value) in members.iter() {
             if !Part::ALL.iter().any(|part| part.name() == name && asked.wants(*part)) {

@@ -157,7 +157,7 @@ async fn serve(mut told: mpsc::UnboundedReceiver<Wanted>, asks: Sender<Asked>, w
         again = trouble.as_ref().map(|_| tokio::time::Instant::now() + AGAIN);
         match &trouble {
             Some(why) if before != trouble => warn!("web: {why}; tried again every {} s", AGAIN.as_secs()),
-            None if before.is_some() => info!("web: all addresses are listened on"),
+            None if before.is_some() && wanted.is_some() => info!("web: all addresses are listened on"),
             _ => {}
         }
         *lock(&memory.trouble) = trouble;
@@ -170,6 +170,7 @@ async fn take(state: &State, open: &mut BTreeMap<SocketAddr, Listening>, web: &m
         Ok(config) => config.map(TlsAcceptor::from),
         Err(tls::Fault::Certificate(why) | tls::Fault::Key(why)) => {
             // `check` refuses it.
+            warn!("web: no TLS: {why}; nothing is served");
             *lock(&state.memory.trouble) = Some(format!("no TLS: {why}"));
             state.live.store(None);
             return close(open, |_| true).await;
