@@ -23,12 +23,12 @@ port = 80
 address = "10.0.0.11"
 [[service.server]]
 address = "10.0.0.12"
-[[vrrp.router]]
+[[virtual_router]]
 name = "VI_1"
 interface = "eth0"
 vrid = 51
 priority = 150
-addresses = ["192.0.2.10"]
+address = ["192.0.2.10"]
 "#;
 
 fn interface(name: &str) -> Interface {
