@@ -125,6 +125,6 @@ mod tests {
         let text = "           CPU0 CPU1\n  24:  1 2 PCI-MSI 5 eth0-TxRx-0\n  25:  1 2 PCI-MSI 6 i40e-eth0-TxRx-1\n  26: 0 0 PCI 7 \
                     eth01\n NMI: 4 eth0\n";
         assert_eq!(of_interface(text, "eth0"), [24, 25]);
-        assert_eq!(of_interface(text, "eth1"), []);
+        assert!(of_interface(text, "eth1").is_empty());
     }
 }
