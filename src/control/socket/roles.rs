@@ -89,6 +89,7 @@ mod tests {
             ("zero", json!({})),
             ("capture", json!({})),
             ("log", json!({ "level": "debug" })),
+            ("log", json!({ "level": "info", "for_s": 60 })),
         ];
         let peer = Peer { uid: 1000, gid: 1000, pid: 7 };
         let roles = Roles::default();
