@@ -9,7 +9,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 BUILD_TOOLS := cc=gcc
 LAB_TOOLS := nginx=nginx-light|nginx ethtool=ethtool setpriv=util-linux
 TEST_TOOLS := $(LAB_TOOLS) ip=iproute2 haproxy=haproxy keepalived=keepalived squid=squid tcpdump=tcpdump unbound=unbound \
-    dig=bind9-dnsutils
+    dig=bind9-dnsutils chromium=chromium
 XDP_TOOLS := clang=clang llvm-strip=llvm llvm-objdump=llvm
 
 .PHONY: demo test bench fuzz root lint unit xdp-objects licences short-demo

@@ -30,6 +30,8 @@ enum Command {
     Checks(crate::control::show::ChecksArgs),
     /// Print a script with which a shell completes commands and options.
     Completion(crate::control::manual::CompletionArgs),
+    /// Check a machine and a configuration before going live: what is wrong, and what mends it.
+    Doctor(crate::control::doctor::DoctorArgs),
     /// Show dropped packets by reason, and what each reason means.
     Drops(crate::control::show::DropsArgs),
     /// Show what happened to servers and services.
@@ -59,7 +61,7 @@ enum Command {
     Pktgen(crate::pktgen::PktgenArgs),
     /// Make the running engine read its configuration file again; a bad file changes nothing.
     Reload(crate::control::socket::client::ReloadArgs),
-    /// The real server's side of a tunnel.
+    /// Prepare and check a real server; take packets out of tunnels.
     Realserver(crate::realserver::RealserverArgs),
     /// Run the engine's pipeline over a capture, without privileges.
     Replay(crate::control::replay::ReplayArgs),
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => crate::control::check::main(args),
         Command::Checks(args) => crate::control::show::checks(args),
         Command::Completion(args) => crate::control::manual::completion(&args),
+        Command::Doctor(args) => crate::control::doctor::main(args),
         Command::Drops(args) => crate::control::show::drops(args),
         Command::Events(args) => crate::control::health::client::events(args),
         Command::Explain(args) => crate::control::explain::client::main(args),

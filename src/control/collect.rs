@@ -11,6 +11,8 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use super::apply::{Applied, totals};
 use super::compile::Drain;
 use super::counters;
@@ -298,7 +300,7 @@ fn ends(service: &Service, configured: &Server) -> Ends {
 }
 
 /// The members of a service by their ends.
-fn by_ends(service: &ServiceEntry) -> HashMap<Ends, &Member> {
+fn by_ends(service: &ServiceEntry) -> HashMap<Ends, &Member, RandomState> {
     service.members.iter().map(|member| ((member.address, member.port), member)).collect()
 }
 

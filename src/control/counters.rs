@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -113,9 +114,9 @@ struct Slot {
 /// The counters of all servers and services. `totals`, wherever it is asked for, says what a slot shows over all workers.
 #[derive(Debug, Default)]
 pub struct Counters {
-    slots: HashMap<u32, Slot>,
+    slots: HashMap<u32, Slot, RandomState>,
     /// What forgotten servers of a service had counted, and the service's own rates.
-    services: HashMap<ServiceKey, (Counts, Meter)>,
+    services: HashMap<ServiceKey, (Counts, Meter), RandomState>,
     estimated: Option<Duration>,
 }
 

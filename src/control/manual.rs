@@ -37,6 +37,16 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("evenkeel completion bash > /etc/bash_completion.d/evenkeel", "the shell completes commands and options")],
     ),
     (
+        "doctor",
+        &[
+            (
+                "evenkeel doctor --config /etc/evenkeel/lb.toml",
+                "before going live: what is wrong, and the command that mends it",
+            ),
+            ("evenkeel doctor --config /etc/evenkeel/lb.toml --listen 5", "also who else speaks VRRP on the segments"),
+        ],
+    ),
+    (
         "drops",
         &[
             ("evenkeel drops", "all drops since start, and what each reason means"),
@@ -89,7 +99,16 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("evenkeel persistence list --service web", "which client stays with which server, and until when")],
     ),
     ("pktgen", &[("evenkeel pktgen --help", "what it sends is said by its options")]),
-    ("realserver", &[("evenkeel realserver decap --help", "on a real server behind a tunnel")]),
+    (
+        "realserver",
+        &[
+            (
+                "evenkeel realserver prepare --vip 192.0.2.10",
+                "on a real server by direct routing; `verify` looks, `undo` puts back",
+            ),
+            ("evenkeel realserver decap --help", "on a real server behind a tunnel"),
+        ],
+    ),
     (
         "reload",
         &[

@@ -10,6 +10,7 @@ pub mod collect;
 pub mod compile;
 pub mod config;
 pub mod counters;
+pub mod doctor;
 pub mod edit;
 pub mod explain;
 pub mod flows;

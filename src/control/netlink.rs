@@ -153,6 +153,14 @@ impl Netlink {
             .collect())
     }
 
+    /// All interfaces with everything that the kernel says of them.
+    pub(crate) fn link_messages(&mut self) -> Result<Vec<LinkMessage>, NetlinkError> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self.ask("the interfaces", request, NLM_F_DUMP)?;
+        let link = |answer| if let RouteNetlinkMessage::NewLink(message) = answer { Some(message) } else { None };
+        Ok(answers.into_iter().filter_map(link).collect())
+    }
+
     /// All addresses.
     pub fn addresses(&mut self) -> Result<Vec<Address>, NetlinkError> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());

@@ -4,12 +4,17 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoIpTunnel, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::net::if_::InterfaceFlags;
+
+use super::wanted::{Tunnel, host, label};
 
 /// What became of the wish for a tunnel device of the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,131 @@ pub fn add_ipip(name: &str, mtu: u32) -> io::Result<KernelDevice> {
         let _ = delete(name);
     })?;
     Ok(KernelDevice::Made)
+}
+
+/// Makes a tunnel device of the kernel's, or finds the one that comes with its module, and switches it on.
+///
+/// # Errors
+/// What the kernel says, but for "no such kind of device".
+pub fn add_tunnel(tunnel: &Tunnel) -> io::Result<KernelDevice> {
+    if tunnel.external.is_some() || index(tunnel.name).is_err() {
+        // Asking for one of its kind makes the kernel load the module.
+        match ask(RouteNetlinkMessage::NewLink(tunnel_message(tunnel)), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(KernelDevice::Lacking),
+            Err(error) if tunnel.external.is_none() && error.raw_os_error() == Some(libc::EEXIST) => {}
+            result => result?,
+        }
+    }
+    switch(tunnel.name, true)?;
+    Ok(KernelDevice::Made)
+}
+
+fn tunnel_message(tunnel: &Tunnel) -> LinkMessage {
+    let kind = match tunnel.kind {
+        "ipip" => InfoKind::IpIp,
+        "sit" => InfoKind::SitTun,
+        "ip6tnl" => InfoKind::Ip6Tnl,
+        "gre" => InfoKind::GreTun,
+        _ => InfoKind::GreTun6,
+    };
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(tunnel.name.to_owned()));
+    let mut info = vec![LinkInfo::Kind(kind)];
+    // An attribute without a value: its length and its number.
+    let external = |number: u16| [4u16.to_ne_bytes(), number.to_ne_bytes()].concat();
+    info.extend(tunnel.external.map(|number| LinkInfo::Data(InfoData::Other(external(number)))));
+    link.attributes.push(LinkAttribute::LinkInfo(info));
+    link
+}
+
+/// Switches an interface on or off.
+///
+/// # Errors
+/// What the kernel says.
+pub fn switch(name: &str, on: bool) -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.header.index = index(name)?;
+    link.header.change_mask = LinkFlags::Up;
+    if on {
+        link.header.flags = LinkFlags::Up;
+    }
+    ask(RouteNetlinkMessage::SetLink(link), 0)
+}
+
+/// An address of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The address.
+    pub address: IpAddr,
+    /// Its interface.
+    pub interface: String,
+}
+
+/// All addresses of this machine, and all interfaces with whether they are up and whether they are Ethernet-like (neither
+/// loopback nor point-to-point: those ask by ARP).
+///
+/// # Errors
+/// What the kernel says.
+pub fn holdings() -> io::Result<(Vec<Held>, Vec<(String, bool, bool)>)> {
+    let (mut held, mut links): (Vec<Held>, Vec<(String, bool, bool)>) = (Vec::new(), Vec::new());
+    for entry in nix::ifaddrs::getifaddrs()? {
+        let name = entry.interface_name;
+        if !links.iter().any(|(known, ..)| *known == name) {
+            let asks = !entry
+                .flags
+                .intersects(InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_POINTOPOINT | InterfaceFlags::IFF_NOARP);
+            links.push((name.clone(), entry.flags.contains(InterfaceFlags::IFF_UP), asks));
+        }
+        let Some(address) = entry.address else { continue };
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())));
+        held.extend(ip.map(|address| Held { address, interface: name.clone() }));
+    }
+    Ok((held, links))
+}
+
+/// Puts a service address on an interface, as a host: IPv6 without duplicate address detection, which would find the appliance.
+///
+/// # Errors
+/// What the kernel says.
+pub fn add_address(address: IpAddr, interface: &str) -> io::Result<()> {
+    let mut message = address_message(address, interface)?;
+    if address.is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    ask(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Takes a service address off. `Ok(false)`: it was not there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn delete_address(address: IpAddr, interface: &str) -> io::Result<bool> {
+    let message = match address_message(address, interface) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(false),
+        message => message?,
+    };
+    match ask(RouteNetlinkMessage::DelAddress(message), 0) {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+fn address_message(address: IpAddr, interface: &str) -> io::Result<AddressMessage> {
+    let mut message = AddressMessage::default();
+    message.header.index = index(interface)?;
+    message.header.prefix_len = host(address);
+    message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.attributes.push(AddressAttribute::Local(address));
+    message.attributes.push(AddressAttribute::Address(address));
+    message.attributes.extend(label(interface).filter(|_| address.is_ipv4()).map(AddressAttribute::Label));
+    Ok(message)
+}
+
+/// Whether there is an interface of this name.
+pub fn exists(name: &str) -> bool {
+    index(name).is_ok()
 }
 
 /// Removes an interface.

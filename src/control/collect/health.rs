@@ -16,7 +16,7 @@ use crate::health::{CheckId, Outcome, Reason, RecordStatus};
 use crate::model::{Check, Desired, Server, ServerKey, Service};
 
 /// Checks by their number.
-pub type Known<'c> = HashMap<u64, &'c CheckStatus>;
+pub type Known<'c> = HashMap<u64, &'c CheckStatus, foldhash::fast::RandomState>;
 
 fn unix(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mio::Registry;
 use serde_json::{Map, Value, json};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Engine, unix_time};
 use crate::control::nexthop::Reason;
@@ -104,12 +104,8 @@ impl Engine {
         if let Err((code, why)) = asked.find(&self.desired) {
             return Answer::refused_as(code, why);
         }
-        match serde_json::to_value(self.status_of(&asked)) {
-            Ok(Value::Object(mut members)) => {
-                members.retain(|name, _| Part::ALL.iter().any(|part| part.name() == name && asked.wants(*part)));
-                Answer::Done(Value::Object(members))
-            }
-            Ok(other) => Answer::Done(other),
+        match self.status_of(&asked).written(|part| asked.wants(part)) {
+            Ok(text) => Answer::Written(text),
             Err(error) => Answer::refused(error.to_string()),
         }
     }
@@ -125,6 +121,7 @@ impl Engine {
                 Asked::Picture(to) => {
                     let picture = self.web.picture(now).unwrap_or_else(|| {
                         let picture = Arc::new(self.status_of(&parts::Question::default()));
+                        debug!("a picture for the web listener took {} us", now.elapsed().as_micros());
                         self.web.keep(&picture, now);
                         picture
                     });

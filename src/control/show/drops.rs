@@ -12,7 +12,7 @@ use crate::dataplane::verdict::DropReason;
 const MOST_COLUMNS: usize = 8;
 
 /// What a reason means; a newer engine may know more reasons than this program.
-fn meaning(name: &str) -> &'static str {
+pub(in crate::control) fn meaning(name: &str) -> &'static str {
     let known = DropReason::ALL.iter().find(|reason| reason.name() == name);
     known.map_or("This program does not know it: the engine is of another version.", |reason| reason.describe())
 }

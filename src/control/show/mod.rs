@@ -2,7 +2,7 @@
 //!
 //! Owns their arguments, and which parts of the status each asks for. Changes nothing.
 
-mod drops;
+pub(in crate::control) mod drops;
 mod neighbors;
 mod routers;
 pub mod services;

@@ -137,6 +137,8 @@ pub struct Request {
 pub enum Answer {
     /// Done; the value says what.
     Done(Value),
+    /// Done; the value says what, and is written as JSON already, for it can be large.
+    Written(String),
     /// Not done.
     Refused {
         /// Why not.
@@ -162,6 +164,9 @@ impl Answer {
     /// The line that goes to the client, newline included.
     pub fn line(&self) -> Vec<u8> {
         let value = match self {
+            Answer::Written(text) => {
+                return format!("{{\"answer\":{text},\"ok\":true,\"version\":{VERSION}}}\n").into_bytes();
+            }
             Answer::Done(value) => json!({ "version": VERSION, "ok": true, "answer": value }),
             Answer::Refused { error, code, problems } => {
                 json!({ "version": VERSION, "ok": false, "error": error, "code": code, "problems": problems })

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Status;
 use crate::control::config::problem::nearest;
 use crate::control::naming::{cut, end, is_key};
 use crate::control::socket::Code;
@@ -73,6 +74,63 @@ impl Part {
     /// Whether it comes without being named: what only looks closer does not.
     const fn is_usual(self) -> bool {
         !matches!(self, Part::Neighbors | Part::DropsByWorker)
+    }
+}
+
+impl Status {
+    /// The parts that are wanted, as one JSON object. It is written piece by piece, for with many servers it is large.
+    ///
+    /// # Errors
+    /// What JSON cannot say; there is no such thing in a status.
+    pub fn written(&self, wants: impl Fn(Part) -> bool) -> serde_json::Result<String> {
+        let mut out = vec![b'{'];
+        for part in Part::ALL.iter().copied().filter(|part| wants(*part) && self.has(*part)) {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            serde_json::to_writer(&mut out, part.name())?;
+            out.push(b':');
+            self.write_part(part, &mut out)?;
+        }
+        out.push(b'}');
+        // It is UTF-8: that is what JSON is written in.
+        Ok(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    /// Whether there is something to say: some parts can be absent.
+    pub const fn has(&self, part: Part) -> bool {
+        match part {
+            Part::Vrrp => self.vrrp.is_some(),
+            Part::Neighbors => self.neighbors.is_some(),
+            Part::DropsByWorker => self.drops_by_worker.is_some(),
+            Part::Web => self.web.is_some(),
+            _ => true,
+        }
+    }
+
+    /// Appends a part as JSON.
+    ///
+    /// # Errors
+    /// As [`Status::written`].
+    pub fn write_part(&self, part: Part, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        match part {
+            Part::Engine => serde_json::to_writer(out, &self.engine),
+            Part::Config => serde_json::to_writer(out, &self.config),
+            Part::Interfaces => serde_json::to_writer(out, &self.interfaces),
+            Part::Workers => serde_json::to_writer(out, &self.workers),
+            Part::Services => serde_json::to_writer(out, &self.services),
+            Part::Timeouts => serde_json::to_writer(out, &self.timeouts),
+            Part::Checks => serde_json::to_writer(out, &self.checks),
+            Part::LocalPorts => serde_json::to_writer(out, &self.local_ports),
+            Part::LimitedClients => serde_json::to_writer(out, &self.limited_clients),
+            Part::Persistence => serde_json::to_writer(out, &self.persistence),
+            Part::Vrrp => serde_json::to_writer(out, &self.vrrp),
+            Part::Neighbors => serde_json::to_writer(out, &self.neighbors),
+            Part::Drops => serde_json::to_writer(out, &self.drops),
+            Part::DropsByWorker => serde_json::to_writer(out, &self.drops_by_worker),
+            Part::Web => serde_json::to_writer(out, &self.web),
+            Part::Warnings => serde_json::to_writer(out, &self.warnings),
+        }
     }
 }
 
@@ -218,6 +276,28 @@ mod tests {
         members.sort_unstable();
         names.sort_unstable();
         assert_eq!(members, names);
+    }
+
+    #[test]
+    fn a_status_is_written_as_it_is_read() {
+        let full = Status {
+            vrrp: Some(Default::default()),
+            neighbors: Some(Vec::new()),
+            drops: [("no-server".to_owned(), 7)].into(),
+            drops_by_worker: Some(vec![[("no-server".to_owned(), 7)].into()]),
+            warnings: vec!["\"é\"\n".to_owned()],
+            ..Status::default()
+        };
+        for status in [full, Status::default()] {
+            let whole: Value = serde_json::from_str(&status.written(|_| true).unwrap()).unwrap();
+            assert_eq!(whole, serde_json::to_value(&status).unwrap());
+            let two = status.written(|part| matches!(part, Part::Drops | Part::Vrrp)).unwrap();
+            let two: Value = serde_json::from_str(&two).unwrap();
+            let mut wanted = serde_json::to_value(&status).unwrap();
+            wanted.as_object_mut().unwrap().retain(|name, _| name == "drops" || name == "vrrp");
+            assert_eq!(two, wanted);
+            assert_eq!(status.written(|_| false).unwrap(), "{}");
+        }
     }
 
     #[test]

@@ -89,6 +89,7 @@ fn example() -> Status {
         timeouts: TimeoutsStatus::default(),
         checks: Vec::new(),
         local_ports: LocalPortsStatus::default(),
+        web: None,
         limited_clients: LimitedClientsStatus::default(),
         persistence: PersistenceStatus::default(),
         drops: [("no-next-hop".to_owned(), 4), ("truncated".to_owned(), 9)].into(),

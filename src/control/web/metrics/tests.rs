@@ -187,7 +187,7 @@ fn everything() -> Status {
 
 #[test]
 fn the_answer_is_sound_and_says_what_the_status_says() {
-    let samples = read(&body(&everything(), &Wanted::default(), Format::Plain));
+    let samples = read(&body(&everything(), &Tally::default(), &Wanted::default(), Format::Plain));
     let get = |name: &str, labels: &[(&str, &str)]| {
         let labels: Vec<_> = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         samples.get(&(name.to_owned(), labels)).copied()
@@ -255,8 +255,36 @@ fn described_labels() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 #[test]
+fn a_server_has_few_samples() {
+    let one = |name: &str, servers: usize| {
+        let mut service = everything().services.remove(1);
+        name.clone_into(&mut service.name);
+        let mut server = service.servers.remove(0);
+        server.health = None;
+        "dr".clone_into(&mut server.configured_method);
+        (server.out_packets, server.weight) = (0, 1);
+        service.servers = (0..servers)
+            .map(|n| ServerStatus {
+                address: format!("10.200.0.{n}"),
+                packets: 1 << 40,
+                bytes: 1 << 45,
+                ..server.clone()
+            })
+            .collect();
+        let status = Status { services: vec![service], ..Status::default() };
+        body(&status, &Tally::default(), &Wanted::default(), Format::Plain)
+    };
+    let (few, many) = (one("service-123", 0), one("service-123", 200));
+    let samples = |body: &str| body.lines().filter(|line| line.starts_with("evenkeel_server_")).count();
+    assert_eq!(samples(&many), 200 * 8);
+    // What docs/metrics.md says of a large answer.
+    let each = (many.len() - few.len()) / 200;
+    assert!((560..720).contains(&each), "{each} bytes");
+}
+
+#[test]
 fn nothing_at_all_is_sound_too() {
-    let samples = read(&body(&Status::default(), &Wanted::default(), Format::Plain));
+    let samples = read(&body(&Status::default(), &Tally::default(), &Wanted::default(), Format::Plain));
     assert_eq!(samples.get(&("evenkeel_warnings".to_owned(), Vec::new())), Some(&0.0));
     assert!(!samples.keys().any(|(name, _)| name.starts_with("evenkeel_vrrp")));
 }
@@ -264,13 +292,16 @@ fn nothing_at_all_is_sound_too() {
 #[test]
 fn openmetrics_says_the_same_and_ends() {
     let status = everything();
-    let plain = body(&status, &Wanted::default(), Format::Plain);
-    let open = body(&status, &Wanted::default(), Format::OpenMetrics);
+    let plain = body(&status, &Tally::default(), &Wanted::default(), Format::Plain);
+    let open = body(&status, &Tally::default(), &Wanted::default(), Format::OpenMetrics);
     let samples = |text: &str| -> Vec<String> {
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.starts_with("process_"));
         lines.map(str::to_owned).collect()
     };
     assert_eq!(samples(&plain), samples(&open));
+    // There a counter's family has its name without `_total`, which no gauge may have.
+    let bare: HashSet<&str> = names().into_iter().map(|name| name.trim_end_matches("_total")).collect();
+    assert_eq!(bare.len(), names().len());
     assert!(open.ends_with("\n# EOF\n") && !plain.contains("# EOF"));
     assert!(open.contains("\n# TYPE evenkeel_drops counter\nevenkeel_drops_total{"));
 }
@@ -278,7 +309,8 @@ fn openmetrics_says_the_same_and_ends() {
 #[test]
 fn servers_are_left_out_on_request() {
     let status = everything();
-    let of = |query: &str| read(&body(&status, &Wanted::read(query).expect("is sound"), Format::Plain));
+    let of =
+        |query: &str| read(&body(&status, &Tally::default(), &Wanted::read(query).expect("is sound"), Format::Plain));
     let has = |samples: &Samples, name: &str, value: &str| {
         samples.keys().any(|(known, labels)| known == name && labels.iter().any(|(_, label)| label == value))
     };
