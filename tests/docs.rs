@@ -84,7 +84,7 @@ fn the_packet_path_names_only_reasons_that_there_are_and_all_that_new_flows_meet
 }
 
 /// Words of each warning, and the file that says it.
-const WARNINGS: [(&str, &str); 24] = [
+const WARNINGS: [(&str, &str); 27] = [
     ("is down: ", "dataplane/io/facts.rs"),
     ("has no carrier", "dataplane/io/facts.rs"),
     ("(LRO)", "dataplane/io/facts.rs"),
@@ -108,7 +108,10 @@ const WARNINGS: [(&str, &str); 24] = [
     ("packets with incomplete checksums are dropped", "control/alarms.rs"),
     ("answers ARP for", "control/claims/mod.rs"),
     ("restart the engine to have it so", "control/startup.rs"),
-    ("cannot listen on", "control/web/mod.rs"),
+    ("cannot listen on", "control/web/thread.rs"),
+    ("the certificate expires in", "control/web/tls.rs"),
+    ("the certificate expired", "control/web/tls.rs"),
+    ("the certificate is not valid yet", "control/web/tls.rs"),
 ];
 
 #[test]

@@ -40,7 +40,7 @@ fn curl(rig: &Rig, trusted: &PathBuf, words: &[&str], path: &str) -> Option<(u16
     command.arg(trusted).args(words).arg(format!("https://localhost:{PORT}{path}"));
     let output = rig.site.lab.output(APPLIANCE, &command).ok()?;
     let (body, code) = output.trim_end().rsplit_once('\n')?;
-    Some((code.parse().ok()?, body.to_owned()))
+    Some((code.parse().ok()?, body.trim_end().to_owned()))
 }
 
 fn state(rig: &Rig, server: usize) -> String {

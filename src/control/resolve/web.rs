@@ -48,11 +48,6 @@ pub(super) fn web(entry: &Entry, read: ReadFile<'_>, out: &mut Collector<'_>) ->
         }
         Some(file) => users(entry, &file, &admins.value, read, out).map(Some),
     };
-    if listen.value.is_empty() {
-        out.error(listen.at, entry.key("address"), "there is no address to listen on")
-            .expected("an address of this machine, or no `[web]` at all");
-        return None;
-    }
     let same = |one: &IpAddr, other: &IpAddr| {
         one == other || one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified())
     };

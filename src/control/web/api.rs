@@ -145,11 +145,15 @@ async fn ask(site: &Arc<Site>, visitor: &Visitor, line: &[u8], stream: bool) -> 
     if needed == Role::Admin {
         info!("web: `{name}` asked for by {visitor}");
     }
-    if request.command == Command::Status
-        && let Ok(asked) = Question::read(&request.options)
-        && let Some(answer) = site.pictured(&asked).await
-    {
-        return answer;
+    if request.command == Command::Status {
+        match Question::read(&request.options) {
+            Err(why) => return refused(Code::Invalid, &why),
+            Ok(asked) => {
+                if let Some(answer) = site.pictured(&asked).await {
+                    return answer;
+                }
+            }
+        }
     }
     let follows = request.options.get("follow") == Some(&Value::Bool(true));
     let room = if follows { &site.memory.rooms.followers } else { &site.memory.rooms.askers };
@@ -346,7 +350,11 @@ impl hyper::body::Body for Asking {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.ended { SizeHint::with_exact(self.piece.len() as u64) } else { SizeHint::default() }
+        if self.ended && self.again.is_none() {
+            SizeHint::with_exact(self.piece.len() as u64)
+        } else {
+            SizeHint::default()
+        }
     }
 }
 
