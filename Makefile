@@ -1,6 +1,7 @@
 # make demo    real HTTP across the appliance, its servers swapped under load, a pair that fails over (root; about a minute)
 # make test    everything that proves the project (the lab tests need root)
 # make bench   the measurements of docs/performance.md
+# make deb     the Debian package, into target/deb
 # make fuzz    the fuzzers, for a while
 
 CARGO ?= cargo
@@ -12,7 +13,7 @@ TEST_TOOLS := $(LAB_TOOLS) ip=iproute2 haproxy=haproxy keepalived=keepalived squ
     dig=bind9-dnsutils chromium=chromium
 XDP_TOOLS := clang=clang llvm-strip=llvm llvm-objdump=llvm
 
-.PHONY: demo test bench fuzz root lint unit xdp-objects licences short-demo
+.PHONY: deb demo test bench fuzz root lint unit xdp-objects licences short-demo
 
 demo: root
 	@.ci/need $(BUILD_TOOLS) '$(subst $() ,' ',$(LAB_TOOLS))'
@@ -56,6 +57,10 @@ short-demo: unit
 
 bench:
 	bench/run.sh
+
+deb:
+	$(CARGO) build --release --locked --bin evenkeel
+	packaging/deb/build.sh target/release/evenkeel
 
 fuzz:
 	fuzz/run.sh

@@ -1,7 +1,7 @@
 #!/bin/bash
 # make bench: every measurement of docs/performance.md, into bench/results/ as text and JSON, with the machine's facts.
 #
-#   bench/run.sh [--quick] [micro|stalls|filter|checks|control|end_to_end|instructions|oracle]...     all parts where none is named
+#   bench/run.sh [--quick] [micro|stalls|filter|checks|control|end_to_end|watched|instructions|oracle]...     all parts where none is named
 #
 # Takes about half an hour on two quiet cores, a few minutes with --quick. The end-to-end part needs root and works in
 # network namespaces of its own; the oracle part needs the oracle's folder (ORACLE, see bench/oracle.sh).
@@ -13,11 +13,11 @@ PARTS=()
 for word in "$@"; do
     case $word in
     --quick) QUICK=--quick ;;
-    micro | stalls | filter | checks | control | end_to_end | instructions | oracle) PARTS+=("$word") ;;
+    micro | stalls | filter | checks | control | end_to_end | watched | instructions | oracle) PARTS+=("$word") ;;
     *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
-[ ${#PARTS[@]} = 0 ] && PARTS=(micro stalls filter checks control end_to_end instructions oracle)
+[ ${#PARTS[@]} = 0 ] && PARTS=(micro stalls filter checks control end_to_end watched instructions oracle)
 mkdir -p "$RESULTS"
 
 version() { "$@" 2>/dev/null | head -1 || true; }
@@ -77,6 +77,14 @@ for part in "${PARTS[@]}"; do
             continue
         fi
         target/release/examples/end_to_end $QUICK --json "$RESULTS/end_to_end.json" | tee "$RESULTS/end_to_end.txt" || failed=1
+        ;;
+    watched)
+        if [ "$(id -u)" != 0 ]; then
+            echo "SKIPPED: watched: needs root"
+            continue
+        fi
+        target/release/examples/watched --pairs "$([ -n "$QUICK" ] && echo 10 || echo 100)" --json "$RESULTS/watched.json" |
+            tee "$RESULTS/watched.txt" || failed=1
         ;;
     instructions) bench/instructions.sh || failed=1 ;;
     oracle) REPS=${REPS:-$([ -n "$QUICK" ] && echo 1 || echo 1 2 3 4 5)} bench/oracle.sh || failed=1 ;;

@@ -226,6 +226,14 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Whether nothing is configured yet: the engine waits for its first interface or virtual router.
+    pub const fn is_idle(&self) -> bool {
+        self.interfaces.is_empty()
+            && self.services.is_empty()
+            && self.addresses.is_empty()
+            && self.vrrp.routers.is_empty()
+    }
+
     /// These services, with the defaults of the configuration file: no interfaces, no virtual routers.
     pub fn of(services: Vec<Service>) -> Desired {
         Desired {

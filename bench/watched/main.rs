@@ -8,7 +8,6 @@
 //!
 //! Also from the start of the process to the first packet at the sink: `--only start`.
 
-#[expect(dead_code, reason = "the parts that other measurements need")]
 #[path = "../end_to_end/quiet.rs"]
 mod quiet;
 #[expect(dead_code, reason = "the parts that other measurements need")]

@@ -51,6 +51,8 @@ enum Command {
     },
     /// Networks of namespaces with real clients and servers around the appliance.
     Lab(crate::lab::LabArgs),
+    /// Show or change what the running engine logs.
+    Log(crate::control::log::client::LogArgs),
     /// Print this program's manual page, or write one for each command.
     Man(crate::control::manual::ManArgs),
     /// Show how each server is reached: router, interface, Ethernet address; or why it is not.
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => crate::control::import::main(args),
         Command::Ipvsadm { args } => crate::control::ipvsadm::main(&args),
         Command::Lab(args) => crate::lab::main(args),
+        Command::Log(args) => crate::control::log::client::main(args),
         Command::Man(args) => crate::control::manual::man(&args),
         Command::Neighbors(args) => crate::control::show::neighbors(args),
         Command::Persistence(args) => crate::control::socket::client::persistence(args),

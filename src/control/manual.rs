@@ -81,6 +81,13 @@ pub const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("ipvsadm", &[("evenkeel ipvsadm -Ln --stats", "services and servers as ipvsadm prints them")]),
     ("lab", &[("evenkeel lab run web-nat --keep", "a deployment in namespaces, to look around in")]),
     (
+        "log",
+        &[
+            ("evenkeel log", "what is logged now"),
+            ("evenkeel log vrrp=debug,info --for 10m", "more of VRRP for ten minutes, then as before"),
+        ],
+    ),
+    (
         "man",
         &[
             ("evenkeel man | man -l -", "this program's manual page"),

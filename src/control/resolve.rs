@@ -166,7 +166,17 @@ fn interfaces(file: &Entry, out: &mut Collector<'_>) -> Vec<Interface> {
     let served = ["service", "address"].iter().any(|table| !file.tables(table).is_empty());
     let kernel_alone = !file.tables("virtual_router").is_empty() && !vrrp::in_the_engine(file) && !served;
     if file.tables("interface").is_empty() && !kernel_alone {
-        no_interface(file, out);
+        // A package's first file says how the engine is reached and nothing else. One that says nothing at all may have been cut
+        // off on the way, and must not take everything away.
+        let begun = !file.tables("web").is_empty() || file.tables("control").iter().any(|table| table.at > 0);
+        let parts = ["service", "address", "neighbor", "virtual_router", "sync_group"];
+        if begun && parts.iter().all(|table| file.tables(table).is_empty()) {
+            out.warning(0, "interface", "nothing is configured yet: no interface, no service, no virtual router")
+                .expected("`[[interface]]` and `[[service]]`, or `[[virtual_router]]`")
+                .help("write them into this file and restart the engine; configs/ and docs/config.md show how");
+        } else {
+            no_interface(file, out);
+        }
     }
     for entry in file.tables("interface") {
         let Some(name) = entry.text("name") else { continue };

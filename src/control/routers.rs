@@ -16,6 +16,8 @@ pub struct Routers {
     wiring: Wiring,
     /// Services that are tracked, and what was said of them last.
     tracked: Vec<(String, bool)>,
+    /// The driver's last word of itself, and how many there were.
+    heard: (Option<Arc<VrrpStatus>>, u64),
 }
 
 /// Services that a router or a group tracks.
@@ -35,7 +37,7 @@ impl Routers {
         let mut kept = socket.as_os_str().to_owned();
         kept.push(".addresses");
         let wiring = Wiring { mastery, beats, kept: PathBuf::from(kept) };
-        Routers { driver: None, wiring, tracked: Vec::new() }
+        Routers { driver: None, wiring, tracked: Vec::new(), heard: (None, 0) }
     }
 
     /// Takes a configuration over. Virtual routers that it does not change are not touched. `is_up`: as for
@@ -85,6 +87,18 @@ impl Routers {
     /// What VRRP says of itself; `None` where there never was a virtual router.
     pub fn status(&self) -> Option<Arc<VrrpStatus>> {
         self.driver.as_ref().map(Driver::status)
+    }
+
+    /// A number that grows while VRRP turns: at least once a second. `None` where there is no virtual router.
+    pub fn turns(&mut self) -> Option<u64> {
+        let now = self.status().filter(|status| !status.routers.is_empty())?;
+        let (heard, count) = &mut self.heard;
+        // Each word is a new one; the old one is kept so that its place is not taken by the next.
+        if heard.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &now)) {
+            *count += 1;
+            *heard = Some(now);
+        }
+        Some(*count)
     }
 
     /// Whether VRRP runs, where it should.

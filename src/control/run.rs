@@ -9,6 +9,7 @@ mod explain;
 mod health;
 mod people;
 mod report;
+mod systemd;
 mod zero;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::alarms::Alarms;
 use super::apply::{self, Applied, ApplyError, Machine};
@@ -35,11 +36,14 @@ use super::edit::Running;
 use super::flows::Listings;
 use super::groups::Groups;
 use super::health::watch::{Prospect, Wake, Watch};
+use super::log::{self, Levels};
 use super::netlink::NetlinkError;
 use super::nexthop::tracker::Tracker;
 use super::nexthop::{Path as Way, Reason};
 use super::persistence::Question;
 use super::routers::Routers;
+use super::service;
+use super::service::notify::Notify;
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::startup;
@@ -60,9 +64,13 @@ pub struct RunArgs {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Least severity that is logged.
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    /// Least severity that is logged: off, error, warn, info, debug or trace; or also for a part, as in `vrrp=debug,info`. `evenkeel
+    /// log` changes it later.
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log::level)]
     log_level: String,
+    /// Keep all capabilities and allow all system calls, to the engine and to the scripts that it starts.
+    #[arg(long)]
+    no_sandbox: bool,
 }
 
 /// Why the engine does not run.
@@ -131,11 +139,21 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// Runs `evenkeel run`.
 pub fn main(args: RunArgs) -> ExitCode {
-    startup::log_to_stderr(&args.log_level);
-    match run(&args.config) {
+    log::begin(&args.log_level);
+    // Before there is another thread: all get what this one has.
+    if args.no_sandbox {
+        service::warn_unconfined();
+    } else {
+        service::confine();
+    }
+    match run(&args.config, &args.log_level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Config(refused)) => {
-            eprintln!("{refused}");
+            if log::goes_to_journal() {
+                error!("{refused}");
+            } else {
+                eprintln!("{refused}");
+            }
             ExitCode::FAILURE
         }
         Err(failure) => {
@@ -149,7 +167,7 @@ pub fn main(args: RunArgs) -> ExitCode {
 ///
 /// # Errors
 /// [`RunError`]: why it did not start, or why it had to stop.
-pub fn run(file: &Path) -> Result<(), RunError> {
+pub fn run(file: &Path, levels: &str) -> Result<(), RunError> {
     let Loaded { desired, warnings, text } = config::load(file)?;
     let name = file.display().to_string();
     for warning in &warnings {
@@ -166,6 +184,9 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     let server = Server::bind(&desired.control_socket, poll.registry(), SOCKET)?;
     let Opened { workers: ios, gates, report } = open::open(&desired.interfaces, &desired.engine)?;
     startup::report(&report, &desired);
+    if let Err(failure) = service::privileges::reduce_after_opening() {
+        warn!("privileges: {failure}");
+    }
 
     let now = Instant::now();
     let mut tracker = Tracker::open(&desired, now)?;
@@ -232,6 +253,8 @@ pub fn run(file: &Path) -> Result<(), RunError> {
         saving: None,
         people,
         web,
+        notify: Notify::new(now),
+        levels: Levels::new(levels),
     };
     engine.applied.open(&engine.desired, &engine.tracker.facts().addresses)?;
     engine.note_unreachable();
@@ -242,7 +265,10 @@ pub fn run(file: &Path) -> Result<(), RunError> {
     engine.configure_routers()?;
     info!("ready: {}", summary(&engine.desired, warnings.len()).trim_start_matches("fine: "));
     info!("next: {}", startup::next_steps(&engine.desired));
+    let line = engine.state_line();
+    engine.notify.ready(&line);
     let ended = engine.serve(poll, server, &mut pipes);
+    engine.notify.stopping();
     engine.routers.stop();
     info!("stopped");
     ended
@@ -274,6 +300,12 @@ fn machine<'t>(desired: &Desired, tracker: &'t Tracker, report: &IoReport, start
 /// Servers by how they are reached.
 fn servers(desired: &Desired) -> impl Iterator<Item = (IpAddr, Way)> {
     desired.services.iter().flat_map(Service::all_servers).map(|s| (s.address, Way::of(s.method)))
+}
+
+/// Notes what a client asks, for who looks for the client that asks too much.
+fn asked(command: Command) -> Command {
+    debug!("asked: {}", command.name());
+    command
 }
 
 /// A running engine.
@@ -324,6 +356,10 @@ struct Engine {
     saving: Option<Saving>,
     /// Metrics and the status page.
     web: Web,
+    /// systemd, where it listens.
+    notify: Notify,
+    /// What is logged.
+    levels: Levels,
     // Last: scripts that still run are waited for a little.
     people: People,
 }
@@ -363,7 +399,8 @@ impl Engine {
             server.set_roles(&self.desired.roles);
             self.web.configure(self.desired.web.as_ref(), now);
             self.on_web(&mut server, poll.registry(), now);
-            server.turn(poll.registry(), now, |request, client| match request.command {
+            self.levels.turn(now);
+            server.turn(poll.registry(), now, |request, client| match asked(request.command) {
                 Command::Status => self.status(&request.options).into(),
                 Command::Reload => self.asked_to_reload(&request.options, now).into(),
                 Command::Edit => self.edit(&request.options, now).into(),
@@ -377,6 +414,7 @@ impl Engine {
                 },
                 Command::Capture => self.catching.begin(client, &request.options, &self.shared, &self.desired, now),
                 Command::Explain => self.explain(client, &request.options, now),
+                Command::Log => self.levels.answer(&request.options, now).into(),
                 Command::Zero => match counters::Question::read(&request.options) {
                     Ok(question) => self.zero(&question).into(),
                     Err(why) => Answer::refused(why).into(),
@@ -425,7 +463,7 @@ impl Engine {
         if let Some(deadline) = self.health_deadline() {
             until = until.min(deadline);
         }
-        if let Some(deadline) = self.web.next_deadline() {
+        for deadline in self.web.next_deadline().into_iter().chain(self.levels.next_deadline()) {
             until = until.min(deadline);
         }
         if let Some(deadline) = self.people.events.next_deadline() {
@@ -476,6 +514,7 @@ impl Engine {
             if !self.watch.is_running() || !self.people.are_running() {
                 return Err(RunError::HealthDied);
             }
+            self.tell_systemd(now);
             self.on_health_tick(now);
             self.hops_changed |= self.applied.has_idle_ghosts();
         }

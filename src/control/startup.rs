@@ -1,9 +1,8 @@
-//! The words of `evenkeel run`: what start-up got, what only a restart brings, where the log goes.
+//! The words of `evenkeel run`: what start-up got, what only a restart brings.
 //!
 //! Owns sentences. Changes nothing but a configuration's parts that a running engine cannot take.
 
 use std::collections::{BTreeSet, HashSet};
-use std::io::IsTerminal as _;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -13,18 +12,6 @@ use tracing::{info, warn};
 use super::socket::client::DEFAULT_SOCKET;
 use crate::dataplane::io::open::IoReport;
 use crate::model::{Desired, IoMode, Method, Place, Server, Service};
-
-/// Logs to stderr, one plain line an event.
-pub fn log_to_stderr(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    // A second subscriber (in tests) is no error.
-    let _ = log.try_init();
-}
 
 /// Files that the engine has open at most: checks of thousands of servers, and as many clients of the control socket.
 const DESCRIPTORS: u64 = 16_384;

@@ -30,11 +30,12 @@ pub fn replace(path: &Path, text: &[u8], like: Option<&Metadata>) -> io::Result<
     let write = || -> io::Result<()> {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
         if let Some(like) = like {
+            // The permissions first: who has given a file away may not be allowed to change them any more.
+            file.set_permissions(fs::Permissions::from_mode(like.permissions().mode() & 0o7777))?;
             let own = file.metadata()?;
             if (own.uid(), own.gid()) != (like.uid(), like.gid()) {
                 std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()))?;
             }
-            file.set_permissions(fs::Permissions::from_mode(like.permissions().mode() & 0o7777))?;
         }
         file.write_all(text)?;
         file.sync_all()?;

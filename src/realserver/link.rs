@@ -125,7 +125,9 @@ pub struct Held {
 pub fn holdings() -> io::Result<(Vec<Held>, Vec<(String, bool, bool)>)> {
     let (mut held, mut links): (Vec<Held>, Vec<(String, bool, bool)>) = (Vec::new(), Vec::new());
     for entry in nix::ifaddrs::getifaddrs()? {
-        let name = entry.interface_name;
+        // An IPv4 address with a label comes under that: `lo:evenkeel`. No interface has a colon in its name.
+        let mut name = entry.interface_name;
+        name.truncate(name.find(':').unwrap_or(name.len()));
         if !links.iter().any(|(known, ..)| *known == name) {
             let asks = !entry
                 .flags

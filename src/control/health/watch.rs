@@ -207,6 +207,11 @@ impl Watch {
         self.checker.as_ref()?.record(id)
     }
 
+    /// A number that grows between two calls if the thread of the checks turns. `None` where there are no checks.
+    pub fn turns(&self) -> Option<u64> {
+        self.checker.as_ref().map(Checker::turns)
+    }
+
     /// Whether the checks run, where they should.
     pub fn is_running(&self) -> bool {
         self.checker.as_ref().is_none_or(Checker::is_running)

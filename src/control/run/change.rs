@@ -100,6 +100,14 @@ impl Engine {
 
     /// Reads the file again. What is wrong with it changes nothing.
     pub(super) fn reload(&mut self, now: Instant) -> Answer {
+        self.notify.reloading();
+        let answer = self.read_again(now);
+        let line = self.state_line();
+        self.notify.ready(&line);
+        answer
+    }
+
+    fn read_again(&mut self, now: Instant) -> Answer {
         let name = self.file.display().to_string();
         let Loaded { desired, warnings, text } = match config::load(&self.file) {
             Ok(loaded) => loaded,

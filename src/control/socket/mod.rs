@@ -49,11 +49,13 @@ pub enum Command {
     Explain,
     /// Catch frames by what became of them.
     Capture,
+    /// Show or change what is logged.
+    Log,
 }
 
 impl Command {
     /// All commands.
-    pub const ALL: [Command; 11] = [
+    pub const ALL: [Command; 12] = [
         Command::Status,
         Command::Reload,
         Command::Flows,
@@ -65,6 +67,7 @@ impl Command {
         Command::Zero,
         Command::Explain,
         Command::Capture,
+        Command::Log,
     ];
 
     /// The word on the wire.
@@ -81,6 +84,7 @@ impl Command {
             Command::Zero => "zero",
             Command::Explain => "explain",
             Command::Capture => "capture",
+            Command::Log => "log",
         }
     }
 
@@ -98,6 +102,7 @@ impl Command {
             Command::Zero => super::counters::OPTIONS,
             Command::Explain => super::explain::OPTIONS,
             Command::Capture => super::capture::OPTIONS,
+            Command::Log => super::log::OPTIONS,
         }
     }
 }

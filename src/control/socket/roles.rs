@@ -17,6 +17,7 @@ pub fn needed(request: &Request) -> Role {
         Command::Flows => options.get("clear").is_none_or(|clear| *clear == Value::Bool(false)),
         Command::Persistence | Command::Server => lists(),
         Command::Reload | Command::Edit => is("dry_run", Value::Bool(true)),
+        Command::Log => is("level", Value::Null) || !options.contains_key("level"),
         Command::Save | Command::Zero | Command::Capture => false,
     };
     if only_asks { Role::Reader } else { Role::Admin }
@@ -71,6 +72,8 @@ mod tests {
             ("reload", json!({ "dry_run": true })),
             ("edit", json!({ "dry_run": true, "edits": [] })),
             ("explain", json!({})),
+            ("log", json!({})),
+            ("log", json!({ "level": null })),
         ];
         let admin = [
             ("flows", json!({ "clear": true, "all": true })),
@@ -85,6 +88,8 @@ mod tests {
             ("save", json!({})),
             ("zero", json!({})),
             ("capture", json!({})),
+            ("log", json!({ "level": "debug" })),
+            ("log", json!({ "level": "info", "for_s": 60 })),
         ];
         let peer = Peer { uid: 1000, gid: 1000, pid: 7 };
         let roles = Roles::default();
@@ -110,6 +115,6 @@ mod tests {
             .into_iter()
             .filter(|command| needed(&Request { command: *command, options: serde_json::Map::new() }) == Role::Reader);
         let names: Vec<&str> = readers.map(|command| command.name()).collect();
-        assert_eq!(names, ["status", "flows", "persistence", "server", "events", "explain"]);
+        assert_eq!(names, ["status", "flows", "persistence", "server", "events", "explain", "log"]);
     }
 }

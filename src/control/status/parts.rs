@@ -285,6 +285,7 @@ mod tests {
             neighbors: Some(Vec::new()),
             drops: [("no-server".to_owned(), 7)].into(),
             drops_by_worker: Some(vec![[("no-server".to_owned(), 7)].into()]),
+            web: Some(Default::default()),
             warnings: vec!["\"é\"\n".to_owned()],
             ..Status::default()
         };

@@ -98,6 +98,7 @@ pub struct Checker {
     running: Arc<AtomicBool>,
     /// In nanoseconds.
     latest: Arc<AtomicU64>,
+    turns: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -111,9 +112,11 @@ impl Checker {
         let (out, events) = unbounded();
         let running = Arc::new(AtomicBool::new(true));
         let latest = Arc::new(AtomicU64::new(0));
+        let turns = Arc::new(AtomicU64::new(0));
         let guard = Guard(Arc::clone(&running));
         let (mut turn, waker) =
-            turn::Turn::new(wiring, inbox, out, Arc::clone(&latest), guard.clone()).map_err(CheckerError::Start)?;
+            turn::Turn::new(wiring, inbox, out, Arc::clone(&latest), Arc::clone(&turns), guard.clone())
+                .map_err(CheckerError::Start)?;
         let thread = std::thread::Builder::new()
             .name("health".into())
             .spawn(move || {
@@ -127,7 +130,7 @@ impl Checker {
             })
             .map_err(CheckerError::Start)?;
         let (plans, thread) = (Some(plans), Some(thread));
-        Ok(Checker { plans, waker, events, records: Mutex::default(), running, latest, thread })
+        Ok(Checker { plans, waker, events, records: Mutex::default(), running, latest, turns, thread })
     }
 
     /// Takes a configuration. Checks that stay are not touched.
@@ -162,6 +165,12 @@ impl Checker {
     /// much to do.
     pub fn lateness(&self) -> Duration {
         Duration::from_nanos(self.latest.swap(0, Ordering::Relaxed))
+    }
+
+    /// How often the thread has turned. It is asked to turn once more: between two calls the number grows, if it lives.
+    pub fn turns(&self) -> u64 {
+        let _ = self.waker.wake();
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Whether the threads run: they end before this is dropped only by a fault of their own.

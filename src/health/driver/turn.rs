@@ -84,6 +84,7 @@ pub(super) struct Turn {
     out: Sender<Event>,
     wake: Arc<dyn Fn() + Send + Sync>,
     latest: Arc<AtomicU64>,
+    turns: Arc<AtomicU64>,
     schedule: Schedule,
     checks: HashMap<CheckId, Running>,
     attempts: HashMap<usize, (CheckId, Attempt)>,
@@ -106,6 +107,7 @@ impl Turn {
         inbox: Receiver<Vec<Wanted>>,
         out: Sender<Event>,
         latest: Arc<AtomicU64>,
+        turns: Arc<AtomicU64>,
         guard: Guard,
     ) -> io::Result<(Turn, Arc<Waker>)> {
         let poll = Poll::new()?;
@@ -128,6 +130,7 @@ impl Turn {
             out,
             wake: wiring.wake,
             latest,
+            turns,
             schedule: Schedule::new(Random::new(seed())),
             checks: HashMap::new(),
             attempts: HashMap::new(),
@@ -164,6 +167,7 @@ impl Turn {
                 // It cannot go on; whoever holds the checker sees that it has ended.
                 Err(_) => return,
             }
+            self.turns.fetch_add(1, Ordering::Relaxed);
             self.read(&mut events);
             if !self.take_plans() {
                 return;

@@ -89,7 +89,10 @@ fn one(facts: &Facts, interface: &Interface) -> Vec<Finding> {
     if let Some(how) = interface.xdp.filter(|_| !facts.engine_runs) {
         let why = "an interface has room for one: the engine refuses to start";
         let finding = Finding::new(Level::Problem, "xdp-occupied", group, name, "another XDP program is on it", why);
-        all.push(finding.mend(format!("ip link set dev {name} {how} off")));
+        let command = format!(
+            "ip link set dev {name} {how} off    # refused where a program holds it: stop that (`bpftool net`)"
+        );
+        all.push(finding.mend(command));
     }
     if let Some(master) = &interface.master {
         let found = format!("is a port of {master}");

@@ -60,8 +60,7 @@ fn configuration(facts: &Facts) -> Vec<Finding> {
     }
     desired.services.iter().for_each(|service| all.extend(of_service(service, group)));
     if desired.vrrp.routers.is_empty() {
-        let why =
-            "the service addresses are gone while this machine is; a second appliance takes over by `[[vrrp.router]]`";
+        let why = "the service addresses are gone while this machine is; a second appliance takes over by `[[virtual_router]]`";
         all.push(Finding::new(Level::Note, "no-vrrp", group, file, "there is no virtual router", why));
     }
     all

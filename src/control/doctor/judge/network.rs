@@ -275,7 +275,7 @@ fn meets(router: &VirtualRouter, other: &Heard, heard: &[Heard]) -> Finding {
         let why =
             "appliances of one router must be told the same, or each drops the other's adverts and both are master";
         let finding = Finding::new(level, "vrrp-differs", group, name, found, why);
-        return finding.mend(format!("make `version`, `interval` and `addresses` of {name} the same on both"));
+        return finding.mend(format!("make `version`, `interval` and `address` of {name} the same on both"));
     }
     let found = format!("{} is master of the same addresses, with priority {}", other.source, other.priority);
     if other.priority == router.priority {

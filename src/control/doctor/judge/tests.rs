@@ -23,12 +23,12 @@ port = 80
 address = "10.0.0.11"
 [[service.server]]
 address = "10.0.0.12"
-[[vrrp.router]]
+[[virtual_router]]
 name = "VI_1"
 interface = "eth0"
 vrid = 51
 priority = 150
-addresses = ["192.0.2.10"]
+address = ["192.0.2.10"]
 "#;
 
 fn interface(name: &str) -> Interface {
@@ -143,8 +143,14 @@ const FAULTS: &[(&str, Level, &str, Change)] = &[
     ("veth-checksums", Level::Warning, "ethtool -K veth9 tx off", |f| {
         f.interfaces[0].veth_peer = Some(("veth9".into(), true));
     }),
-    ("frame-size", Level::Problem, "frame_size = 4096", |f| f.interfaces.iter_mut().for_each(|i| i.mtu = 3000)),
-    ("frame-size", Level::Problem, "mtu 1500", |f| f.interfaces.iter_mut().for_each(|i| i.mtu = 9000)),
+    ("frame-size", Level::Problem, "frame_size = 4096", |f| {
+        f.interfaces.truncate(1);
+        f.interfaces[0].mtu = 3000;
+    }),
+    ("frame-size", Level::Problem, "mtu 1500", |f| {
+        f.interfaces.truncate(1);
+        f.interfaces[0].mtu = 9000;
+    }),
     ("mtu-differs", Level::Warning, "ip link set eth1 mtu 1500", |f| f.interfaces[1].mtu = 1400),
     ("memory", Level::Problem, "[engine]", |f| f.memory.available = Some(100 << 20)),
     ("huge-pages", Level::Note, "sysctl -w vm.nr_hugepages=", |f| f.memory.huge_free = Some(1)),
@@ -152,15 +158,27 @@ const FAULTS: &[(&str, Level, &str, Change)] = &[
         f.memory.huge_free = Some(1);
         f.desired.as_mut().unwrap().engine.huge_pages = crate::model::HugePages::Always;
     }),
-    ("core-missing", Level::Problem, "`cores`", |f| drop(f.cores.online.remove(&3))),
-    ("core-barred", Level::Warning, "Cpus_allowed_list", |f| drop(f.cores.allowed.remove(&3))),
-    ("isolation", Level::Note, "isolcpus=2", |f| drop(f.cores.isolated.remove(&2))),
+    ("core-missing", Level::Problem, "`cores`", |f| {
+        f.cores.online.remove(&3);
+    }),
+    ("core-barred", Level::Warning, "Cpus_allowed_list", |f| {
+        f.cores.allowed.remove(&3);
+    }),
+    ("isolation", Level::Note, "isolcpus=2", |f| {
+        f.cores.isolated.remove(&2);
+    }),
     ("governor", Level::Warning, "echo performance > /sys/devices/system/cpu/cpu2", |f| {
         f.cores.governors.insert(2, "powersave".into());
     }),
-    ("core-busy", Level::Warning, "$2 == 3", |f| drop(f.cores.busy.insert(3, 60))),
-    ("siblings", Level::Warning, "lscpu", |f| drop(f.cores.siblings.insert(2, BTreeSet::from([2, 3])))),
-    ("numa", Level::Warning, "out of 0,1,2", |f| drop(f.cores.nodes.insert(3, 1))),
+    ("core-busy", Level::Warning, "$2 == 3", |f| {
+        f.cores.busy.insert(3, 60);
+    }),
+    ("siblings", Level::Warning, "lscpu", |f| {
+        f.cores.siblings.insert(2, BTreeSet::from([2, 3]));
+    }),
+    ("numa", Level::Warning, "out of 0,1,2", |f| {
+        f.cores.nodes.insert(3, 1);
+    }),
     ("address-in-kernel", Level::Problem, "ip address del 192.0.2.10/24 dev eth0", |f| {
         f.addresses.push(("eth0".into(), "192.0.2.10".parse().unwrap(), 24));
     }),
