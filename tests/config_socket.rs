@@ -77,6 +77,7 @@ impl Running {
                     | Command::Save
                     | Command::Zero
                     | Command::Explain
+                    | Command::Log
                     | Command::Capture => Answer::refused("lb.toml: refused: 1 error").into(),
                     // Answered after as many milliseconds as its limit says; never, where that is 0.
                     Command::Flows => {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use super::super::facts::{Facts, Heard, Way};
 use super::ping;
 use crate::control::netlink::{Certainty, Netlink};
-use crate::control::nexthop::Reason;
 use crate::control::nexthop::tracker::Tracker;
+use crate::control::nexthop::{Reach, Reason};
 use crate::model::{Desired, Method, VrrpVersion};
 use crate::vrrp::frame::{self, Heard as Frame};
 use crate::vrrp::packet;
@@ -32,7 +32,9 @@ pub fn servers(facts: &mut Facts, say: &mut dyn FnMut(&str)) {
         desired.services.iter().flat_map(|service| service.all_servers()).map(|server| server.address).collect();
     say(&format!("asking {} servers for their Ethernet addresses", all.len()));
     let until = Instant::now() + ANSWER;
-    while tracker.hops().any(|(_, reach)| matches!(reach, Err(Reason::Unresolved))) && Instant::now() < until {
+    // The kernel remembers for a while who did not answer: such a one may be there again.
+    let open = |reach: &Reach| matches!(reach, Err(Reason::Unresolved | Reason::Failed));
+    while tracker.hops().any(|(_, reach)| open(reach)) && Instant::now() < until {
         tracker.turn(Duration::from_millis(100));
     }
     let mut seen: BTreeMap<(IpAddr, Option<u32>), Way> = BTreeMap::new();
@@ -145,7 +147,6 @@ fn answers(netlink: &mut Netlink, link: u32, neighbour: IpAddr) -> bool {
         let row = rows.into_iter().find(|row| row.link == link && row.address == neighbour);
         match row.map(|row| row.certainty) {
             Some(Certainty::Sure | Certainty::Stale) => return true,
-            Some(Certainty::Failed) => return false,
             _ if Instant::now() > until => return false,
             _ => thread::sleep(Duration::from_millis(50)),
         }

@@ -177,6 +177,7 @@ const FAULTS: &[(&str, Level, &str, Change)] = &[
         f.cores.siblings.insert(2, BTreeSet::from([2, 3]));
     }),
     ("numa", Level::Warning, "out of 0,1,2", |f| {
+        f.interfaces[1].node = None;
         f.cores.nodes.insert(3, 1);
     }),
     ("address-in-kernel", Level::Problem, "ip address del 192.0.2.10/24 dev eth0", |f| {
