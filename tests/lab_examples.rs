@@ -3,7 +3,7 @@
 mod lab_support;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel::lab::client::http;
 use evenkeel::lab::engine::{Engine, EngineConfig};
@@ -75,8 +75,17 @@ fn every_example_starts() {
         engine.await_status(PATIENCE, &format!("{name}: all of it in the status"), whole).unwrap();
         if written.contains_key("web") {
             let target = "127.0.0.1:9112".parse().unwrap();
-            let found = lab.node(NODE).unwrap().run(|| http::get(target, "/healthz", PATIENCE)).unwrap();
-            assert_eq!(found.unwrap().status, 200, "{name}");
+            let start = Instant::now();
+            // The listener opens with the control loop's first turns.
+            let found = loop {
+                let found = lab.node(NODE).unwrap().run(|| http::get(target, "/healthz", PATIENCE)).unwrap();
+                if found.is_ok() || start.elapsed() > PATIENCE {
+                    break found;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            };
+            let words = || format!("{name}: {}", engine.process().last_words(20));
+            assert_eq!(found.unwrap_or_else(|error| panic!("{error}: {}", words())).status, 200, "{}", words());
         }
         let log = engine.process().output();
         let (ready, next) = (log.find("ready: "), log.find("next: `evenkeel status"));
