@@ -13,7 +13,7 @@ set -eu
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-parse pipeline config replay request vrrp checks import}
+targets=${*:-parse pipeline config replay request vrrp checks import http}
 cargo=${CARGO:-cargo}
 triple=$("${RUSTC:-rustc}" -vV | sed -n 's/^host: //p')
 

@@ -93,7 +93,7 @@ fn an_engine_is_seen_and_driven_over_https() {
     assert_eq!(state(&rig, 1), "up");
     let (code, said) = post("ann:a");
     assert_eq!(code, 200, "{said}");
-    assert_eq!(state(&rig, 1), "drain");
+    assert_eq!(state(&rig, 1), "draining");
     let (code, events) = get(&["--user", "bob:b"], "/api/events");
     assert!(code == 200 && events.contains("DRAIN"), "{events}");
 

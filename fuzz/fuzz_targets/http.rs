@@ -28,12 +28,13 @@ fn web(users: bool) -> Web {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((first, bytes)) = bytes.split_first() else { return };
+    let users = first & 1 == 1;
     runtime().block_on(async {
         // Nobody answers: what comes so far is refused there.
         let (asks, _) = crossbeam::channel::bounded(1);
         let (mut ours, theirs) = tokio::io::duplex(1 << 16);
         let from = "192.0.2.1".parse().expect("an address");
-        let talk = tokio::spawn(async move { speak(theirs, from, &web(first & 1 == 1), asks, Arc::new(|| {})).await });
+        let talk = tokio::spawn(async move { speak(theirs, from, &web(users), asks, Arc::new(|| {})).await });
         let _ = ours.write_all(bytes).await;
         let _ = ours.shutdown().await;
         let mut answer = Vec::new();

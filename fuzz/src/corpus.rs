@@ -136,6 +136,17 @@ fn write_all() {
     ] {
         write("request", name, line.as_bytes());
     }
+    for (name, bytes) in [
+        ("get", &b"\0GET /api/flows?limit=5&service=web HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"[..]),
+        ("user", b"\x01GET /api/me HTTP/1.1\r\nHost: a\r\nAuthorization: Basic YTpi\r\n\r\n"),
+        (
+            "post",
+            b"\0POST /api HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 31\r\n\r\n{\"version\":1,\"command\":\"status\"}",
+        ),
+        ("probe", b"\0HEAD /healthz HTTP/1.0\r\n\r\n"),
+    ] {
+        write("http", name, bytes);
+    }
     println!("seeds are in {}", folder("").display());
 }
 
