@@ -22,7 +22,7 @@ const CONFIG: &str = r#"
 flows = 4096
 
 [web]
-listen = ["127.0.0.1"]
+address = ["127.0.0.1"]
 
 [[interface]]
 name = "eth0"
