@@ -92,10 +92,13 @@ impl Machine {
         command.args(["--kill-after=5", "60", "nsenter", "-t", &self.init, "-m", "-u", "-i", "-n", "-p", "-r", "-w"]);
         command.args(["bash", "-c", &format!("exec 2>&1; cd /; {line}")]).env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-        let output = command.output().expect("nsenter");
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-        Said { good: output.status.success(), text }
+        // A file, not a pipe: what goes on in the background keeps a pipe open.
+        let path = self.folder.join("said");
+        let said = fs::File::create(&path).expect("a file");
+        command.stdout(said.try_clone().expect("a descriptor")).stderr(said);
+        let status = command.status().expect("nsenter");
+        let text = String::from_utf8_lossy(&fs::read(&path).expect("a file")).into_owned();
+        Said { good: status.success(), text }
     }
 
     /// The same; panics where it fails. Returns what it said, trimmed.

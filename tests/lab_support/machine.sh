@@ -65,7 +65,7 @@ done < /proc/self/cgroup
 [ -d "$folder/groups/name=systemd" ] || touch "$folder/groups/unified-only"
 for place in $places; do mkdir "$place" && echo $$ > "$place/cgroup.procs"; done
 mount -t tmpfs tmpfs "$folder/mount"
-unshare --mount --pid --fork --uts --ipc --net --cgroup --kill-child setpriv --pdeathsig KILL -- bash "$0" "$folder" inside < /dev/null &
+setpriv --pdeathsig KILL -- unshare --mount --pid --fork --uts --ipc --net --cgroup --kill-child bash "$0" "$folder" inside < /dev/null &
 starter=$!
 until init=$(grep . "/proc/$starter/task/$starter/children"); do sleep 0.01; done
 echo $init > "$folder/pid.new"
