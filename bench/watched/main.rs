@@ -128,7 +128,7 @@ fn pin_others(pid: u32) -> anyhow::Result<()> {
 
 /// Asks over HTTP, in the device's namespace; how many bytes came.
 fn get(site: &Site, path: &str) -> anyhow::Result<usize> {
-    let head = format!("GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let fetched = site.lab.node(DEVICE)?.run(|| -> std::io::Result<Vec<u8>> {
         site::pin(nix::unistd::gettid().as_raw() as u32, LOAD_CORE).map_err(std::io::Error::other)?;
         let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], WEB)))?;
