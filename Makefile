@@ -10,7 +10,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 BUILD_TOOLS := cc=gcc
 LAB_TOOLS := nginx=nginx-light|nginx ethtool=ethtool setpriv=util-linux
 TEST_TOOLS := $(LAB_TOOLS) ip=iproute2 haproxy=haproxy keepalived=keepalived squid=squid tcpdump=tcpdump unbound=unbound \
-    dig=bind9-dnsutils chromium=chromium
+    dig=bind9-dnsutils chromium=chromium systemctl=systemd
 XDP_TOOLS := clang=clang llvm-strip=llvm llvm-objdump=llvm
 
 .PHONY: deb demo test bench fuzz root lint unit xdp-objects licences short-demo

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the Debian package: packaging/deb/build.sh BINARY [FOLDER]. Needs dpkg-deb and strip, and no network. The same inputs and
-# SOURCE_DATE_EPOCH (without it: the last commit's time) make the same bytes.
+# SOURCE_DATE_EPOCH (without it: the last commit's time) make the same bytes. DEB_COMPRESSION is dpkg-deb's -Z.
 set -eu
 binary=$(realpath "${1:?usage: packaging/deb/build.sh BINARY [FOLDER]}")
 mkdir -p "${2:-target/deb}"
@@ -67,4 +67,4 @@ find "$root" -type d -exec chmod 755 {} +
 (cd "$root" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) > "$tree/md5sums"
 mv "$tree/md5sums" "$root/DEBIAN/md5sums"
 find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-dpkg-deb --root-owner-group -Zxz --build "$root" "$out/evenkeel_${version}_$arch.deb"
+dpkg-deb --root-owner-group "-Z${DEB_COMPRESSION:-xz}" --build "$root" "$out/evenkeel_${version}_$arch.deb"

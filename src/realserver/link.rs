@@ -117,22 +117,32 @@ pub struct Held {
     pub interface: String,
 }
 
-/// All addresses of this machine, and all interfaces with whether they are up and whether they are Ethernet-like (neither
-/// loopback nor point-to-point: those ask by ARP).
+/// An interface of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its name.
+    pub name: String,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether it is Ethernet-like (neither loopback nor point-to-point): it asks by ARP.
+    pub asks: bool,
+}
+
+/// All addresses of this machine, and all interfaces.
 ///
 /// # Errors
 /// What the kernel says.
-pub fn holdings() -> io::Result<(Vec<Held>, Vec<(String, bool, bool)>)> {
-    let (mut held, mut links): (Vec<Held>, Vec<(String, bool, bool)>) = (Vec::new(), Vec::new());
+pub fn holdings() -> io::Result<(Vec<Held>, Vec<Seen>)> {
+    let (mut held, mut links): (Vec<Held>, Vec<Seen>) = (Vec::new(), Vec::new());
     for entry in nix::ifaddrs::getifaddrs()? {
         // An IPv4 address with a label comes under that: `lo:evenkeel`. No interface has a colon in its name.
         let mut name = entry.interface_name;
         name.truncate(name.find(':').unwrap_or(name.len()));
-        if !links.iter().any(|(known, ..)| *known == name) {
+        if !links.iter().any(|link| link.name == name) {
             let asks = !entry
                 .flags
                 .intersects(InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_POINTOPOINT | InterfaceFlags::IFF_NOARP);
-            links.push((name.clone(), entry.flags.contains(InterfaceFlags::IFF_UP), asks));
+            links.push(Seen { name: name.clone(), up: entry.flags.contains(InterfaceFlags::IFF_UP), asks });
         }
         let Some(address) = entry.address else { continue };
         let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));

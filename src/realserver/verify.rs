@@ -104,11 +104,11 @@ fn look(args: &VerifyArgs) -> Result<(super::wanted::Wanted, Seen), VerifyError>
     let (held, links) = link::holdings().map_err(VerifyError::Look)?;
     let number = |of: &str, key: &str| read(&conf(of, key)).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let arp = |key: &str| {
-        let interfaces = links.iter().filter(|(_, up, asks)| *up && *asks);
-        interfaces.map(|(name, ..)| (name.clone(), number(name, key).max(number("all", key)))).collect()
+        let interfaces = links.iter().filter(|link| link.up && link.asks).map(|link| &link.name);
+        interfaces.map(|name| (name.clone(), number(name, key).max(number("all", key)))).collect()
     };
     let devices = wanted.tunnels();
-    let is_up = |name: &str| links.iter().any(|(known, up, _)| known == name && *up);
+    let is_up = |name: &str| links.iter().any(|link| link.name == name && link.up);
     let seen = Seen {
         arp_ignore: arp("arp_ignore"),
         arp_announce: arp("arp_announce"),
