@@ -367,6 +367,8 @@ struct Engine {
 impl Engine {
     fn serve(&mut self, mut poll: Poll, mut server: Server, pipes: &mut [UnixStream]) -> Result<(), RunError> {
         let mut events = Events::with_capacity(256);
+        // The page is there with the first packet, not with the first event.
+        self.web.configure(self.desired.web.as_ref(), Instant::now());
         loop {
             let now = Instant::now();
             let until = self.next_deadline().min(server.next_deadline(now).unwrap_or(now + TICK));
