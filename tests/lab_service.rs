@@ -95,13 +95,19 @@ fn make_package(into: &Path) {
         .env("SOURCE_DATE_EPOCH", "1700000000")
         .output()
         .expect("build.sh");
-    assert!(made.status.success(), "{}{}", String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
+    assert!(
+        made.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&made.stdout),
+        String::from_utf8_lossy(&made.stderr)
+    );
 }
 
 fn start(name: &str) -> Machine {
     Machine::start(name, |files| {
         make_package(files);
-        for (file, text) in [("evenkeel.toml", CONFIG), ("check.sh", CHECK), ("nginx.conf", NGINX), ("more.toml", MORE)] {
+        for (file, text) in [("evenkeel.toml", CONFIG), ("check.sh", CHECK), ("nginx.conf", NGINX), ("more.toml", MORE)]
+        {
             fs::write(files.join(file), text).expect("a file");
         }
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -191,7 +197,9 @@ fn the_package_lives_and_dies_under_systemd() {
     let left: Vec<&String> = after
         .iter()
         .filter(|file| before.binary_search(file).is_err())
-        .filter(|file| !file.starts_with("/run/netns") && *file != "/run/world.pid" && !file.starts_with("/var/lib/nginx"))
+        .filter(|file| {
+            !file.starts_with("/run/netns") && *file != "/run/world.pid" && !file.starts_with("/var/lib/nginx")
+        })
         .collect();
     assert!(left.is_empty(), "the purge leaves {left:?}");
     let gone: Vec<&String> = before.iter().filter(|file| after.binary_search(file).is_err()).collect();
@@ -204,12 +212,18 @@ fn starts_empty(machine: &Machine) {
     assert_eq!(status_line(machine), "ready, and nothing is configured yet");
     let shown = machine.must("systemctl status --no-pager evenkeel");
     assert!(shown.contains("Status: \"ready, and nothing is configured yet\""), "{shown}");
-    assert!(events(machine).iter().any(|(_, text)| text.contains("nothing is configured yet")), "{:?}", events(machine));
+    assert!(
+        events(machine).iter().any(|(_, text)| text.contains("nothing is configured yet")),
+        "{:?}",
+        events(machine)
+    );
     machine.must("evenkeel status > /dev/null");
     machine.must("man -w evenkeel >/dev/null 2>&1 || test -e /usr/share/man/man1/evenkeel.1.gz");
     machine.must("evenkeel check /etc/evenkeel/evenkeel.toml");
     machine.must("/usr/lib/evenkeel/ipvsadm -L -n > /dev/null");
-    machine.must("for file in /usr/share/doc/evenkeel/examples/*.toml; do evenkeel check $file > /dev/null || exit 1; done");
+    machine.must(
+        "for file in /usr/share/doc/evenkeel/examples/*.toml; do evenkeel check $file > /dev/null || exit 1; done",
+    );
 }
 
 /// Every thread is confined alike.
@@ -273,7 +287,11 @@ fn logs(machine: &Machine) {
     assert_eq!(machine.must("evenkeel log"), "log: info, as at start");
     let said = machine.run("evenkeel log lwod");
     assert!(!said.good && said.text.contains("expected one of"), "{}", said.text);
-    assert!(logged(machine, 3, "") || logged(machine, 4, ""), "the refused reload has a priority: {:?}", events(machine));
+    assert!(
+        logged(machine, 3, "") || logged(machine, 4, ""),
+        "the refused reload has a priority: {:?}",
+        events(machine)
+    );
 }
 
 /// It is back after it died, and after it stood still.
