@@ -64,8 +64,9 @@ local_addresses = ["10.9.0.50"]
 server = [{ address = "10.9.0.20" }]
 "#;
 
-/// Good only as the user that is wanted, under the filter and without a way back.
+/// Good only as the user that is wanted, under the filter and without a way back, with the one device that checks may have.
 const CHECK: &str = "#!/bin/sh
+[ ! -e /dev/net/tun ] || true <> /dev/net/tun || exit 1
 [ \"$(id -un)\" = nobody ] && [ \"$(id -gn)\" = nogroup ] &&
     grep -q '^NoNewPrivs:.1$' /proc/self/status && grep -q '^Seccomp:.2$' /proc/self/status &&
     grep -q '^CapEff:.0000000000000000$' /proc/self/status && ! unshare --user true 2>/dev/null
@@ -192,7 +193,11 @@ fn the_package_lives_and_dies_under_systemd() {
     let link = machine.must("ip address show dev eth0");
     assert!(!link.contains("10.9.0.200") && !link.contains("xdp"), "{link}");
     machine.must("test -e /etc/evenkeel/evenkeel.toml && ! test -e /usr/bin/evenkeel");
+    // Installed again it serves again, with the configuration of before.
+    machine.must("dpkg --no-triggers -i /srv/lab/evenkeel_*.deb && systemctl is-enabled evenkeel");
+    serves(&machine, "after it was installed again");
     machine.must("dpkg --no-triggers -P evenkeel");
+    assert_eq!(machine.must("find /var/lib/systemd -name '*evenkeel*'"), "");
     let after = files(&machine);
     let left: Vec<&String> = after
         .iter()

@@ -61,6 +61,10 @@ while IFS=: read -r _ controllers path; do
         *) continue ;;
     esac
     places="$places $place/$path/$own"
+    # Those of machines whose starter was killed.
+    for old in "$place/$path"/evenkeel-lab-*; do
+        [ ! -d "$old" ] || [ -e "/proc/${old##*-}" ] || find "$old" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done
 done < /proc/self/cgroup
 [ -d "$folder/groups/name=systemd" ] || touch "$folder/groups/unified-only"
 for place in $places; do mkdir "$place" && echo $$ > "$place/cgroup.procs"; done

@@ -7,11 +7,15 @@ pub mod notify;
 pub mod privileges;
 pub mod seccomp;
 
+use nix::sys::resource::{Resource, setrlimit};
 use tracing::{info, warn};
 
 /// Gives up what the engine will not need, for this thread and all that it starts, programs included. To be called before there
 /// is another thread. What cannot be given up is logged, and no reason not to forward.
 pub fn confine() {
+    // Older kernels count the filter's maps here, and raising it takes a capability that goes. Where it fails, the kernel says so when
+    // there is too little.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
     match privileges::reduce() {
         Ok(kept) => info!("privileges: {kept}"),
         Err(error) => warn!("privileges: {error}; the engine runs on with what it has"),
