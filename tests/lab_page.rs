@@ -5,37 +5,21 @@ mod lab_support;
 
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use evenkeel::lab::engine::Engine;
-use evenkeel::lab::process::{self, Process};
 use evenkeel::lab::scenario::START;
 use evenkeel::lab::server::nginx;
 use evenkeel::lab::site::{APPLIANCE, Family};
 use evenkeel::model::{Method, Protocol};
-use headless_chrome::protocol::cdp::{Emulation, Page};
-use headless_chrome::{Browser, Tab};
+use lab_support::browser::{Chromium, LONG, Tab, browser_is_possible};
 use lab_support::rig::{Rig, Stand, WEB_INSIDE, Wish};
 use lab_support::{heavy, lab_is_possible, program};
 use serde_json::Value as Json;
 use toml::Table;
 
-/// How long a busy machine may take.
-const LONG: Duration = Duration::from_secs(90);
-
 const PORT: u16 = 9112;
-
-fn browser_is_possible() -> bool {
-    if process::program("chromium").is_some() {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none(), "this test needs `chromium`, and CI skips nothing");
-    eprintln!("SKIPPED: the status page needs a browser: there is no program `chromium`");
-    false
-}
 
 /// A site by NAT with a web listener; `alice` is an admin, `bob` is none.
 fn stand() -> Stand {
@@ -57,86 +41,32 @@ fn check(kind: &str) -> Vec<toml::Value> {
     vec![toml::Value::from(check)]
 }
 
-/// A browser inside the appliance.
-struct Chromium {
-    process: Process,
-    browser: Browser,
-}
-
-impl Chromium {
-    fn start(rig: &Rig) -> Chromium {
-        let home = rig.site.lab.path("chromium");
-        let mut command = Command::new(process::program("chromium").expect("it is there"));
-        command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-        command.args(["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]);
-        command
-            .args(["--window-size=1500,1000", "--hide-scrollbars"])
-            .arg(format!("--user-data-dir={}", home.display()));
-        command.arg("about:blank").env("HOME", rig.site.lab.directory());
-        let process = rig.site.lab.start(APPLIANCE, "chromium", &command).unwrap_or_else(|error| panic!("{error}"));
-        // It writes its port and the path of its own end there.
-        let start = Instant::now();
-        let (port, path) = loop {
-            let text = std::fs::read_to_string(home.join("DevToolsActivePort")).unwrap_or_default();
-            if let Some((port, path)) = text.split_once('\n') {
-                break (port.to_owned(), path.trim().to_owned());
-            }
-            assert!(start.elapsed() < LONG, "chromium does not start: {}", process.last_words(20));
-            thread::sleep(Duration::from_millis(50));
-        };
-        let node = rig.site.lab.node(APPLIANCE).unwrap();
-        let url = format!("ws://127.0.0.1:{port}{path}");
-        let browser = node.run(|| Browser::connect_with_timeout(url, 4 * LONG)).unwrap().expect("it is driven");
-        browser.set_default_timeout(LONG);
-        Chromium { process, browser }
-    }
-
-    /// The page of a user.
-    fn open(&self, user: &str) -> Looker {
-        let tab = self.browser.new_context().and_then(|context| context.new_tab()).expect("a tab");
-        tab.set_default_timeout(LONG);
-        let source = "window.wrong = []; addEventListener('error', (e) => wrong.push('error: ' + e.message)); \
-                      addEventListener('unhandledrejection', (e) => wrong.push('rejected: ' + e.reason)); \
-                      addEventListener('securitypolicyviolation', (e) => wrong.push('policy: ' + e.violatedDirective)); \
-                      for (const kind of ['error', 'warn']) console[kind] = (...all) => wrong.push(kind + ': ' + all.join(' '));";
-        tab.call_method(Page::AddScriptToEvaluateOnNewDocument {
-            source: source.to_owned(),
-            world_name: None,
-            include_command_line_api: None,
-            run_immediately: None,
-        })
-        .expect("a script");
-        let at = if user.is_empty() { String::new() } else { format!("{user}@") };
-        // A browser may take a refused password for a page that cannot be had; what stands there is looked at next.
-        let _ = tab.navigate_to(&format!("http://{at}127.0.0.1:{PORT}/"));
-        Looker { tab }
-    }
-}
-
-impl Drop for Chromium {
-    fn drop(&mut self) {
-        self.process.stop();
-    }
-}
-
 /// Who looks at a page.
 struct Looker {
-    tab: Arc<Tab>,
+    tab: Tab,
+}
+
+/// Opens the page as a user.
+fn open(chromium: &Chromium, user: &str) -> Looker {
+    let source = "window.wrong = []; addEventListener('error', (e) => wrong.push('error: ' + e.message)); \
+                  addEventListener('unhandledrejection', (e) => wrong.push('rejected: ' + e.reason)); \
+                  addEventListener('securitypolicyviolation', (e) => wrong.push('policy: ' + e.violatedDirective)); \
+                  for (const kind of ['error', 'warn']) console[kind] = (...all) => wrong.push(kind + ': ' + all.join(' '));";
+    let at = if user.is_empty() { String::new() } else { format!("{user}@") };
+    Looker { tab: chromium.open(source, &format!("http://{at}127.0.0.1:{PORT}/")) }
 }
 
 impl Looker {
     /// What an expression gives, through JSON.
     fn value(&self, expression: &str) -> Json {
         let text = format!("JSON.stringify({expression})");
-        let found = self.tab.evaluate(&text, true).unwrap_or_else(|error| panic!("{expression}: {error}"));
-        let text = found.value.as_ref().and_then(Json::as_str).unwrap_or("null").to_owned();
+        let found = self.tab.evaluate(&text).unwrap_or_else(|error| panic!("{expression}: {error}"));
+        let text = found.as_str().unwrap_or("null").to_owned();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{expression}: {error}: {text}"))
     }
 
     fn holds(&self, expression: &str) -> bool {
-        self.tab
-            .evaluate(&format!("Boolean({expression})"), true)
-            .is_ok_and(|found| found.value == Some(Json::Bool(true)))
+        self.tab.evaluate(&format!("Boolean({expression})")).is_ok_and(|found| found == Json::Bool(true))
     }
 
     fn await_that(&self, expression: &str) {
@@ -153,7 +83,7 @@ impl Looker {
     }
 
     fn run(&self, statement: &str) {
-        self.tab.evaluate(&format!("{{ {statement}; }}"), false).unwrap_or_else(|error| panic!("{statement}: {error}"));
+        self.tab.evaluate(&format!("{{ {statement}; }}")).unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
     /// Opens a service by a click on its name.
@@ -173,31 +103,13 @@ impl Looker {
     }
 
     fn width(&self, width: u32, height: u32) {
-        self.tab
-            .call_method(Emulation::SetDeviceMetricsOverride {
-                width,
-                height,
-                device_scale_factor: 1.0,
-                mobile: width < 500,
-                scale: None,
-                screen_width: None,
-                screen_height: None,
-                position_x: None,
-                position_y: None,
-                dont_set_visible_size: None,
-                screen_orientation: None,
-                viewport: None,
-                display_feature: None,
-                device_posture: None,
-            })
-            .expect("a size");
+        self.tab.resize(width, height);
     }
 
     /// A picture for the documentation, where somebody wants one: `EVENKEEL_PAGE_PICTURE=FOLDER`.
     fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("EVENKEEL_PAGE_PICTURE") else { return };
-        let picture = self.tab.capture_screenshot(Page::CaptureScreenshotFormatOption::Png, None, None, true);
-        std::fs::write(std::path::Path::new(&folder).join(name), picture.expect("a picture")).expect("a file");
+        std::fs::write(std::path::Path::new(&folder).join(name), self.tab.picture()).expect("a file");
     }
 }
 
@@ -221,14 +133,14 @@ fn the_page_shows_what_is_true_and_does_what_an_admin_says() {
     };
     rig.engine.await_status(LONG, "both are up", all_up).unwrap();
     let ends = [0, 1].map(|at: usize| format!("{}:{WEB_INSIDE}", rig.site.servers[at].address(Family::V4)));
-    let chromium = Chromium::start(&rig);
+    let chromium = Chromium::start(&rig.site.lab, APPLIANCE);
 
     // A wrong password shows nothing.
-    let stranger = chromium.open("alice:wrong");
+    let stranger = open(&chromium, "alice:wrong");
     stranger.await_that("document.readyState === 'complete' && !location.href.startsWith('about:')");
     assert!(!stranger.holds("document.querySelector('table')"));
 
-    let page = chromium.open("alice:secret");
+    let page = open(&chromium, "alice:secret");
     page.await_that("document.querySelectorAll('tr.service').length === 3");
     assert_eq!(page.text("#user"), "alice (admin)");
     page.run("window.mark = 1");
@@ -305,7 +217,7 @@ fn the_page_shows_what_is_true_and_does_what_an_admin_says() {
     page.width(1500, 1000);
 
     // Who is no admin sees all and has nothing to press.
-    let reader = chromium.open("bob:other");
+    let reader = open(&chromium, "bob:other");
     reader.await_that("document.querySelectorAll('tr.service').length === 3");
     reader.unfold("web");
     reader.await_that(&row(&ends[0]));
@@ -314,8 +226,8 @@ fn the_page_shows_what_is_true_and_does_what_an_admin_says() {
     assert!(reader.holds("document.getElementById('save').hidden"));
     let save = "fetch(location.origin + '/api', { method: 'POST', headers: { 'Content-Type': 'application/json' }, \
                 body: JSON.stringify({ version: 1, command: 'save' }) }).then((answer) => answer.status)";
-    let answered = reader.tab.evaluate(save, true).expect("an answer").value;
-    assert_eq!(answered, Some(Json::from(403)), "a reader saved");
+    let answered = reader.tab.evaluate(save).expect("an answer");
+    assert_eq!(answered, Json::from(403), "a reader saved");
     reader.must_be_clean();
 
     // The engine goes, and comes back: so does the page, by itself.
@@ -347,8 +259,8 @@ fn hostile_words_stay_words() {
         });
     }
     let rig = stand.start_engine();
-    let chromium = Chromium::start(&rig);
-    let page = chromium.open("alice:secret");
+    let chromium = Chromium::start(&rig.site.lab, APPLIANCE);
+    let page = open(&chromium, "alice:secret");
     page.await_that("document.getElementById('table').innerText.includes('<script>window.hacked=1')");
     assert!(page.holds("window.hacked === undefined"));
     assert_eq!(page.value("document.querySelectorAll('main img, main script, main iframe').length"), 0);
@@ -382,9 +294,9 @@ fn a_thousand_services_are_a_page_at_a_time() {
         engine.await_ready(START + LONG).unwrap_or_else(|error| panic!("{error}"));
         Rig { wish, engine, config, site }
     };
-    let chromium = Chromium::start(&rig);
+    let chromium = Chromium::start(&rig.site.lab, APPLIANCE);
     let start = Instant::now();
-    let page = chromium.open("alice:secret");
+    let page = open(&chromium, "alice:secret");
     page.await_that("document.querySelectorAll('tr.service').length === 20");
     println!("1003 services are there after {:?}", start.elapsed());
     assert_eq!(page.text("#services-count"), "1003");

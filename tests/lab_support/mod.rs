@@ -3,6 +3,7 @@
 //! Owns the decision to skip. With `CI` set nothing is skipped: a machine that cannot run a lab fails the test.
 #![allow(dead_code, reason = "every test file uses a part of this")]
 
+pub mod browser;
 pub mod machine;
 pub mod rig;
 pub mod vrrp;
