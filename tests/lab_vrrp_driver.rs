@@ -3,6 +3,8 @@
 mod lab_support;
 mod vrrp_lab_support;
 
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -288,9 +290,9 @@ fn kernel_addresses_come_and_go_with_mastery_and_none_is_left_behind() {
     assert!(!has("b", "10.0.0.100") && !has("b", "2001:db8::100"));
     assert!(std::fs::read_to_string(&a.kept).unwrap().contains(VIP));
     // Who answers for it is told once it is there.
-    let garp =
-        wire.receive(vrrp_lab_support::LONG, |frame| frame[12..14] == [8, 6] && frame[28..32] == [10, 0, 0, 100]);
-    assert_eq!(garp.unwrap()[6..12], mac(&lab, "a").0);
+    let ours = mac(&lab, "a").0;
+    let garp = |frame: &[u8]| frame[6..12] == ours && frame[12..14] == [8, 6] && frame[28..32] == [10, 0, 0, 100];
+    wire.receive(vrrp_lab_support::LONG, garp).expect("an announcement");
 
     // The operator's second address in a network of which ours is the first.
     lab.address("a", ETH, "10.9.0.5/24".parse().unwrap()).unwrap();
@@ -384,4 +386,39 @@ fn a_stalled_worker_gives_the_address_away() {
     assert!(status.why.contains("worker 1"), "{}", status.why);
     stopped.store(0, Ordering::Relaxed);
     settled(&a, &b);
+}
+
+/// Adverts each 10 ms make a master 36 ms after it was backup: sooner than the status is published for lesser things.
+#[test]
+fn who_is_told_of_a_change_finds_it_in_the_status() {
+    if !lab_is_possible() {
+        return;
+    }
+    let lab = segment(&["a"]);
+    let path = lab.path("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Open for both, it neither waits for a writer nor ends with one.
+    let mut told = BufReader::new(File::options().read(true).write(true).open(&path).unwrap());
+    let mut router = router("vi", 51, 100, &[VIP]);
+    router.interval = Duration::from_millis(10);
+    let mut plan = plan(vec![router]);
+    plan.vrrp.settings.fifo = Some(path);
+    let a = Appliance::start(&lab, "a", plan);
+    let mut until = |word: &str| {
+        let mut line = String::new();
+        while !line.contains(word) {
+            line.clear();
+            told.read_line(&mut line).unwrap();
+        }
+    };
+    until("MASTER");
+    for _ in 0..3 {
+        lab.rtnl(LAN, |rtnl| rtnl.set_up("a-eth0", false)).unwrap();
+        until("FAULT");
+        assert_eq!(a.state("vi"), "FAULT");
+        std::thread::sleep(Duration::from_millis(60));
+        lab.rtnl(LAN, |rtnl| rtnl.set_up("a-eth0", true)).unwrap();
+        until("MASTER");
+        assert_eq!(a.state("vi"), "MASTER");
+    }
 }

@@ -16,24 +16,30 @@ use crate::vrrp::notify::{Change, Report};
 use crate::vrrp::packet::{Advert, GROUP_V4, GROUP_V6, build};
 
 impl Turn {
-    /// Does all that is wanted by now.
+    /// Does all that is wanted by now. What changed is in the status before anybody is told of it: who reads in the log that
+    /// this appliance is master does not find it backup.
     pub(super) fn act(&mut self) {
+        let mut reports = Vec::new();
+        let mut changed = false;
         for action in std::mem::take(&mut self.out) {
             match action {
                 Action::Advertise { router, advert } => self.advertise(&router, &advert),
                 Action::Own { router, slot, owned } => self.own(&router, slot, owned),
                 Action::Announce { router, repeat } => self.announce(&router, repeat),
                 Action::Changed { name, group, state, priority, .. } => {
-                    self.changed();
-                    if let Some(change) = Change::of(state) {
-                        let _ = self.reports.send(Report::Changed { name, group, change, priority });
-                    }
+                    changed = true;
+                    reports.extend(Change::of(state).map(|change| Report::Changed { name, group, change, priority }));
                 }
-                Action::Log { level, text } => {
-                    self.changed();
-                    self.log(level, text);
-                }
+                Action::Log { level, text } => reports.push(Report::Log { level, text }),
             }
+        }
+        if changed {
+            self.publish_at_once();
+        } else if !reports.is_empty() {
+            self.changed();
+        }
+        for report in reports {
+            let _ = self.reports.send(report);
         }
     }
 

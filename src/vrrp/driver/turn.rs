@@ -462,11 +462,16 @@ impl Turn {
         }
     }
 
+    /// Publishes the status, if it is old or has changed and was not published just now.
     fn publish(&mut self, now: Duration) {
         let wait = if self.dirty { SOON } else { SECOND };
-        if self.published.is_some_and(|at| now < at + wait) {
-            return;
+        if self.published.is_none_or(|at| now >= at + wait) {
+            self.publish_at_once();
         }
+    }
+
+    pub(super) fn publish_at_once(&mut self) {
+        let now = self.now();
         self.status.store(Arc::new(VrrpStatus {
             routers: self.election.status(now),
             groups: self.election.groups(),
