@@ -222,7 +222,7 @@ pub struct Desired {
     /// Virtual routers and what they need.
     pub vrrp: Vrrp,
     /// The web listener, if there is one.
-    pub web: Option<Web>,
+    pub web: Option<Arc<Web>>,
 }
 
 impl Desired {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use evenkeel::control::check;
 use evenkeel::control::config::{Outcome, Severity, check_file, parse_with, render};
@@ -29,7 +30,7 @@ fn read(web: &str, files: &[(&str, &str)]) -> Outcome {
     })
 }
 
-fn sound(web: &str, files: &[(&str, &str)]) -> Web {
+fn sound(web: &str, files: &[(&str, &str)]) -> Arc<Web> {
     let outcome = read(web, files);
     outcome.desired.unwrap_or_else(|| panic!("{:#?}", outcome.problems)).web.expect("a listener")
 }

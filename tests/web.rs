@@ -35,7 +35,7 @@ struct Running {
     stop: Arc<AtomicBool>,
     /// The loop does nothing while this is set.
     stalled: Arc<AtomicBool>,
-    wanted: Arc<Mutex<Option<model::Web>>>,
+    wanted: Arc<Mutex<Option<Arc<model::Web>>>>,
     status: Arc<Mutex<Option<WebStatus>>>,
     /// Requests that came to the loop.
     asked: Arc<AtomicU64>,
@@ -67,7 +67,7 @@ impl Running {
         let path = std::env::temp_dir().join(format!("ek-web-{}-{name}.sock", std::process::id()));
         let (stop, stalled) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let port = free_port();
-        let wanted = Arc::new(Mutex::new(Some(web(port))));
+        let wanted = Arc::new(Mutex::new(Some(Arc::new(web(port)))));
         let (status, asked) = (Arc::<Mutex<Option<WebStatus>>>::default(), Arc::<AtomicU64>::default());
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(1)).unwrap();
@@ -109,7 +109,7 @@ impl Running {
     }
 
     fn configure(&self, web: Option<model::Web>) {
-        *self.wanted.lock().unwrap() = web;
+        *self.wanted.lock().unwrap() = web.map(Arc::new);
         (self.wake)();
     }
 
@@ -164,7 +164,7 @@ struct Fake {
     web: Web,
     stop: Arc<AtomicBool>,
     stalled: Arc<AtomicBool>,
-    wanted: Arc<Mutex<Option<model::Web>>>,
+    wanted: Arc<Mutex<Option<Arc<model::Web>>>>,
     status: Arc<Mutex<Option<WebStatus>>>,
     asked: Arc<AtomicU64>,
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::config::{self, Outcome, reference, render};
+use super::counted;
 use crate::model::{CheckKind, Desired, Service};
 
 /// Arguments of `evenkeel check`.
@@ -54,7 +55,7 @@ pub fn main(args: CheckArgs) -> ExitCode {
                     "next: `evenkeel doctor --config {file}` looks at this machine, `evenkeel run --config {file}` serves"
                 );
             }
-            None => eprintln!("{file}: refused: {}", counted(outcome.errors().count(), "error")),
+            None => eprintln!("{file}: refused: {}", counted(outcome.errors().count() as u64, "error")),
         }
     }
     if outcome.desired.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -65,15 +66,15 @@ pub fn summary(desired: &Desired, warnings: usize) -> String {
     let servers: usize = desired.services.iter().map(|service| service.servers.len()).sum();
     let routers = match desired.vrrp.routers.len() {
         0 => String::new(),
-        some => format!("{}, ", counted(some, "virtual router")),
+        some => format!("{}, ", counted(some as u64, "virtual router")),
     };
     format!(
         "fine: {}, {}, {}, {}, {routers}{}",
-        counted(desired.services.len(), "service"),
-        counted(servers, "server"),
-        counted(desired.interfaces.len(), "interface"),
-        counted(desired.engine.cores.len(), "worker"),
-        counted(warnings, "warning"),
+        counted(desired.services.len() as u64, "service"),
+        counted(servers as u64, "server"),
+        counted(desired.interfaces.len() as u64, "interface"),
+        counted(desired.engine.cores.len() as u64, "worker"),
+        counted(warnings as u64, "warning"),
     )
 }
 
@@ -109,10 +110,6 @@ pub fn notes(desired: &Desired) -> Vec<String> {
         ));
     }
     all
-}
-
-fn counted(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 fn as_json(file: &str, outcome: &Outcome) -> serde_json::Value {

@@ -41,6 +41,17 @@ pub mod whole_file;
 pub mod workers;
 
 use std::io::Write as _;
+use std::time::SystemTime;
+
+/// `1 check`, `2 checks`.
+pub(crate) fn counted(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Seconds of the wall clock since 1970; 0 on a machine that does not know the year.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// Prints to stdout. A reader that went away (`evenkeel status | head`) is not an error.
 pub(crate) fn print(text: &str) {

@@ -47,7 +47,7 @@ pub fn resolve(file: &Entry, last_core: usize, read: ReadFile<'_>, out: &mut Col
     let vrrp = vrrp::vrrp(file, &interfaces, &services, out);
     let access = file.tables("access").first().and_then(|entry| access::access(entry, read, out));
     let web = match file.tables("web").first() {
-        Some(entry) => web::web(entry, read, out).map(Some),
+        Some(entry) => web::web(entry, read, out).map(|web| Some(Arc::new(web))),
         None => Some(None),
     };
     let desired = Desired {

@@ -18,7 +18,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
@@ -47,6 +47,7 @@ use super::service::notify::Notify;
 use super::socket::server::{Server, SocketError};
 use super::socket::{Answer, Command};
 use super::startup;
+use super::unix_time;
 use super::web::Web;
 use super::workers::{self, WorkerError, Workers};
 use crate::dataplane::io::open::{self, IoError, IoReport, Opened};
@@ -284,10 +285,6 @@ fn listen(poll: &Poll, token: Token, signals: &[i32]) -> std::io::Result<UnixStr
     let mut receiver = UnixStream::from_std(receiver);
     poll.registry().register(&mut receiver, token, Interest::READABLE)?;
     Ok(receiver)
-}
-
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The machine as it is now, for a change.

@@ -41,6 +41,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// In brackets, the modes that the kernel or the driver refused before one was taken; empty where none was.
+pub fn refusals(report: &IoReport) -> String {
+    let refused: Vec<String> = report.refused.iter().map(|r| format!("{} refused: {}", r.mode, r.reason)).collect();
+    if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) }
+}
+
 /// Says in plain words what the engine got.
 pub fn report(report: &IoReport, desired: &Desired) {
     for (port, facts) in report.interfaces.iter().enumerate() {
@@ -48,8 +54,7 @@ pub fn report(report: &IoReport, desired: &Desired) {
         let driver = if facts.driver.is_empty() { "no driver name" } else { &facts.driver };
         let queues = report.queues.get(port).map_or(0, Vec::len);
         let of = if queues == 0 { "all queues".to_owned() } else { format!("{queues} of {} queues", facts.rx_queues) };
-        let refused: Vec<String> = report.refused.iter().map(|r| format!("{} refused: {}", r.mode, r.reason)).collect();
-        let why = if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
+        let why = refusals(report);
         let offloads = [
             ("tx checksum", facts.offloads.tx_checksum),
             ("tso", facts.offloads.tso),

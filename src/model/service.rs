@@ -49,6 +49,18 @@ impl Method {
         matches!(self, Method::Ipip | Method::Gue | Method::Gre)
     }
 
+    /// Bytes that it puts before a packet where servers are reached over IPv4 or IPv6: 20 or 40, GRE 4 more (RFC 2784), GUE
+    /// over UDP 12 more; 0 without an outer packet.
+    pub const fn outer_bytes(self, over_v6: bool) -> u32 {
+        let outer = if over_v6 { 40 } else { 20 };
+        match self {
+            Method::Ipip => outer,
+            Method::Gre => outer + 4,
+            Method::Gue => outer + 12,
+            Method::Dr | Method::Nat | Method::FullNat => 0,
+        }
+    }
+
     /// Whether addresses are translated, and the server's answers come back through the appliance.
     pub const fn is_nat(self) -> bool {
         matches!(self, Method::Nat | Method::FullNat)

@@ -140,7 +140,7 @@ impl Wanted {
 
     /// Bytes that the outer headers take.
     pub fn overhead(&self) -> u32 {
-        outer_bytes(self.method, self.over_v6)
+        self.method.outer_bytes(self.over_v6)
     }
 
     /// The options with which this is said to `prepare` and `verify`.
@@ -181,17 +181,6 @@ impl Wanted {
             self.overhead(),
             self.overhead()
         ))
-    }
-}
-
-/// Bytes that a method puts before a packet: IPv4 20 or IPv6 40, GRE 4 more, GUE over UDP 12 more.
-pub const fn outer_bytes(method: Method, over_v6: bool) -> u32 {
-    let outer = if over_v6 { 40 } else { 20 };
-    match method {
-        Method::Ipip => outer,
-        Method::Gre => outer + 4,
-        Method::Gue => outer + 12,
-        _ => 0,
     }
 }
 
@@ -282,8 +271,8 @@ mod tests {
     fn sizes_are_those_of_the_operations_page() {
         let sizes = [(Method::Ipip, 20), (Method::Gue, 32), (Method::Gre, 24), (Method::Dr, 0)];
         for (method, bytes) in sizes {
-            assert_eq!(outer_bytes(method, false), bytes);
-            assert_eq!(outer_bytes(method, true), if bytes == 0 { 0 } else { bytes + 20 });
+            assert_eq!(method.outer_bytes(false), bytes);
+            assert_eq!(method.outer_bytes(true), if bytes == 0 { 0 } else { bytes + 20 });
         }
         let hint = wanted(Method::Ipip, &["192.0.2.10"], false).size_hint(1500).unwrap();
         assert!(hint.contains("advmss 1440"), "{hint}");

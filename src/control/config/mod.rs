@@ -137,7 +137,7 @@ pub fn load(path: &Path) -> Result<Loaded, Refused> {
 
 /// With what this machine says of the files that are named.
 fn with_doubts(mut outcome: Outcome) -> Outcome {
-    let web = outcome.desired.as_ref().and_then(|desired| desired.web.as_ref());
+    let web = outcome.desired.as_ref().and_then(|desired| desired.web.as_deref());
     outcome.problems.extend(web.map(web::disk::doubts).unwrap_or_default());
     outcome
 }

@@ -5,6 +5,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::control::counted;
+
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,12 +120,8 @@ impl Finding {
     }
 }
 
-fn counted(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}
-
-fn count(findings: &[Finding], level: Level) -> usize {
-    findings.iter().filter(|finding| finding.level == level).count()
+fn count(findings: &[Finding], level: Level) -> u64 {
+    findings.iter().filter(|finding| finding.level == level).count() as u64
 }
 
 /// What is to be done next. `config` is the file, where there was one.

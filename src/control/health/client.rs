@@ -5,7 +5,6 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -16,6 +15,7 @@ use crate::control::socket::Command;
 use crate::control::socket::client::{ClientError, DEFAULT_SOCKET, ask_with, failed};
 use crate::control::status::span;
 use crate::control::status::table::Table;
+use crate::control::unix_time;
 
 /// Asks an engine what became of servers, or to decide about them, and prints the answer.
 ///
@@ -29,7 +29,7 @@ pub fn ask_server(socket: &Path, question: &admin::Question, as_json: bool) -> R
     } else {
         let listing = serde_json::from_value::<Listing>(answer);
         let listing = listing.map_err(|_| ClientError::Foreign(socket.to_owned()))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = unix_time();
         if question.action == Action::List { list(&listing, now) } else { decided(&listing) }
     };
     crate::control::print(&text);

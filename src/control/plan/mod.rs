@@ -190,7 +190,7 @@ pub fn plan(old: &Desired, new: &Desired, loads: &Loads) -> Plan {
         many(&mut changes, What::Neighbor, &old.neighbors, &new.neighbors, address, render::neighbor);
         many(&mut changes, What::Address, &old.addresses, &new.addresses, ToString::to_string, |_| Vec::new());
         services(&mut changes, old, new, loads);
-        let web = compare::web(old.web.as_ref(), new.web.as_ref());
+        let web = compare::web(old.web.as_deref(), new.web.as_deref());
         let (old, new) = (&old.vrrp, &new.vrrp);
         let settings = [&old.settings, &new.settings].map(render::vrrp_settings);
         let [before, after] = settings;

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::{Affected, Change, How, Plan, What};
+use crate::control::counted;
 use crate::model::Fate;
 
 impl What {
@@ -29,10 +30,6 @@ impl What {
             What::Web => "[web]",
         }
     }
-}
-
-fn counted(number: u64, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 fn fate(affected: Affected) -> String {

@@ -58,15 +58,14 @@ pub(super) fn web(entry: &Entry, read: ReadFile<'_>, out: &mut Collector<'_>) ->
             return None;
         }
     }
-    if let (Some(None), Some(Some(_))) = (&tls, &users)
-        && !listen.value.iter().all(|address| address.to_canonical().is_loopback())
-    {
+    let web = Web { listen: listen.value, port, tls: tls?, users: users? };
+    if web.tls.is_none() && web.users.is_some() && !web.is_local() {
         out.warning(listen.at, entry.key("address"), "passwords go over the network as they are: there is no TLS")
             .help(
                 "give it `certificate` and `key`, or let it listen on 127.0.0.1 only, behind something that speaks TLS",
             );
     }
-    Some(Web { listen: listen.value, port, tls: tls?, users: users? })
+    Some(web)
 }
 
 /// Whether it has the form of a bcrypt hash with a cost that there is.

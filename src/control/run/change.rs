@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use tracing::{error, info, warn};
 
-use super::{Engine, RunError, servers, unix_time};
+use super::{Engine, RunError, servers};
 use crate::control::check::summary;
 use crate::control::config::{self, Loaded, Problem, Refused, Severity};
 use crate::control::edit::save::{self, SaveError};
@@ -22,6 +22,7 @@ use crate::control::plan::{self, Loads, Plan};
 use crate::control::socket::server::{ClientId, Reply};
 use crate::control::socket::{Answer, Code};
 use crate::control::startup;
+use crate::control::unix_time;
 use crate::model::{self, Desired, Service};
 
 /// How long a reload waits for the Ethernet addresses of new servers.

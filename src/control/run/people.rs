@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 use tracing::error;
 
-use super::{Engine, unix_time};
+use super::Engine;
 use crate::control::health::Change;
 use crate::control::health::admin::{Decisions, Question};
 use crate::control::health::drain_files::DrainFiles;
@@ -17,6 +17,7 @@ use crate::control::health::events::Events;
 use crate::control::health::notify::{Notifier, task};
 use crate::control::health::watch::{Prospect, Wake};
 use crate::control::socket::Answer;
+use crate::control::unix_time;
 use crate::model::Desired;
 
 /// What is known of what people want, and who is told what happens.

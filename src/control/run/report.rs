@@ -11,7 +11,7 @@ use mio::Registry;
 use serde_json::{Map, Value, json};
 use tracing::{debug, info, warn};
 
-use super::{Engine, unix_time};
+use super::Engine;
 use crate::control::nexthop::Reason;
 use crate::control::persistence::{self, Action, Question};
 use crate::control::socket::Answer;
@@ -19,7 +19,7 @@ use crate::control::socket::server::Server;
 use crate::control::status::parts::{self, Part};
 use crate::control::status::{CheckStatus, ConfigStatus, EngineStatus, Status};
 use crate::control::web::Asked;
-use crate::control::{collect, counters, startup};
+use crate::control::{collect, counters, startup, unix_time};
 use crate::model;
 
 /// How long workers may take to take a change before something is wrong with them.

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::control::config::{Problem, render_all};
 use crate::control::persistence::{Action, Listing, Question, render as render_persistence};
 use crate::control::plan::{self, Plan};
 use crate::control::status::{Status, render, render_checks};
+use crate::control::unix_time;
 
 /// Where the engine's socket is unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/evenkeel.sock";
@@ -190,7 +191,7 @@ pub fn status(args: StatusArgs) -> ExitCode {
     }
     match serde_json::from_value::<Status>(answer) {
         Ok(status) => {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            let now = unix_time();
             let text = if args.checks { render_checks(&status, now) } else { render(&status, now) };
             crate::control::print(&text);
             ExitCode::SUCCESS

@@ -83,18 +83,7 @@ impl Status {
     /// # Errors
     /// What JSON cannot say; there is no such thing in a status.
     pub fn written(&self, wants: impl Fn(Part) -> bool) -> serde_json::Result<String> {
-        let mut out = vec![b'{'];
-        for part in Part::ALL.iter().copied().filter(|part| wants(*part) && self.has(*part)) {
-            if out.len() > 1 {
-                out.push(b',');
-            }
-            serde_json::to_writer(&mut out, part.name())?;
-            out.push(b':');
-            self.write_part(part, &mut out)?;
-        }
-        out.push(b'}');
-        // It is UTF-8: that is what JSON is written in.
-        Ok(String::from_utf8_lossy(&out).into_owned())
+        object(|part| wants(part) && self.has(part), |part, out| self.write_part(part, out))
     }
 
     /// Whether there is something to say: some parts can be absent.
@@ -151,6 +140,28 @@ impl TryFrom<String> for Part {
             format!("there is no part {:?}; {near}it is one of {all}", cut(&name))
         })
     }
+}
+
+/// One JSON object of some parts, in the order of [`Part::ALL`]; `write` appends a part's value.
+///
+/// # Errors
+/// What `write` fails with.
+pub fn object(
+    wants: impl Fn(Part) -> bool,
+    mut write: impl FnMut(Part, &mut Vec<u8>) -> serde_json::Result<()>,
+) -> serde_json::Result<String> {
+    let mut out = vec![b'{'];
+    for part in Part::ALL.iter().copied().filter(|part| wants(*part)) {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        serde_json::to_writer(&mut out, part.name())?;
+        out.push(b':');
+        write(part, &mut out)?;
+    }
+    out.push(b'}');
+    // It is UTF-8: that is what JSON is written in.
+    Ok(String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 /// What is asked.

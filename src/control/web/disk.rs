@@ -4,17 +4,17 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::tls;
 use crate::control::config::{Problem, Severity};
+use crate::control::unix_time;
 use crate::model::Web;
 
 /// What is probably not meant.
 pub fn doubts(web: &Web) -> Vec<Problem> {
     let mut found = Vec::new();
     if let Some(files) = &web.tls {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = unix_time();
         let doubt = tls::doubt(&files.chain, i64::try_from(now).unwrap_or(i64::MAX));
         let place = files.certificate.display();
         found.extend(doubt.map(|doubt| warning("web.certificate", format!("{doubt}: {place}"), "renew it and reload")));

@@ -62,7 +62,7 @@ pub struct Web {
     asks: Receiver<Asked>,
     asking: Sender<Asked>,
     /// What the thread was told to serve.
-    served: Option<model::Web>,
+    served: Option<Arc<model::Web>>,
     /// When the thread is started again, where that failed.
     again: Option<Instant>,
     picture: Option<(Instant, Arc<Status>)>,
@@ -85,12 +85,21 @@ impl Web {
 
     /// Serves as the configuration says from now on. An address that cannot be had is no reason not to forward: the thread says
     /// so, and tries again.
-    pub fn configure(&mut self, wanted: Option<&model::Web>, now: Instant) {
+    pub fn configure(&mut self, wanted: Option<&Arc<model::Web>>, now: Instant) {
         if self.thread.as_ref().is_some_and(|(_, handle)| handle.is_finished()) {
             error!("web: the thread died; it is started again");
             (self.thread, self.served) = (None, None);
         }
-        if self.served.as_ref() == wanted || self.again.is_some_and(|again| now < again) {
+        let same = match (&self.served, wanted) {
+            (Some(served), Some(wanted)) => Arc::ptr_eq(served, wanted),
+            (served, wanted) => served.is_none() && wanted.is_none(),
+        };
+        if same || self.again.is_some_and(|again| now < again) {
+            return;
+        }
+        // A reload reads it anew where nothing changed.
+        if self.served.as_ref() == wanted {
+            self.served = wanted.cloned();
             return;
         }
         self.again = None;
@@ -108,7 +117,7 @@ impl Web {
         }
         if let Some((sender, _)) = &self.thread {
             // One that just died is seen with the next turn.
-            let _ = sender.send(wanted.cloned().map(Arc::new));
+            let _ = sender.send(wanted.cloned());
         }
         self.served = wanted.cloned();
     }

@@ -2,7 +2,6 @@
 //!
 //! Owns paths and the form of answers. Never opens a socket.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,9 +21,9 @@ use super::guard;
 use super::limits::{Attempts, Noise, Tally};
 use super::metrics::{self, Format, Wanted};
 use super::{Asked, Wake, page};
-use crate::control::socket::{Code, VERSION};
+use crate::control::socket::{Answer, Code};
 use crate::control::status::Status;
-use crate::control::status::parts::{Part, Question};
+use crate::control::status::parts::{self, Part, Question};
 use crate::model;
 
 /// How long the control loop may take to answer a question about itself: it turns every second, and much more often with clients.
@@ -65,8 +64,8 @@ pub(super) struct Memory {
     pub trouble: Mutex<Option<String>>,
 }
 
-/// The members of a picture as JSON, each by its name.
-type Members = BTreeMap<String, Bytes>;
+/// The members of a picture as JSON.
+type Members = Vec<(Part, Bytes)>;
 
 /// What all answers need.
 pub(super) struct Site {
@@ -124,20 +123,15 @@ impl Site {
             return Some(api::busy("the control loop does not answer"));
         };
         let members = self.members(&picture)?;
-        let mut bytes = b"{\"answer\":{".to_vec();
-        for (name, value) in members.iter() {
-            if !Part::ALL.iter().any(|part| part.name() == name && asked.wants(*part)) {
-                continue;
-            }
-            if !bytes.ends_with(b"{") {
-                bytes.push(b',');
-            }
-            // Names of parts need no escapes.
-            bytes.extend_from_slice(format!("\"{name}\":").as_bytes());
-            bytes.extend_from_slice(value);
-        }
-        bytes.extend_from_slice(format!("}},\"ok\":true,\"version\":{VERSION}}}\n").as_bytes());
-        Some(of_type(StatusCode::OK, "application/json", bytes.into()))
+        let kept = |part: Part| members.iter().find(|(of, _)| *of == part).map(|(_, bytes)| bytes);
+        let text = parts::object(
+            |part| asked.wants(part) && kept(part).is_some(),
+            |part, out| {
+                out.extend_from_slice(kept(part).map_or(&[], |bytes| bytes));
+                Ok(())
+            },
+        );
+        Some(of_type(StatusCode::OK, "application/json", Answer::Written(text.ok()?).line().into()))
     }
 
     fn members(&self, picture: &Arc<Status>) -> Option<Arc<Members>> {
@@ -151,7 +145,7 @@ impl Site {
         for part in Part::ALL.iter().copied().filter(|part| picture.has(*part)) {
             let mut bytes = Vec::new();
             picture.write_part(part, &mut bytes).ok()?;
-            members.insert(part.name().to_owned(), bytes.into());
+            members.push((part, bytes.into()));
         }
         let members = Arc::new(members);
         *drawn = Some((Arc::clone(picture), Arc::clone(&members)));

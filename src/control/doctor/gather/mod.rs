@@ -17,6 +17,7 @@ pub use peers::{listen, peers, servers};
 use super::facts::Facts;
 use crate::control::check;
 use crate::control::config::{self, Severity};
+use crate::control::startup;
 use crate::dataplane::io::open;
 use crate::model::Interface;
 
@@ -60,13 +61,11 @@ pub fn trial(facts: &mut Facts) {
     facts.trial = Some(match open::open(interfaces, &desired.engine) {
         Ok(opened) => {
             let report = &opened.report;
-            let refused: Vec<String> =
-                report.refused.iter().map(|refusal| format!("{} refused: {}", refusal.mode, refusal.reason)).collect();
-            let why = if refused.is_empty() { String::new() } else { format!(" ({})", refused.join("; ")) };
+            let why = startup::refusals(report);
             let line = |(name, mode): (&Interface, &crate::model::IoMode)| format!("{}: {mode} mode{why}", name.name);
             Ok(interfaces.iter().zip(&report.modes).map(line).collect())
         }
-        Err(error) => Err(crate::control::startup::chain(&error)),
+        Err(error) => Err(startup::chain(&error)),
     });
 }
 

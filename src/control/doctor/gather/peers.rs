@@ -12,7 +12,7 @@ use super::ping;
 use crate::control::netlink::{Certainty, Netlink};
 use crate::control::nexthop::tracker::Tracker;
 use crate::control::nexthop::{Reach, Reason};
-use crate::model::{Desired, Method, VrrpVersion};
+use crate::model::{Desired, VrrpVersion};
 use crate::vrrp::frame::{self, Heard as Frame};
 use crate::vrrp::packet;
 use crate::vrrp::socket::{LONGEST, Port};
@@ -40,7 +40,7 @@ pub fn servers(facts: &mut Facts, say: &mut dyn FnMut(&str)) {
     let mut seen: BTreeMap<(IpAddr, Option<u32>), Way> = BTreeMap::new();
     for service in &desired.services {
         for server in service.all_servers() {
-            let tunnel = overhead(server.method, server.address);
+            let tunnel = server.method.is_tunnel().then(|| server.method.outer_bytes(server.address.is_ipv6()));
             let entry = seen.entry((server.address, tunnel)).or_insert_with(|| {
                 let route = tracker.facts().route(server.address);
                 let link = route.and_then(|route| tracker.facts().links.get(&route.link));
@@ -65,16 +65,6 @@ pub fn servers(facts: &mut Facts, say: &mut dyn FnMut(&str)) {
     }
     facts.ways = seen.into_values().collect();
     sizes(&mut facts.ways, say);
-}
-
-fn overhead(method: Method, server: IpAddr) -> Option<u32> {
-    let outer = if server.is_ipv4() { 20 } else { 40 };
-    match method {
-        Method::Ipip => Some(outer),
-        Method::Gre => Some(outer + 4),
-        Method::Gue => Some(outer + 12),
-        _ => None,
-    }
 }
 
 /// Asks by small and by full echo requests, all at the same time.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::passive::Watched;
 use super::{Seen, words};
+use crate::control::counted;
 use crate::control::health::{Admin, ServerState, Standing, What};
 use crate::control::nexthop::{Reach, Reason};
 use crate::health::CheckId;
@@ -174,7 +175,7 @@ impl Ward {
             [] if waiting => (good, true, "its first check has not ended yet".to_owned()),
             [] => (good, false, String::new()),
             [one] => (false, false, (*one).to_owned()),
-            [one, more @ ..] => (false, false, format!("{one} (and {} more)", words::count(more.len(), "check"))),
+            [one, more @ ..] => (false, false, format!("{one} (and {} more)", counted(more.len() as u64, "check"))),
         }
     }
 

@@ -14,8 +14,3 @@ pub fn span(time: Duration) -> String {
         _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
     }
 }
-
-/// `1 check`, `2 checks`.
-pub fn count(number: usize, thing: &str) -> String {
-    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
-}

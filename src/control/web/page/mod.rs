@@ -9,7 +9,6 @@ mod query;
 mod view;
 
 use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
@@ -19,6 +18,7 @@ use serde::Serialize;
 use super::api::{refused, refused_as};
 use super::routes::{Body, Site, of_type};
 use crate::control::socket::Code;
+use crate::control::unix_time;
 use query::Query;
 
 /// A file of the page.
@@ -84,7 +84,7 @@ pub async fn picture(site: &Site, asked: &str) -> Response<Body> {
     let Some(status) = site.picture().await else {
         return refused_as(StatusCode::SERVICE_UNAVAILABLE, Code::Failed, "the control loop does not answer");
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = unix_time();
     match serde_json::to_vec(&Whole { edition: &EDITION, view: view::view(&status, &query, now) }) {
         Ok(bytes) => of_type(StatusCode::OK, "application/json", bytes.into()),
         Err(error) => refused_as(StatusCode::INTERNAL_SERVER_ERROR, Code::Failed, &error.to_string()),
