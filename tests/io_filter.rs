@@ -550,13 +550,13 @@ fn another_program_is_not_pushed_aside() {
         (XdpAttach::Generic, XdpAttach::Native),
         (XdpAttach::Native, XdpAttach::Generic),
     ] {
-        let held = Filter::attach("a0", ifindex("a0"), first).expect("first");
-        let error = Filter::attach("a0", ifindex("a0"), second).err().expect("refused");
+        let held = Filter::attach("a0", ifindex("a0"), &[first], |_| ()).expect("first");
+        let error = Filter::attach("a0", ifindex("a0"), &[second], |_| ()).err().expect("refused");
         assert!(matches!(error, FilterError::Occupied { .. }), "{error:?}");
         drop(held);
         assert!(!Net::has_xdp(&net.inner, "a0"));
     }
-    let error = Filter::attach("lo", ifindex("lo"), XdpAttach::Native).err().expect("refused");
+    let error = Filter::attach("lo", ifindex("lo"), &[XdpAttach::Native], |_| ()).err().expect("refused");
     assert!(matches!(error, FilterError::Refused { .. }), "{error:?}");
 }
 
@@ -571,6 +571,15 @@ fn the_plain_program_loads() {
     let program: &mut aya::programs::Xdp =
         ebpf.program_mut("evenkeel").expect("program").try_into().expect("XDP program");
     program.load().expect("verifier");
+}
+
+/// A start waits for the verifier once for each interface: what it walks is bounded, so that no path to a common part is walked
+/// over and over.
+#[test]
+fn the_verifier_has_little_to_walk() {
+    let Some(filter) = filter("the_verifier_has_little_to_walk") else { return };
+    let Some(walked) = filter.verified() else { return };
+    assert!(walked < 20_000, "{walked} instructions");
 }
 
 /// Runs as a child of the next test, in a namespace of its own: holds filter and sockets until it is killed.

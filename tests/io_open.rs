@@ -177,7 +177,7 @@ fn what_cannot_work_is_refused_in_words() {
     assert_eq!(open(&interfaces(2), &large).expect("open").report.modes, [IoMode::Copy; 2]);
     run(&["ip", "link", "set", "a1", "mtu", "1500"]);
 
-    let held = Filter::attach("a1", ifindex("a1"), XdpAttach::Generic).expect("filter");
+    let held = Filter::attach("a1", ifindex("a1"), &[XdpAttach::Generic], |_| ()).expect("filter");
     let error = error(open(&interfaces(2), &settings(&IoMode::ALL)));
     assert!(matches!(error, IoError::Filter(FilterError::Occupied { .. })), "{error:?}");
     drop(held);

@@ -361,16 +361,12 @@ fn passer(facts: &[InterfaceFacts], filters: &[Filter]) -> Result<Arc<Passer>, S
 /// Attaches the filter in the driver where the modes allow it, else in the kernel's receive path.
 fn attach(facts: &InterfaceFacts, modes: &[IoMode], refused: &mut Vec<Refusal>) -> Result<Filter, FilterError> {
     let native = modes.contains(&IoMode::ZeroCopy) || modes.contains(&IoMode::Copy);
-    if native {
-        match Filter::attach(&facts.name, facts.ifindex, XdpAttach::Native) {
-            Ok(filter) => return Ok(filter),
-            Err(error @ FilterError::Refused { .. }) if modes.contains(&IoMode::Generic) => {
-                refused.push(Refusal { mode: IoMode::Copy, reason: error.to_string() });
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Filter::attach(&facts.name, facts.ifindex, XdpAttach::Generic)
+    let generic = !native || modes.contains(&IoMode::Generic);
+    let ladder = [(native, XdpAttach::Native), (generic, XdpAttach::Generic)];
+    let ladder: Vec<XdpAttach> = ladder.into_iter().filter_map(|(wanted, attach)| wanted.then_some(attach)).collect();
+    Filter::attach(&facts.name, facts.ifindex, &ladder, |error| {
+        refused.push(Refusal { mode: IoMode::Copy, reason: error.to_string() });
+    })
 }
 
 fn open_af_packet(

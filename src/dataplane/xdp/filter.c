@@ -549,6 +549,36 @@ INLINE int take_icmpv6(struct xdp_md *ctx, u32 bits, u32 offset) {
            is_tunnel(load32(to) | (u64)load32(to + 2) << 32, load32(to + 4) | (u64)load32(to + 6) << 32);
 }
 
+// The way over IPv6 extension headers to what follows them: its next header in the low byte, from WALK_OFFSET on where it begins.
+// With WALK_FRAGMENT the packet is a fragment, and the next header is what its fragment header says.
+#define WALK_FRAGMENT 0x100
+#define WALK_OFFSET 16
+#define NO_NEXT 59 // RFC 8200 section 4.7: nothing follows
+
+// `next` stands at `offset`. Global as the others: few packets have such headers, and all the ways through them are many.
+NOINLINE u32 walk6(struct xdp_md *ctx, u64 offset, u32 next) {
+#pragma clang loop unroll(disable)
+    for (int i = 0; i < MAX_EXTENSIONS; i++) {
+        if (!is_extension(next))
+            break;
+        u8 *header = at(ctx, offset, 8);
+        if (!header)
+            return NO_NEXT;
+        if (next == 44) {
+            // More fragments, or an offset; without either it is a whole packet (RFC 6946).
+            if (((u16 *)header)[1] & htons(0xfff9))
+                return WALK_FRAGMENT | header[0];
+            offset += 8;
+        } else if (next == 51) {
+            offset += ((u32)header[1] + 2) * 4; // RFC 4302 section 2.2
+        } else {
+            offset += ((u32)header[1] + 1) * 8;
+        }
+        next = header[0];
+    }
+    return (u32)offset << WALK_OFFSET | (next & 0xff);
+}
+
 INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
     u8 *ip = at(ctx, offset, 40);
     if (!ip || ip[0] >> 4 != 6)
@@ -570,26 +600,14 @@ INLINE int take_ipv6(struct xdp_md *ctx, u32 offset) {
     u32 cell = bits & ADDRESS_JUDGED ? access_cell(CELLS6, ntohl(load32((u16 *)(ip + 8))) >> 8) : 0;
     offset += 40;
 
-#pragma clang loop unroll(disable)
-    for (int i = 0; i < MAX_EXTENSIONS; i++) {
-        if (!is_extension(next))
-            break;
-        u8 *header = at(ctx, offset, 8);
-        if (!header)
-            return 0;
-        if (next == 44) {
-            // More fragments, or an offset; without either it is a whole packet (RFC 6946).
-            if (((u16 *)header)[1] & htons(0xfff9)) {
-                u32 wanted = fragment_bits(header[0]);
-                return bits & wanted ? judge6(ctx, cell, network) : is_reply6(ctx, network, 0, wanted);
-            }
-            offset += 8;
-        } else if (next == 51) {
-            offset += ((u32)header[1] + 2) * 4; // RFC 4302 section 2.2
-        } else {
-            offset += ((u32)header[1] + 1) * 8;
+    if (is_extension(next)) {
+        u32 walked = walk6(ctx, offset, next);
+        next = walked;
+        if (walked & WALK_FRAGMENT) {
+            u32 wanted = fragment_bits(next);
+            return bits & wanted ? judge6(ctx, cell, network) : is_reply6(ctx, network, 0, wanted);
         }
-        next = header[0];
+        offset = walked >> WALK_OFFSET;
     }
 
     if (next == 58)

@@ -247,36 +247,58 @@ impl Filter {
         Ok(WayBack { program, secret: self.secret, twice: self.attach == XdpAttach::Generic })
     }
 
-    /// Loads the filter and attaches it to an interface. Its tables are empty: every frame passes to the kernel.
+    /// Loads the filter and attaches it to an interface in the first of these modes that the driver has. Its tables are empty:
+    /// every frame passes to the kernel. `refused` is told of each mode that the driver does not have while there is another.
     ///
     /// # Errors
-    /// [`FilterError::Occupied`] when another XDP program is there in any mode, [`FilterError::Refused`] when the
-    /// driver does not have the mode.
-    pub fn attach(interface: &str, ifindex: u32, attach: XdpAttach) -> Result<Filter, FilterError> {
+    /// [`FilterError::Occupied`] when another XDP program is there in any mode, [`FilterError::Refused`] when the driver has
+    /// none of the modes.
+    pub fn attach(
+        interface: &str,
+        ifindex: u32,
+        modes: &[XdpAttach],
+        mut refused: impl FnMut(FilterError),
+    ) -> Result<Filter, FilterError> {
+        // Once: the kernel's verifier takes its time with each program.
         let mut filter = Filter::load(interface, OBJECT, PROGRAMS)?;
-        filter.attach = attach;
+        for (left, mode) in (0..modes.len()).rev().zip(modes) {
+            match filter.put_on(ifindex, *mode) {
+                Err(error @ FilterError::Refused { .. }) if left > 0 => refused(error),
+                done => return done.map(|()| filter),
+            }
+        }
+        Ok(filter)
+    }
+
+    fn put_on(&mut self, ifindex: u32, attach: XdpAttach) -> Result<(), FilterError> {
         let mode = match attach {
             XdpAttach::Native => XdpMode::Driver,
             XdpAttach::Generic => XdpMode::Skb,
         };
-        let refused = |reason: String| FilterError::Refused { interface: interface.to_owned(), attach, reason };
+        let interface = self.interface.clone();
+        let refused = |reason: String| FilterError::Refused { interface: interface.clone(), attach, reason };
         let error = |source: ProgramError| match errno(&source) {
-            Some(libc::EBUSY | libc::EEXIST) => FilterError::Occupied { interface: interface.to_owned() },
+            Some(libc::EBUSY | libc::EEXIST) => FilterError::Occupied { interface: interface.clone() },
             Some(libc::EOPNOTSUPP) => refused("the driver has no such mode (EOPNOTSUPP)".to_owned()),
             Some(libc::ERANGE | libc::EMSGSIZE) => {
                 refused("the MTU is too large for XDP in this driver (ERANGE)".to_owned())
             }
             Some(code) => refused(std::io::Error::from_raw_os_error(code).to_string()),
-            None => FilterError::Program { interface: interface.to_owned(), source: Box::new(source) },
+            None => FilterError::Program { interface: interface.clone(), source: Box::new(source) },
         };
-        let program = xdp(&mut filter.ebpf, filter.program).map_err(error)?;
+        let program = xdp(&mut self.ebpf, self.program).map_err(error)?;
         let id = program.attach_to_if_index(ifindex, mode).map_err(error)?;
         let link = program.take_link(id).map_err(error)?;
         // aya falls back to netlink where bpf_link is refused; such a program would outlive us.
         let link = FdLink::try_from(link)
             .map_err(|_| refused("no BPF link, so the program would outlive the process (EINVAL)".to_owned()))?;
-        filter.link = Some(link);
-        Ok(filter)
+        (self.link, self.attach) = (Some(link), attach);
+        Ok(())
+    }
+
+    /// Instructions that the kernel's verifier walked before it took the program; `None` before kernel 5.16.
+    pub fn verified(&self) -> Option<u32> {
+        self.ebpf.program(self.program)?.info().ok()?.verified_instruction_count()
     }
 
     /// A filter that is loaded but on no interface, for [`Filter::takes`].
