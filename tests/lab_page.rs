@@ -48,12 +48,17 @@ struct Looker {
 
 /// Opens the page as a user.
 fn open(chromium: &Chromium, user: &str) -> Looker {
+    open_with(chromium, user, "")
+}
+
+/// Opens the page as a user; `first` runs before anything of the page does.
+fn open_with(chromium: &Chromium, user: &str, first: &str) -> Looker {
     let source = "window.wrong = []; addEventListener('error', (e) => wrong.push('error: ' + e.message)); \
                   addEventListener('unhandledrejection', (e) => wrong.push('rejected: ' + e.reason)); \
                   addEventListener('securitypolicyviolation', (e) => wrong.push('policy: ' + e.violatedDirective)); \
                   for (const kind of ['error', 'warn']) console[kind] = (...all) => wrong.push(kind + ': ' + all.join(' '));";
     let at = if user.is_empty() { String::new() } else { format!("{user}@") };
-    Looker { tab: chromium.open(source, &format!("http://{at}127.0.0.1:{PORT}/")) }
+    Looker { tab: chromium.open(&format!("{source}\n{first}"), &format!("http://{at}127.0.0.1:{PORT}/")) }
 }
 
 impl Looker {
@@ -267,6 +272,58 @@ fn hostile_words_stay_words() {
     // A search for it finds the service, and breaks nothing.
     page.run("const field = document.getElementById('filter'); field.value = '<script>'; field.dispatchEvent(new Event('input'))");
     page.await_that("document.querySelectorAll('tr.service').length === 1");
+    page.must_be_clean();
+}
+
+/// A page that stays open holds what it held, and so does the engine. Its clock runs ahead: it asks again at once, and two seconds
+/// are over. `EVENKEEL_PAGE_POLLS=43200` is a day.
+#[test]
+fn a_page_that_stays_open_does_not_grow() {
+    /// As many as its charts keep, and more.
+    const WARM: u64 = 200;
+    if !lab_is_possible() || !browser_is_possible() {
+        return;
+    }
+    let polls = std::env::var("EVENKEEL_PAGE_POLLS").ok().and_then(|text| text.parse().ok()).unwrap_or(2 * WARM);
+    let rig = stand().start_engine();
+    let chromium = Chromium::start(&rig.site.lab, APPLIANCE);
+    let ahead = "let ahead = 0; const now = Date.now, later = window.setTimeout; Date.now = () => now() + ahead; \
+                 window.setTimeout = (what, after, ...more) => { \
+                     if (after === 2000) { ahead += after; after = 0; } \
+                     return later(what, after, ...more); \
+                 };";
+    let page = open_with(&chromium, "alice:secret", ahead);
+    page.unfold("web");
+    let drawn = || page.value("Number(document.body.dataset.drawn || 0)").as_u64().unwrap_or_default();
+    let wait = |until: u64| {
+        let (mut seen, mut moved) = (drawn(), Instant::now());
+        while seen < until {
+            thread::sleep(Duration::from_millis(50));
+            let now = drawn();
+            if now > seen {
+                (seen, moved) = (now, Instant::now());
+            }
+            assert!(moved.elapsed() < LONG, "it stands at {seen} pictures:\n{}", page.text("body"));
+        }
+    };
+    let pid = rig.engine.process().pid();
+    let engine = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its files").count();
+        (resident.trim().trim_end_matches(" kB").parse::<usize>().expect("kB"), files)
+    };
+    wait(WARM);
+    let first = (page.tab.weight(), engine());
+    wait(WARM + polls);
+    let last = (page.tab.weight(), engine());
+    println!("after {WARM} pictures {first:?}; after {polls} more {last:?}");
+    let ((page_first, (memory_first, files_first)), (page_last, (memory_last, files_last))) = (first, last);
+    assert!(page_last.bytes < page_first.bytes + (1 << 19), "{page_first:?} {page_last:?}");
+    assert!(page_last.nodes < page_first.nodes + 500, "{page_first:?} {page_last:?}");
+    assert!(page_last.listeners < page_first.listeners + 50, "{page_first:?} {page_last:?}");
+    assert!(memory_last < memory_first + 4096, "the engine: {memory_first} to {memory_last} kB");
+    assert!(files_last < files_first + 8, "the engine: {files_first} to {files_last} files");
     page.must_be_clean();
 }
 

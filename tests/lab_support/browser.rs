@@ -120,6 +120,17 @@ impl Drop for Chromium {
     }
 }
 
+/// What a page holds in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    /// Bytes of its scripts' objects.
+    pub bytes: u64,
+    /// Elements and texts, also those that are not shown.
+    pub nodes: u64,
+    /// Functions that wait for events.
+    pub listeners: u64,
+}
+
 /// A page.
 pub struct Tab {
     wire: Rc<Wire>,
@@ -148,6 +159,25 @@ impl Tab {
     pub fn resize(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
         self.call("Emulation.setDeviceMetricsOverride", size).unwrap_or_else(|error| panic!("a size: {error}"));
+    }
+
+    /// What it holds in memory, once what nobody needs any more is gone.
+    pub fn weight(&self) -> Weight {
+        let asked = || -> Result<Weight, String> {
+            // What goes only with something else is gone the second time.
+            for _ in 0..2 {
+                self.call("HeapProfiler.collectGarbage", json!({}))?;
+            }
+            let (heap, counts) =
+                (self.call("Runtime.getHeapUsage", json!({}))?, self.call("Memory.getDOMCounters", json!({}))?);
+            let number = |from: &Value, key: &str| from[key].as_f64().ok_or(format!("no {key}")).map(|n| n as u64);
+            Ok(Weight {
+                bytes: number(&heap, "usedSize")?,
+                nodes: number(&counts, "nodes")?,
+                listeners: number(&counts, "jsEventListeners")?,
+            })
+        };
+        asked().unwrap_or_else(|error| panic!("a weight: {error}"))
     }
 
     /// A picture of it, PNG.
