@@ -149,6 +149,12 @@ pub struct TrackedStatus {
     pub what: String,
     /// How it is, in words.
     pub state: String,
+    /// Whether it holds; absent while that is not known, and of a file, which has a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub good: Option<bool>,
+    /// The number in a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<i64>,
 }
 
 impl RouterStatus {

@@ -150,13 +150,16 @@ impl Conditions {
     pub fn status(&self) -> Vec<TrackedStatus> {
         let all: BTreeSet<&Tracked> =
             self.routers.iter().flat_map(|router| router.tracks.iter().map(|track| &track.what)).collect();
-        let words = |what: &Tracked| match self.values.get(what) {
-            None => "not known yet".to_owned(),
-            Some(Value::Good) => "good".to_owned(),
-            Some(Value::Bad(why)) => why.clone(),
-            Some(Value::Number(number)) => format!("holds {number}"),
+        let status = |what: &Tracked| {
+            let (state, good, number) = match self.values.get(what) {
+                None => ("not known yet".to_owned(), None, None),
+                Some(Value::Good) => ("good".to_owned(), Some(true), None),
+                Some(Value::Bad(why)) => (why.clone(), Some(false), None),
+                Some(Value::Number(number)) => (format!("holds {number}"), None, Some(*number)),
+            };
+            TrackedStatus { what: what.to_string(), state, good, number }
         };
-        all.into_iter().map(|what| TrackedStatus { what: what.to_string(), state: words(what) }).collect()
+        all.into_iter().map(status).collect()
     }
 
     fn changed(&mut self, concerned: impl Fn(&Router) -> bool) -> Vec<String> {

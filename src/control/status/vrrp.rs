@@ -137,7 +137,11 @@ mod tests {
                 state: "BACKUP".to_owned(),
                 routers: vec!["VI_1".to_owned()],
             }],
-            tracked: vec![TrackedStatus { what: "script chk".to_owned(), state: "failed: exit code 1".to_owned() }],
+            tracked: vec![TrackedStatus {
+                what: "script chk".to_owned(),
+                state: "failed: exit code 1".to_owned(),
+                ..TrackedStatus::default()
+            }],
             realtime: "SCHED_FIFO priority 50".to_owned(),
             ..VrrpStatus::default()
         };

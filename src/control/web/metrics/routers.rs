@@ -22,6 +22,15 @@ pub const VRRP: &[Metric<VrrpStatus>] = &[
         let count = vrrp.refused.get(refusal.name()).copied().unwrap_or(0);
         out.with(&[("reason", refusal.name())], count);
     }),
+    metric!(Gauge "evenkeel_vrrp_tracked_good" ["what"],
+    "1 while what routers track holds, 0 while it fails; `what` is its kind and name, such as `script chk_haproxy`.",
+    |vrrp, out| for (what, good) in vrrp.tracked.iter().filter_map(|one| Some((&one.what, one.good?))) {
+        out.with(&[("what", what)], good);
+    }),
+    metric!(Gauge "evenkeel_vrrp_tracked_number" ["what"], "The number in a file that routers track.",
+    |vrrp, out| for (what, number) in vrrp.tracked.iter().filter_map(|one| Some((&one.what, one.number?))) {
+        out.with(&[("what", what)], number as f64);
+    }),
 ];
 
 /// Labels of [`ROUTERS`].

@@ -10,7 +10,9 @@ use crate::control::status::{
 };
 use crate::dataplane::verdict::DropReason;
 use crate::model::{Method, Protocol};
-use crate::vrrp::status::{EvidenceStatus, GroupStatus, MasterStatus, PeerStatus, RouterStatus, VrrpStatus};
+use crate::vrrp::status::{
+    EvidenceStatus, GroupStatus, MasterStatus, PeerStatus, RouterStatus, TrackedStatus, VrrpStatus,
+};
 
 /// Samples by name and labels.
 type Samples = BTreeMap<(String, Vec<(String, String)>), f64>;
@@ -178,6 +180,9 @@ fn everything() -> Status {
         vrrp: Some(VrrpStatus {
             routers: vec![router],
             groups: vec![GroupStatus { name: "VG".to_owned(), state: "MASTER".to_owned(), ..GroupStatus::default() }],
+            tracked: [("script chk", Some(false), None), ("file load", None, Some(-7)), ("script new", None, None)]
+                .map(|(what, good, number)| TrackedStatus { what: what.to_owned(), good, number, ..Default::default() })
+                .into(),
             ..VrrpStatus::default()
         }),
         drops: [("no-server".to_owned(), 6)].into(),
@@ -229,6 +234,8 @@ fn the_answer_is_sound_and_says_what_the_status_says() {
         ("evenkeel_vrrp_peer_silent_seconds", &[("router", "VI_1"), ("peer", "10.0.0.3")], 0.25),
         ("evenkeel_vrrp_evidence", &[("router", "VI_1"), ("kind", "two-masters")], 6.0),
         ("evenkeel_vrrp_evidence_age_seconds", &[("router", "VI_1"), ("kind", "two-masters")], 0.1),
+        ("evenkeel_vrrp_tracked_good", &[("what", "script chk")], 0.0),
+        ("evenkeel_vrrp_tracked_number", &[("what", "file load")], -7.0),
         ("evenkeel_vrrp_group_state", &[("group", "VG"), ("state", "MASTER")], 1.0),
     ] {
         assert_eq!(get(name, labels), Some(value), "{name} {labels:?}");
