@@ -152,6 +152,49 @@ fn a_sound_appliance_has_no_problem_and_each_fault_is_named_and_healed() {
     assert!(!missing.0 && missing.1.contains("eth7: there is no such interface"), "{}", missing.1);
 }
 
+/// With one arm, the kernel must not send the servers past the appliance.
+#[test]
+fn redirects_to_nat_servers_on_one_wire_are_seen_and_ended() {
+    if !lab_is_possible() {
+        return;
+    }
+    let site = Site::build(SiteOptions { reach: Reach::Nat, servers: 1, ..SiteOptions::USUAL }).unwrap();
+    let mut config = base_config(&site, Family::V4);
+    let (server, vip, client) = (&site.servers[0], site.vip(Family::V4), site.client_address(Family::V4));
+    config.service("web", vip, Protocol::Tcp, "80", "rr", &[(server.v4, 1)]);
+    config.change_service("web", "method", "nat");
+    config.owned(site.gateway(Family::V4));
+    shell(&site, APPLIANCE, "sysctl -w net.ipv4.ip_forward=1 net.ipv4.conf.all.send_redirects=1");
+    // Redirects count only from the router that a host uses: here an address of the appliance's kernel.
+    let (IpAddr::V4(own), IpAddr::V4(near)) = (site.appliance_address(Family::V4), server.v4) else { unreachable!() };
+    let [a, b, c, _] = near.octets();
+    shell(&site, &server.name, &format!("ip route replace default via {a}.{b}.{c}.{}", own.octets()[3]));
+    let doctor = Doctor { site: &site, file: write_config(&site, &config) };
+    let found = doctor.must_find("redirects", "warning", "hang", &[]);
+
+    let engine = Engine::start(&site.lab, APPLIANCE, &program(), &config).unwrap();
+    engine.await_ready(START).unwrap();
+    let past = || shell(&site, &server.name, &format!("ip route get {client}")).contains("<redirected>");
+    let ping = || drop(shell(&site, &server.name, &format!("ping -c 2 -i 0.2 -W 5 {client} || true")));
+    // The server believes it once it has seen the client itself; the kernel tells it again after a while.
+    let start = Instant::now();
+    while !past() {
+        assert!(start.elapsed() < PATIENCE, "the kernel's redirect is what it is about");
+        ping();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    engine.process().stop();
+    doctor.heal("redirects", &found);
+    shell(&site, &server.name, "ip route flush cache");
+    let engine = Engine::start(&site.lab, APPLIANCE, &program(), &config).unwrap();
+    engine.await_ready(START).unwrap();
+    for _ in 0..5 {
+        ping();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(!past());
+}
+
 #[test]
 fn somebody_elses_filter_and_the_modes_that_are_to_be_had() {
     if !lab_is_possible() {

@@ -250,6 +250,9 @@ impl Site {
         for (key, value) in [("arp_ignore", "1"), ("arp_announce", "2")] {
             self.lab.setting(&name, &format!("net/ipv4/conf/all/{key}"), value)?;
         }
+        // On one wire with the clients, the appliance's kernel tells a server of a shorter way to them than through the appliance.
+        // For IPv6 it cannot be told not to.
+        self.lab.setting(&name, "net/ipv6/conf/default/accept_redirects", "0")?;
         let network = if reach == Reach::Tunnel { Network::Far } else { self.back() };
         self.join(&name, "eth0", network, host)?;
         if matches!(reach, Reach::Direct | Reach::Tunnel) {

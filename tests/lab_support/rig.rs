@@ -12,6 +12,7 @@ use evenkeel::lab::client::http::{HttpConnection, Response};
 use evenkeel::lab::client::transfer::{Plan, Transferred, at_once};
 use evenkeel::lab::client::udp;
 use evenkeel::lab::engine::{Engine, EngineConfig};
+use evenkeel::lab::error::LabError;
 use evenkeel::lab::netns::Namespace;
 use evenkeel::lab::scenario::{START, base_config, forward, traffic};
 use evenkeel::lab::server::{decap, nginx, transfer, udp as udp_server};
@@ -111,7 +112,7 @@ impl Stand {
                 transfer::start(site, &server.name, address, BULK)?;
                 udp_server::start(site, &server.name, address, echo)?;
             }
-            Ok::<_, evenkeel::lab::error::LabError>(())
+            Ok::<_, LabError>(())
         };
         work().unwrap_or_else(|error| panic!("{error}"));
     }
@@ -152,7 +153,16 @@ impl Rig {
     pub fn story(&self) -> String {
         let status = self.engine.status().map_or_else(|error| error.to_string(), |status| told(&status));
         let wish = format!("{:?} {:?} {:?}", self.wish.method, self.wish.family, self.wish.site.shape);
-        format!("{wish}\n{status}\nthe engine's last words:\n    {}", self.engine.process().last_words(8))
+        let client = self.site.client_address(self.wish.family);
+        let ways = self.site.servers.iter().map(|server| {
+            let name = &server.name;
+            let said = ["route get", "neighbor show to"].map(|words| {
+                try_ip(&self.site, name, &format!("{words} {client}")).unwrap_or_else(|error| error.to_string())
+            });
+            format!("{name} to the client: {}\n", said.join(" ").split_whitespace().collect::<Vec<_>>().join(" "))
+        });
+        let ways: String = ways.collect();
+        format!("{wish}\n{status}\n{ways}the engine's last words:\n    {}", self.engine.process().last_words(8))
     }
 
     /// One request on a new connection, and the client's own address and port.
@@ -242,9 +252,13 @@ fn told(status: &Json) -> String {
 
 /// Runs `ip` inside a node: words with blanks between.
 pub fn ip(site: &Site, node: &str, words: &str) -> String {
-    let mut command = Command::new(evenkeel::lab::process::require("ip", "iproute2").unwrap());
+    try_ip(site, node, words).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn try_ip(site: &Site, node: &str, words: &str) -> Result<String, LabError> {
+    let mut command = Command::new(evenkeel::lab::process::require("ip", "iproute2")?);
     command.args(words.split_whitespace());
-    site.lab.output(node, &command).unwrap_or_else(|error| panic!("{error}"))
+    site.lab.output(node, &command)
 }
 
 /// The prefix of `ip` for a family: its option.

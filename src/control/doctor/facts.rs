@@ -112,6 +112,8 @@ pub struct Interface {
     pub interrupts: Vec<(u32, BTreeSet<usize>)>,
     /// `rp_filter` in effect (the larger of its own and `all`'s).
     pub rp_filter: Option<u8>,
+    /// `send_redirects` in effect (its own or `all`'s).
+    pub send_redirects: Option<bool>,
 }
 
 /// Memory, in bytes unless a field says otherwise.

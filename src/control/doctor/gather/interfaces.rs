@@ -48,7 +48,8 @@ fn interface(
     let files = PathBuf::from(format!("/sys/class/net/{name}"));
     let mac = text(files.join("address")).filter(|mac| *mac == found.mac.to_string());
     let same = mac.is_some() && number(files.join("ifindex")) == Some(found.ifindex);
-    let filter = |of: &str| number::<u8>(format!("/proc/sys/net/ipv4/conf/{of}/rp_filter"));
+    let setting = |of: &str, key: &str| number::<u8>(format!("/proc/sys/net/ipv4/conf/{of}/{key}"));
+    let most = |key: &str| setting(name, key).map(|own| own.max(setting("all", key).unwrap_or(0)));
     let named = |index: u32| links.iter().find(|other| other.index == index);
     let peer = link.parent.filter(|_| found.driver == "veth").and_then(named);
     let lines = if same { of_interface(interrupts, name) } else { Vec::new() };
@@ -73,7 +74,8 @@ fn interface(
         speed: number(files.join("speed")).filter(|_| same).filter(|speed| *speed > 0 && *speed < u32::MAX),
         node: number(files.join("device/numa_node")).filter(|_| same),
         interrupts: lines.into_iter().filter_map(|line| Some((line, targets(line)?))).collect(),
-        rp_filter: filter(name).map(|own| own.max(filter("all").unwrap_or(0))),
+        rp_filter: most("rp_filter"),
+        send_redirects: most("send_redirects").map(|on| on != 0),
     }
 }
 

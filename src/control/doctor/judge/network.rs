@@ -15,6 +15,7 @@ pub fn network(facts: &Facts) -> Vec<Finding> {
     all.extend(addresses(facts));
     all.extend(reverse_path(facts));
     all.extend(forwarding(facts));
+    all.extend(redirects(facts));
     all.extend(local_ports(facts));
     all.extend(beside(facts));
     all
@@ -91,16 +92,55 @@ fn reverse_path(facts: &Facts) -> Vec<Finding> {
             "its reverse path filter is strict (1)",
             why,
         );
-        let of = |name: &str| {
-            if name.contains('.') {
-                format!("net/ipv4/conf/{name}/rp_filter")
-            } else {
-                format!("net.ipv4.conf.{name}.rp_filter")
-            }
-        };
-        finding.mend(format!("sysctl -w {}=0 {}=2", of("all"), of(name)))
+        finding.mend(format!("sysctl -w {}=0 {}=2", setting("all", "rp_filter"), setting(name, "rp_filter")))
     };
     strict.into_iter().map(one).collect()
+}
+
+/// An interface's setting for IPv4, as `sysctl` names it: dots in an interface's name are its own.
+fn setting(interface: &str, key: &str) -> String {
+    if interface.contains('.') {
+        format!("net/ipv4/conf/{interface}/{key}")
+    } else {
+        format!("net.ipv4.conf.{interface}.{key}")
+    }
+}
+
+/// Whether there are servers by NAT of IPv4, or of IPv6.
+fn has_nat(desired: &Desired, v4: bool) -> bool {
+    let mut servers = desired.services.iter().flat_map(Service::all_servers);
+    servers.any(|server| server.method == Method::Nat && server.address.is_ipv4() == v4)
+}
+
+/// With one arm, the kernel tells a server whose own packets it sends back to the same wire of a shorter way to that client (ICMP
+/// redirect, RFC 792, RFC 4861 section 8): from then on the server's answers to it go past the engine.
+fn redirects(facts: &Facts) -> Vec<Finding> {
+    let Some(desired) = &facts.desired else { return Vec::new() };
+    let [only] = &desired.interfaces[..] else { return Vec::new() };
+    let (name, group) = (only.name.as_str(), Group::Network);
+    let why = "a NAT server whose router is this kernel is told of a way past it when it sends something of its own to a client; from \
+               then on its answers to that client go there, and the client's connections hang";
+    let mut all = Vec::new();
+    if has_nat(desired, true) && facts.network.forward_v4 == Some(true) {
+        match facts.interface(name).and_then(|interface| interface.send_redirects) {
+            Some(true) => {
+                let finding =
+                    Finding::new(Level::Warning, "redirects", group, name, "the kernel sends ICMP redirects", why);
+                let keys = [setting("all", "send_redirects"), setting(name, "send_redirects")];
+                all.push(finding.mend(format!("sysctl -w {}=0 {}=0", keys[0], keys[1])));
+            }
+            Some(false) => all.push(Finding::fine("redirects", group, name, "the kernel sends no ICMP redirects")),
+            None => {}
+        }
+    }
+    if has_nat(desired, false) && facts.network.forward_v6 == Some(true) {
+        let found = "the kernel sends ICMPv6 redirects; no setting stops that";
+        let finding = Finding::new(Level::Note, "redirects-v6", group, name, found, why);
+        all.push(
+            finding.mend("on each server, with its interface's name: sysctl -w net.ipv6.conf.eth0.accept_redirects=0"),
+        );
+    }
+    all
 }
 
 fn forwarding(facts: &Facts) -> Vec<Finding> {
@@ -111,9 +151,7 @@ fn forwarding(facts: &Facts) -> Vec<Finding> {
         (true, "net.ipv4.ip_forward", facts.network.forward_v4),
         (false, "net.ipv6.conf.all.forwarding", facts.network.forward_v6),
     ] {
-        let servers = || desired.services.iter().flat_map(Service::all_servers);
-        let nat = servers().any(|server| server.method == Method::Nat && server.address.is_ipv4() == v4);
-        if !nat {
+        if !has_nat(desired, v4) {
             continue;
         }
         let say = |level, found: &str, why| Finding::new(level, "forwarding", Group::Network, key, found, why);

@@ -112,6 +112,14 @@ fn a_sound_machine_has_only_good_findings_and_is_told_to_run() {
 
 type Change = fn(&mut Facts);
 
+/// One interface, and a server by NAT.
+fn one_arm(facts: &mut Facts, server: &str) {
+    let desired = facts.desired.as_mut().unwrap();
+    desired.interfaces.truncate(1);
+    let first = &mut desired.services[0].servers[0];
+    (first.method, first.address) = (crate::model::Method::Nat, server.parse().unwrap());
+}
+
 /// Each fault alone: its name, its level, a part of its command, and how it comes about.
 const FAULTS: &[(&str, Level, &str, Change)] = &[
     ("kernel-version", Level::Problem, "", |f| f.kernel.release = "4.19.0".into()),
@@ -185,6 +193,20 @@ const FAULTS: &[(&str, Level, &str, Change)] = &[
     }),
     ("rp-filter", Level::Warning, "sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth1.rp_filter=2", |f| {
         f.interfaces[1].rp_filter = Some(1);
+    }),
+    (
+        "redirects",
+        Level::Warning,
+        "sysctl -w net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0",
+        |f| {
+            one_arm(f, "10.0.0.11");
+            f.network.forward_v4 = Some(true);
+            f.interfaces[0].send_redirects = Some(true);
+        },
+    ),
+    ("redirects-v6", Level::Note, "accept_redirects=0", |f| {
+        one_arm(f, "fd00::11");
+        f.network.forward_v6 = Some(true);
     }),
     ("ipvs", Level::Note, "modprobe -r ip_vs", |f| f.network.ipvs = Some(0)),
     ("ipvs", Level::Problem, "ipvsadm -C", |f| f.network.ipvs = Some(3)),
