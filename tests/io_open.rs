@@ -127,6 +127,8 @@ fn each_worker_has_its_own_queues() {
     assert!(opened.report.refused.iter().any(|r| r.mode == IoMode::ZeroCopy), "{:?}", opened.report.refused);
     assert!(opened.report.warnings.iter().any(|warning| warning.contains("veth")), "{:?}", opened.report.warnings);
     drop(opened);
+    let gone = || Net::loses_xdp(&net.inner, "a0") && Net::loses_xdp(&net.inner, "a1");
+    assert!(gone());
 
     wanted.cores = vec![0, 1, 2, 3];
     let text = error(open(&interfaces(2), &wanted)).to_string();
@@ -137,6 +139,8 @@ fn each_worker_has_its_own_queues() {
         wanted.cores = vec![0];
         let opened = open(&interfaces(2), &wanted).expect("rebind");
         assert_eq!(opened.report.workers[0].sockets.len(), 6);
+        drop(opened);
+        assert!(gone());
     }
 }
 
@@ -176,12 +180,13 @@ fn what_cannot_work_is_refused_in_words() {
     large.frame_size = 4096;
     assert_eq!(open(&interfaces(2), &large).expect("open").report.modes, [IoMode::Copy; 2]);
     run(&["ip", "link", "set", "a1", "mtu", "1500"]);
+    assert!(Net::loses_xdp(&net.inner, "a0") && Net::loses_xdp(&net.inner, "a1"));
 
     let held = Filter::attach("a1", ifindex("a1"), &[XdpAttach::Generic], |_| ()).expect("filter");
     let error = error(open(&interfaces(2), &settings(&IoMode::ALL)));
     assert!(matches!(error, IoError::Filter(FilterError::Occupied { .. })), "{error:?}");
     drop(held);
-    assert!(!Net::has_xdp(&net.inner, "a0"), "nothing stays attached after a failure");
+    assert!(Net::loses_xdp(&net.inner, "a0"), "nothing stays attached after a failure");
 }
 
 #[test]

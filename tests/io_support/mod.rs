@@ -79,6 +79,19 @@ impl Net {
     pub fn has_xdp(namespace: &str, interface: &str) -> bool {
         run(&["ip", "-n", namespace, "link", "show", "dev", interface]).contains("xdp")
     }
+
+    /// Whether an interface has no XDP program soon: a child that another test's thread has just begun has all files of this process
+    /// until it becomes its program.
+    pub fn loses_xdp(namespace: &str, interface: &str) -> bool {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while Net::has_xdp(namespace, interface) {
+            if std::time::Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        true
+    }
 }
 
 impl Drop for Net {
