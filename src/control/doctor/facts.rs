@@ -138,6 +138,8 @@ pub struct Cores {
     pub allowed: BTreeSet<usize>,
     /// `isolcpus`.
     pub isolated: BTreeSet<usize>,
+    /// `nohz_full`; `None` where the kernel was built without it.
+    pub tickless: Option<BTreeSet<usize>>,
     /// Governor of each, where there is frequency scaling.
     pub governors: BTreeMap<usize, String>,
     /// Threads of the same physical core, itself included.

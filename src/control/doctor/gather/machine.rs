@@ -95,6 +95,8 @@ fn cores() -> Cores {
     Cores {
         allowed: allowed.map(core_list).unwrap_or_default(),
         isolated: text(format!("{base}/isolated")).map(|list| core_list(&list)).unwrap_or_default(),
+        // Without any it says "(null)".
+        tickless: text(format!("{base}/nohz_full")).map(|list| core_list(&list)),
         governors: of("cpufreq/scaling_governor"),
         siblings: of("topology/thread_siblings_list")
             .into_iter()

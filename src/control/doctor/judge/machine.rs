@@ -186,6 +186,15 @@ pub fn cores(facts: &Facts) -> Vec<Finding> {
         let finding = Finding::new(Level::Note, "isolation", group, &subject, found, why);
         all.push(finding.mend(format!("add `isolcpus={}` to the kernel's command line, or use cpusets", list(shared))));
     }
+    let ticks = |core: &&usize| cores.tickless.as_ref().is_some_and(|tickless| !tickless.contains(core));
+    let ticking: Vec<usize> = wanted.intersection(&cores.isolated).filter(ticks).copied().collect();
+    if !ticking.is_empty() {
+        let found = format!("{} isolated, but has the timer's tick", list(ticking.iter().copied()));
+        let why =
+            "the kernel interrupts the worker up to a thousand times a second to look whether somebody else should run";
+        let finding = Finding::new(Level::Note, "tick", group, &subject, found, why);
+        all.push(finding.mend(format!("add `nohz_full={}` to the kernel's command line", list(ticking))));
+    }
     for core in &wanted {
         let one = format!("core {core}");
         if let Some(governor) = cores.governors.get(core).filter(|governor| *governor != "performance") {

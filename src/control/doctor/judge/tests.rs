@@ -89,6 +89,7 @@ fn sound() -> Facts {
     facts.cores.online = (0..4).collect();
     facts.cores.allowed = (0..4).collect();
     facts.cores.isolated = BTreeSet::from([2, 3]);
+    facts.cores.tickless = Some(BTreeSet::from([2, 3]));
     facts.cores.nodes = (0..4).map(|core| (core, 0)).collect();
     facts.clock.source = Some("tsc".into());
     facts.clock.synchronised = Some(true);
@@ -175,6 +176,7 @@ const FAULTS: &[(&str, Level, &str, Change)] = &[
     ("isolation", Level::Note, "isolcpus=2", |f| {
         f.cores.isolated.remove(&2);
     }),
+    ("tick", Level::Note, "nohz_full=2,3", |f| f.cores.tickless = Some(BTreeSet::new())),
     ("governor", Level::Warning, "echo performance > /sys/devices/system/cpu/cpu2", |f| {
         f.cores.governors.insert(2, "powersave".into());
     }),
