@@ -5,6 +5,8 @@
 
 #![allow(dead_code)]
 
+pub mod frames;
+
 use std::fs::File;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
