@@ -337,6 +337,42 @@ fn upgrades(machine: &Machine) {
     serves(machine, "after the upgrade");
 }
 
+/// What `realserver prepare --persist` writes puts a real server's settings and addresses back after a start, and `undo` takes it away.
+#[test]
+fn a_real_server_is_prepared_again_when_its_machine_starts() {
+    if !machine_is_possible() {
+        return;
+    }
+    let machine = Machine::start("realserver", |files| {
+        fs::copy(program(), files.join("evenkeel")).expect("a copy");
+    });
+    let realserver = |what: &str| format!("/srv/lab/evenkeel realserver {what}");
+    let now = || {
+        machine.must("sysctl -n net.ipv4.conf.all.arp_ignore net.ipv4.conf.all.arp_announce; ip -br address show lo")
+    };
+    let verify = realserver("verify --vip 192.0.2.10 --method dr");
+    let before = now();
+    machine.must(&realserver("prepare --vip 192.0.2.10 --method dr --persist"));
+    let prepared = now();
+    assert!(prepared.contains("192.0.2.10/32"), "{prepared}");
+    machine.must(&verify);
+
+    let unit = "evenkeel-realserver.service";
+    machine.must(&format!("systemd-analyze verify /etc/systemd/system/{unit}"));
+    machine.must(&format!("systemctl daemon-reload && systemctl is-enabled {unit}"));
+    // All that the kernel forgets when it starts anew; then what systemd does when it starts.
+    machine.must("ip address del 192.0.2.10/32 dev lo && sysctl -w net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0");
+    assert!(!machine.run(&verify).good);
+    machine.must("/lib/systemd/systemd-sysctl /etc/sysctl.d/60-evenkeel-realserver.conf && sysctl -n net.ipv4.conf.all.arp_ignore | grep -qx 1");
+    machine.must(&format!("systemctl start {unit}"));
+    assert_eq!(now(), prepared);
+    machine.must(&verify);
+
+    machine.must(&realserver("undo"));
+    assert_eq!(now(), before);
+    machine.must("! find /etc/systemd /etc/sysctl.d -name '*evenkeel-realserver*' | grep .");
+}
+
 /// systemd's own judgement of the unit: 0 is the least exposed, 10 the most; OK ends at 5.
 #[test]
 fn the_unit_exposes_little() {

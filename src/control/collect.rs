@@ -214,7 +214,11 @@ pub fn services(
             let member = members.get(&ends(config, configured)).copied();
             let tunnel = member.and_then(|member| snapshot.target(member.id)?.tunnel.as_ref());
             let path_mtu = tunnel.and_then(|tunnel| tunnel.path().get(now.clock));
-            let reach = reach(config, configured);
+            let reach = reach(config, configured).and_then(|hop| match member {
+                // Known for a moment, and not yet in force.
+                Some(member) if !is_in_force(snapshot, member) => Err(Reason::Unresolved),
+                _ => Ok(hop),
+            });
             let drain = member.and_then(|member| drain(config, member, &drains, now.elapsed));
             let health = health::server(config, configured, watch, checks, now.elapsed)
                 .or_else(|| health::sorry(config, watch.meaning()));
@@ -251,6 +255,11 @@ pub fn services(
         });
     }
     all
+}
+
+/// Whether the data plane knows where a server is; of one that serves nobody, `flows_of_down` decides.
+fn is_in_force(snapshot: &Snapshot, member: &Member) -> bool {
+    snapshot.server(member.id).is_some_and(|entry| entry.reachable) || snapshot.fate(member.id).is_some()
 }
 
 /// How far a server has drained.

@@ -38,6 +38,8 @@ use units::Units;
 pub struct Whereabouts {
     /// Where frames for it leave; `None` while that is not known.
     pub hop: Option<NextHop>,
+    /// That is being asked for: whether it can be reached is not known yet.
+    pub awaited: bool,
     /// Largest packet on the route to it, in bytes, where the route has a limit of its own.
     pub mtu: Option<u32>,
     /// Outer source address of a tunnel to it.
@@ -89,7 +91,7 @@ fn place(
         proxy: service.proxy_protocol && way == Way::FullNat,
         locals: if way == Way::FullNat { locals.slots(&service.local_addresses) } else { Arc::clone(none) },
     };
-    Placed { hop: at.hop.filter(|_| complete), mtu: at.mtu, way, target, fate: None }
+    Placed { hop: at.hop.filter(|_| complete), awaited: at.awaited, mtu: at.mtu, way, target, fate: None }
 }
 
 /// More than there are slots for.
@@ -298,6 +300,7 @@ impl Registry {
                 let mut at = place(service, server, at, &self.locals, &no_locals, &mut self.paths);
                 let reachable = at.way == Way::Local || at.hop.is_some_and(|h| usize::from(h.port) < ports.len());
                 at.fate = known.fate(service, reachable, now);
+                at.awaited &= !known.stands.failed;
                 let member = Member {
                     id: known.id,
                     weight: known.weight,

@@ -163,6 +163,8 @@ impl ServerEntry {
 pub struct Placed {
     /// Where its frames leave, if that is known.
     pub hop: Option<NextHop>,
+    /// That is being asked for: it may serve in a moment.
+    pub awaited: bool,
     /// Largest packet on the route there, in bytes, where the route has a limit of its own.
     pub mtu: Option<u32>,
     /// How they reach it.
@@ -338,6 +340,7 @@ impl Snapshot {
         let mut plain_tunnels = vec![None; slots];
         let mut members = vec![None; slots];
         let mut fates = vec![None; slots];
+        let mut awaited = vec![false; slots];
         let mut lifetimes = vec![timeouts_ms(timeouts)];
         let mut service_lifetimes = Vec::with_capacity(services.len());
         let mut tunnels: Map<IpAddr, Vec<u16>> = Map::default();
@@ -360,8 +363,9 @@ impl Snapshot {
             });
             service_lifetimes.push(known as u16);
             for member in service.all() {
-                let Placed { hop, mtu, way, target, fate } = place(index, member);
+                let Placed { hop, awaited: is_awaited, mtu, way, target, fate } = place(index, member);
                 fates[slot_of(member.id)] = fate;
+                awaited[slot_of(member.id)] = is_awaited;
                 if way == Way::Nat {
                     plain_nat[slot_of(member.id)] = PlainNat::new(target.service, target.server);
                 }
@@ -400,7 +404,7 @@ impl Snapshot {
         for ports in by_address.values_mut() {
             ports.0.sort_unstable();
         }
-        let refuses = services.iter().map(|service| refuses(service, &servers)).collect();
+        let refuses = services.iter().map(|service| refuses(service, &servers, &awaited)).collect();
         let cookie_mss = services.iter().map(|service| cookie_mss(service, &servers, &targets)).collect();
         let has_full_nat = servers.iter().any(|server| server.way == Way::FullNat);
         let slots = (0u16..).zip(&locals).filter_map(|(slot, local)| Some(((*local)?, slot)));
@@ -531,11 +535,14 @@ impl Snapshot {
     }
 }
 
-/// See [`Snapshot::refuses`]. Where servers are only full the client's next attempt may be let in: that is no refusal.
-fn refuses(service: &ServiceEntry, servers: &[ServerEntry]) -> bool {
+/// See [`Snapshot::refuses`]. Where servers are only full, or their next hops are still being asked for, the client's next attempt may be
+/// let in: that is no refusal.
+fn refuses(service: &ServiceEntry, servers: &[ServerEntry], awaited: &[bool]) -> bool {
     let reached = |member: &Member| servers.get(slot_of(member.id)).is_some_and(|server| server.reachable);
     let usable = |member: &Member| member.weight > 0 && member.reachable && reached(member);
-    service.config.health.no_server == NoServer::Refuse && !service.members.iter().any(usable)
+    let may_be = |member: &Member| member.weight > 0 && awaited.get(slot_of(member.id)).is_some_and(|awaited| *awaited);
+    service.config.health.no_server == NoServer::Refuse
+        && !service.members.iter().any(|member| usable(member) || may_be(member))
 }
 
 /// See [`Snapshot::cookie_mss`].

@@ -292,6 +292,7 @@ impl Site {
             let hop = NextHop { port, vlan: (50..70).contains(&n).then_some(7), mac: MacAddr([2, 0, 0, 0, 1, n]) };
             Whereabouts {
                 hop: (!unreachable.contains(&n)).then_some(hop),
+                awaited: unreachable.contains(&n) && n.is_multiple_of(2),
                 mtu: (70..80).contains(&n).then_some(if server.address.is_ipv4() { 600 } else { 1300 }),
                 source: Some(if server.address.is_ipv4() { IpAddr::from(GATEWAY) } else { IpAddr::from(LOCAL6) }),
                 local: (30..40).contains(&n),

@@ -88,6 +88,7 @@ fn at(registry: &mut Registry, desired: &Desired, now: u64) -> Result<Compiled, 
     let port = Port::new(MacAddr([2, 0, 0, 0, 0, 1]), 1500, true);
     registry.compile_at(desired, vec![port], Duration::from_secs(now), |_, server| Whereabouts {
         hop: Some(hop),
+        awaited: false,
         mtu: (server.address == IpAddr::from([10, 0, 0, 2])).then_some(1400),
         source: server.method.is_tunnel().then_some(IpAddr::from([10, 0, 0, 254])),
         local: server.address == IpAddr::from([10, 0, 0, 9]),

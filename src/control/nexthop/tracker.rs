@@ -160,6 +160,7 @@ impl Tracker {
         let source = service.tunnel.source_towards(server.address).or_else(|| route?.source);
         Whereabouts {
             hop: reach.and_then(|reach| reach.as_ref().ok()).copied(),
+            awaited: reach == Some(&Err(Reason::Unresolved)),
             mtu: route.and_then(|route| route.mtu),
             source: source.filter(|source| source.is_ipv4() == server.address.is_ipv4()),
             local: reach == Some(&Err(Reason::Local)),

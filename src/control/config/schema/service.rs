@@ -408,7 +408,8 @@ pub(super) const SERVICE: &[Key] = &[
         ),
         presence: Presence::Default("\"refuse\""),
         also: &["on_no_server", "no_servers"],
-        doc: "What a new client gets while no server is usable, nor a sorry server there.",
+        doc: "What a new client gets while no server is usable, nor a sorry server there. Where the Ethernet address of one is still being \
+              asked for, its packets are dropped in any case: its next attempt may be let in.",
     },
     Key {
         name: "slow_start",

@@ -83,6 +83,30 @@ fn servers_that_cannot_be_reached_are_none() {
     assert_eq!(refused(&rig), (2, 0));
 }
 
+/// At a start the next hops are not known at once: who is told to go away then would not come back.
+#[test]
+fn servers_whose_next_hop_is_asked_for_refuse_nobody_yet() {
+    let mut service = web(false, Protocol::Tcp, Method::Dr, &[101, 102]);
+    service.health.no_server = NoServer::Refuse;
+    let mut rig = rig(vec![service.clone()]);
+    let desired = Desired::of(vec![service]);
+    let mut asked = |standing: Option<Standing>| {
+        let at = |_: &Service, server: &Server| {
+            let awaited = server.address == desired.services[0].servers[0].address;
+            Whereabouts { awaited, standing, ..Whereabouts::default() }
+        };
+        rig.snapshot = rig.registry.compile_at(&desired, ports(), Duration::ZERO, at).expect("compiles").snapshot;
+        rig.one(say(false, Protocol::Tcp, S, b"")).verdict
+    };
+    let starting = Standing { weight: 1, takes: false, failed: false, drains: false };
+    assert_eq!(asked(None), Verdict::Drop(DropReason::NoServer));
+    assert_eq!(asked(Some(starting)), Verdict::Drop(DropReason::NoServer));
+    // One that its checks have found dead, or that has no weight, is not waited for.
+    assert_eq!(asked(Some(Standing { failed: true, ..starting })), Verdict::Reply(0));
+    assert_eq!(asked(Some(Standing { weight: 0, ..starting })), Verdict::Reply(0));
+    assert_eq!(refused(&rig), (2, 2));
+}
+
 /// Its checks fail, and its flows go on (`flows_of_down = "keep"`).
 #[test]
 fn servers_that_left_by_their_checks_are_none() {
