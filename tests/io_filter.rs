@@ -457,13 +457,13 @@ fn another_program_is_not_pushed_aside() {
         (XdpAttach::Generic, XdpAttach::Native),
         (XdpAttach::Native, XdpAttach::Generic),
     ] {
-        let held = Filter::attach("a0", ifindex("a0"), &[first], |_| ()).expect("first");
-        let error = Filter::attach("a0", ifindex("a0"), &[second], |_| ()).err().expect("refused");
+        let held = Filter::attach("a0", ifindex("a0"), first).expect("first");
+        let error = Filter::attach("a0", ifindex("a0"), second).err().expect("refused");
         assert!(matches!(error, FilterError::Occupied { .. }), "{error:?}");
         drop(held);
         assert!(Net::loses_xdp(&net.inner, "a0"));
     }
-    let error = Filter::attach("lo", ifindex("lo"), &[XdpAttach::Native], |_| ()).err().expect("refused");
+    let error = Filter::attach("lo", ifindex("lo"), XdpAttach::Native).err().expect("refused");
     assert!(matches!(error, FilterError::Refused { .. }), "{error:?}");
 }
 

@@ -182,7 +182,7 @@ fn what_cannot_work_is_refused_in_words() {
     run(&["ip", "link", "set", "a1", "mtu", "1500"]);
     assert!(Net::loses_xdp(&net.inner, "a0") && Net::loses_xdp(&net.inner, "a1"));
 
-    let held = Filter::attach("a1", ifindex("a1"), &[XdpAttach::Generic], |_| ()).expect("filter");
+    let held = Filter::attach("a1", ifindex("a1"), XdpAttach::Generic).expect("filter");
     let error = error(open(&interfaces(2), &settings(&IoMode::ALL)));
     assert!(matches!(error, IoError::Filter(FilterError::Occupied { .. })), "{error:?}");
     drop(held);

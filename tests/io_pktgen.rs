@@ -64,8 +64,7 @@ fn live_frames_are_correct_packets_of_all_flows() {
     let _filter = evenkeel::dataplane::xdp::Filter::attach(
         "a0",
         io_support::ifindex("a0"),
-        &[evenkeel::dataplane::xdp::XdpAttach::Native],
-        |_| (),
+        evenkeel::dataplane::xdp::XdpAttach::Native,
     )
     .expect("filter");
     let (_sender, mut receiver) = io_support::raw("a0");

@@ -21,7 +21,7 @@ fn table() -> FilterTable {
 fn open(attach: XdpAttach, settings: &EngineSettings) -> (Vec<Filter>, XskIo) {
     let names = ["a0", "a1"];
     let mut filters: Vec<_> =
-        names.iter().map(|name| Filter::attach(name, ifindex(name), &[attach], |_| ()).expect("filter")).collect();
+        names.iter().map(|name| Filter::attach(name, ifindex(name), attach).expect("filter")).collect();
     let bindings: Vec<_> = names
         .iter()
         .zip(0..)

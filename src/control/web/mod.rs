@@ -90,14 +90,10 @@ impl Web {
             error!("web: the thread died; it is started again");
             (self.thread, self.served) = (None, None);
         }
-        let same = match (&self.served, wanted) {
-            (Some(served), Some(wanted)) => Arc::ptr_eq(served, wanted),
-            (served, wanted) => served.is_none() && wanted.is_none(),
-        };
-        if same || self.again.is_some_and(|again| now < again) {
+        if self.again.is_some_and(|again| now < again) {
             return;
         }
-        // A reload reads it anew where nothing changed.
+        // Arcs compare what they point to only where they are not the same: once after a reload, not with each turn.
         if self.served.as_ref() == wanted {
             self.served = wanted.cloned();
             return;

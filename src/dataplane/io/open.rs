@@ -361,12 +361,18 @@ fn passer(facts: &[InterfaceFacts], filters: &[Filter]) -> Result<Arc<Passer>, S
 /// Attaches the filter in the driver where the modes allow it, else in the kernel's receive path.
 fn attach(facts: &InterfaceFacts, modes: &[IoMode], refused: &mut Vec<Refusal>) -> Result<Filter, FilterError> {
     let native = modes.contains(&IoMode::ZeroCopy) || modes.contains(&IoMode::Copy);
-    let generic = !native || modes.contains(&IoMode::Generic);
-    let ladder = [(native, XdpAttach::Native), (generic, XdpAttach::Generic)];
-    let ladder: Vec<XdpAttach> = ladder.into_iter().filter_map(|(wanted, attach)| wanted.then_some(attach)).collect();
-    Filter::attach(&facts.name, facts.ifindex, &ladder, |error| {
-        refused.push(Refusal { mode: IoMode::Copy, reason: error.to_string() });
-    })
+    // Once for both modes: the kernel's verifier takes its time.
+    let mut filter = Filter::loaded(&facts.name)?;
+    if native {
+        match filter.put_on(facts.ifindex, XdpAttach::Native) {
+            Err(error @ FilterError::Refused { .. }) if modes.contains(&IoMode::Generic) => {
+                refused.push(Refusal { mode: IoMode::Copy, reason: error.to_string() });
+            }
+            done => return done.map(|()| filter),
+        }
+    }
+    filter.put_on(facts.ifindex, XdpAttach::Generic)?;
+    Ok(filter)
 }
 
 fn open_af_packet(

@@ -247,30 +247,30 @@ impl Filter {
         Ok(WayBack { program, secret: self.secret, twice: self.attach == XdpAttach::Generic })
     }
 
-    /// Loads the filter and attaches it to an interface in the first of these modes that the driver has. Its tables are empty:
-    /// every frame passes to the kernel. `refused` is told of each mode that the driver does not have while there is another.
+    /// Loads the filter and attaches it to an interface. Its tables are empty: every frame passes to the kernel.
     ///
     /// # Errors
-    /// [`FilterError::Occupied`] when another XDP program is there in any mode, [`FilterError::Refused`] when the driver has
-    /// none of the modes.
-    pub fn attach(
-        interface: &str,
-        ifindex: u32,
-        modes: &[XdpAttach],
-        mut refused: impl FnMut(FilterError),
-    ) -> Result<Filter, FilterError> {
-        // Once: the kernel's verifier takes its time with each program.
-        let mut filter = Filter::load(interface, OBJECT, PROGRAMS)?;
-        for (left, mode) in (0..modes.len()).rev().zip(modes) {
-            match filter.put_on(ifindex, *mode) {
-                Err(error @ FilterError::Refused { .. }) if left > 0 => refused(error),
-                done => return done.map(|()| filter),
-            }
-        }
+    /// As [`Filter::loaded`] and [`Filter::put_on`].
+    pub fn attach(interface: &str, ifindex: u32, attach: XdpAttach) -> Result<Filter, FilterError> {
+        let mut filter = Filter::loaded(interface)?;
+        filter.put_on(ifindex, attach)?;
         Ok(filter)
     }
 
-    fn put_on(&mut self, ifindex: u32, attach: XdpAttach) -> Result<(), FilterError> {
+    /// A filter for an interface that it is not on yet.
+    ///
+    /// # Errors
+    /// [`FilterError::Load`] and [`FilterError::Program`], for want of privileges above all.
+    pub fn loaded(interface: &str) -> Result<Filter, FilterError> {
+        Filter::load(interface, OBJECT, PROGRAMS)
+    }
+
+    /// Attaches it to its interface. Where one mode is refused, another can be tried.
+    ///
+    /// # Errors
+    /// [`FilterError::Occupied`] when another XDP program is there in any mode, [`FilterError::Refused`] when the
+    /// driver does not have the mode.
+    pub fn put_on(&mut self, ifindex: u32, attach: XdpAttach) -> Result<(), FilterError> {
         let mode = match attach {
             XdpAttach::Native => XdpMode::Driver,
             XdpAttach::Generic => XdpMode::Skb,
@@ -304,9 +304,9 @@ impl Filter {
     /// A filter that is loaded but on no interface, for [`Filter::takes`].
     ///
     /// # Errors
-    /// [`FilterError::Load`] and [`FilterError::Program`], for want of privileges above all.
+    /// As [`Filter::loaded`].
     pub fn detached() -> Result<Filter, FilterError> {
-        Filter::load("(no interface)", OBJECT, PROGRAMS)
+        Filter::loaded("(no interface)")
     }
 
     /// The same of another object: one that includes `filter.c` and has a program of its own around it, for benches.
